@@ -1,0 +1,322 @@
+"""The contract between the orchestrator and the trainer: names, values and files both sides use.
+
+Standard library only, and quick to import: the command line reads it on every call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+SENTINEL = "BONEAGE "
+RESEARCH_ONLY = "For research and education only. Not a medical device; not for diagnosis or treatment."
+STATES = ("running", "paused", "complete", "failed")
+
+
+class ContractError(ValueError):
+    """A job, config or file breaks the contract; the message says what must hold and what came."""
+
+
+# ---------------------------------------------------------------------------------------- config
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "smoke": {"epochs": 2, "width": 8, "augment": "none", "warmup_epochs": 0},
+}
+PRESET_NOTES = {
+    "tiny": "residual network trained from scratch, sex as input; for CPUs and 64-128 px images",
+    "smoke": "the same network, as small and short as it gets: proves the pipeline, learns little",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Everything the trainer needs to know, whatever machine it runs on.
+
+    `split` is ``paper`` (the student paper's: 64/16/20 %), ``holdout:FRACTION:SEED``, or the path of
+    a csv with the columns ``id,split`` (train, validation or test) relative to the pack.
+    `early_stopping_patience` counts epochs without a better validation MAE; 0 switches it off.
+    """
+
+    preset: str = "tiny"
+    epochs: int = 24
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    warmup_epochs: int = 1
+    width: int = 32
+    dropout: float = 0.2
+    use_sex: bool = True
+    augment: str = "light"
+    split: str = "paper"
+    seed: int = 2018
+    early_stopping_patience: int = 0
+    deterministic: bool = False
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any]) -> TrainConfig:
+        """Builds a config from `given` over its preset's defaults.
+
+        Raises:
+            ContractError: an unknown key, preset or choice, or a value of the wrong type or range.
+        """
+        hints = typing.get_type_hints(cls)
+        for key in given:
+            if key not in hints:
+                raise ContractError(unknown("training setting", key, hints))
+        preset = given.get("preset", "tiny")
+        if preset not in PRESETS:
+            raise ContractError(unknown("preset", preset, PRESETS))
+        merged = {**PRESETS[preset], **given}
+        config = cls(**{key: _typed(key, value, hints[key]) for key, value in merged.items()})
+        config._check_ranges()
+        return config
+
+    def _check_ranges(self) -> None:
+        if self.augment not in ("none", "light"):
+            raise ContractError(unknown("augmentation", self.augment, ("none", "light")))
+        for key, low, high in _RANGES:
+            value = getattr(self, key)
+            if not low <= value <= high:
+                raise ContractError(f"{key} must lie in {low}..{high}, not {value}")
+
+
+_RANGES = (
+    ("epochs", 1, 10_000), ("batch_size", 1, 4096), ("learning_rate", 1e-8, 10), ("weight_decay", 0, 1),
+    ("warmup_epochs", 0, 1000), ("width", 4, 512), ("dropout", 0, 0.95), ("seed", 0, 2**32 - 1),
+    ("early_stopping_patience", 0, 10_000),
+)  # fmt: skip
+
+
+def _typed(key: str, value: Any, kind: type) -> Any:
+    """`value` as `kind`, where nothing is lost by it; true is no number and 2.5 is no epoch count."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise ContractError(f"{key} must be {kind.__name__}, not {value!r}")
+    return value
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
+    """The message for a name that is not one of `known`, with the nearest one named."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {what} {name!r}.{hint} Known: {', '.join(names)}"
+
+
+# ------------------------------------------------------------------------------------------- job
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What ``job.json`` says: one training, the same for each of its legs and on every target.
+
+    Paths, ids, deadlines and the checkpoint to go on from belong to a leg and travel as arguments.
+    `data` holds the pack's ``fingerprint``, ``count`` and ``image_size_px``; `provenance` the
+    versions and the git state of the tree that submitted it.
+    """
+
+    train: TrainConfig
+    data: dict[str, Any]
+    provenance: dict[str, Any]
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """Raises ContractError where `text` is no job of a schema this trainer knows."""
+        raw = parse_object(text, "job")
+        if raw.get("schema") != SCHEMA:
+            raise ContractError(f"job has schema {raw.get('schema')!r}; this trainer knows {SCHEMA}")
+        if missing := {"train", "data", "provenance"} - raw.keys():
+            raise ContractError(f"job lacks {', '.join(sorted(missing))}")
+        return cls(train=TrainConfig.from_mapping(raw["train"]), data=raw["data"], provenance=raw["provenance"])
+
+
+def parse_object(text: str, what: str) -> dict[str, Any]:
+    """`text` as one JSON object; `what` names it in the error."""
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise ContractError(f"{what} is not JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise ContractError(f"{what} must be a JSON object, not {type(raw).__name__}")
+    return raw
+
+
+# --------------------------------------------------------------------------------------- folders
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Every file of one leg's folder, named once."""
+
+    root: Path
+
+    @property
+    def state(self) -> Path:
+        """``state.json``: state, reason, epoch, epochs, pid, leg, started_s, updated_s."""
+        return self.root / "state.json"
+
+    @property
+    def metrics(self) -> Path:
+        """``metrics.jsonl``: one line an epoch, from the first epoch of the run's first leg."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint a next leg goes on from."""
+        return self.root / "checkpoint" / "last.npz"
+
+    @property
+    def best(self) -> Path:
+        """The weights with the lowest validation MAE so far."""
+        return self.root / "checkpoint" / "best.npz"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model.keras"
+
+    @property
+    def predictions(self) -> Path:
+        """``predictions.csv``: id,split,male,boneage_months,predicted_months, in file order."""
+        return self.root / "predictions.csv"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "evaluation.json"
+
+    @property
+    def environment(self) -> Path:
+        """``environment.json``: versions, the GPU really given, data, provenance, time spent."""
+        return self.root / "environment.json"
+
+    @property
+    def log(self) -> Path:
+        """``train.log``: what the trainer printed; the target writes it, not the trainer."""
+        return self.root / "train.log"
+
+    @property
+    def manifest(self) -> Path:
+        """``MANIFEST.json``: size and sha256 of each file above but the log and itself."""
+        return self.root / "MANIFEST.json"
+
+    @property
+    def stop_request(self) -> Path:
+        """Made by whoever wants the trainer to save and pause at the next batch."""
+        return self.root / "stop"
+
+    def listed(self) -> Iterator[Path]:
+        """The files a manifest covers, those that exist."""
+        for path in (self.state, self.metrics, self.last, self.best, self.model, self.predictions,
+                     self.evaluation, self.environment):  # fmt: skip
+            if path.exists():
+                yield path
+
+
+@dataclass(frozen=True, slots=True)
+class PackFolder:
+    """A prepared data set: every file of it, named once."""
+
+    root: Path
+
+    @property
+    def images(self) -> Path:
+        """``images.npy``: uint8, (n, size_px, size_px), gray; rows as in the index."""
+        return self.root / "images.npy"
+
+    @property
+    def index(self) -> Path:
+        """``index.csv``: id,male,boneage_months,sha256 (of the source file), in csv order."""
+        return self.root / "index.csv"
+
+    @property
+    def card(self) -> Path:
+        """``pack.json``: schema, fingerprint, count, image_size_px, labelled, source, problems."""
+        return self.root / "pack.json"
+
+    @property
+    def problems(self) -> Path:
+        """``problems.csv``: id,file,problem for everything that was left out."""
+        return self.root / "problems.csv"
+
+    def read_card(self) -> dict[str, Any]:
+        """The pack's card.
+
+        Raises:
+            ContractError: there is no pack here, or one of another schema.
+        """
+        try:
+            card = parse_object(self.card.read_text(encoding="utf-8"), str(self.card))
+        except (OSError, UnicodeDecodeError):
+            raise ContractError(f"{self.root} is not a pack (no readable {self.card.name})") from None
+        if card.get("schema") != SCHEMA:
+            raise ContractError(f"pack {self.root} has schema {card.get('schema')!r}; this version knows {SCHEMA}")
+        return card
+
+
+# ------------------------------------------------------------------------------------ safe files
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes `path` whole or not at all: a temporary neighbour, flushed to disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as indented, sorted JSON, written atomically; NaN and infinity are refused."""
+    write_atomic(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_manifest(folder: RunFolder) -> None:
+    """Lists what `folder` holds now, with sizes and hashes."""
+    files = {
+        path.relative_to(folder.root).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in folder.listed()
+    }
+    write_json(folder.manifest, {"schema": SCHEMA, "files": files})
+
+
+# --------------------------------------------------------------------------------------- signals
+def sentinel_line(metrics: Mapping[str, Any]) -> str:
+    """The line an epoch prints, so that a log stream alone is enough to follow a run."""
+    return SENTINEL + json.dumps(metrics, sort_keys=True, allow_nan=False)
+
+
+def parse_sentinel(line: str) -> dict[str, Any] | None:
+    """The metrics in a log line, or None where the line is anything else."""
+    if not line.startswith(SENTINEL):
+        return None
+    try:
+        return parse_object(line[len(SENTINEL) :], "sentinel")
+    except ContractError:
+        return None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The epochs in a ``metrics.jsonl``; a missing file is none yet."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    return [parse_object(line, f"{path.name} line {number}") for number, line in enumerate(lines, 1) if line]
