@@ -1,0 +1,61 @@
+"""``boneagectl`` and ``python -m boneagectl``: the one place where errors become words and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import boneage_trainer
+from boneage_trainer.contract import ContractError
+from boneagectl.errors import BoneagectlError, MachineError, UsageError
+from boneagectl.output import print_error
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command and exits with its code (docs/exit-codes.md)."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of one command line."""
+    if arguments == ["--version"]:  # needs no parser, so it takes no time
+        print(f"boneagectl {boneage_trainer.__version__}")
+        return 0
+    try:
+        return _dispatch(arguments)
+    except KeyboardInterrupt:
+        print("\ninterrupted; a training that was submitted goes on", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (BoneagectlError, ContractError, OSError) as error:
+        known = _translate(error)
+        print_error(known)
+        return known.exit_code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    from boneagectl.cli.app import app
+
+    try:
+        app(arguments, prog_name="boneagectl")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
+    return 0
+
+
+def _translate(error: BoneagectlError | ContractError | OSError) -> BoneagectlError:
+    if isinstance(error, ContractError):
+        return UsageError(str(error))
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return MachineError(f"{place}{error.strerror or error}", "boneagectl doctor shows disk and folders")
+    return error
+
+
+if __name__ == "__main__":
+    main()

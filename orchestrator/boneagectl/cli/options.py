@@ -1,0 +1,45 @@
+"""Options that several commands share, and what they open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from boneagectl import config, ledger
+from boneagectl.paths import Home
+from boneagectl.workflow import Workflow
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON with documented field names.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer every question with yes.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file instead of the nearest boneage.toml.")]
+Profile = Annotated[str | None, typer.Option("--profile", "-P", help="Use the [profiles.NAME] table.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. train.epochs=3.")
+]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or 'last'.")]
+
+
+def settings(
+    file: Path | None = None, profile: str | None = None, assignments: list[str] | None = None, **flags: Any
+) -> config.Config:
+    """The merged settings; `flags` are those with an option of their own, None where not given."""
+    given = dict(config.parse_assignment(text) for text in assignments or [])
+    given.update({key.replace("__", "."): value for key, value in flags.items() if value is not None})
+    return config.load(file, profile, given)
+
+
+@contextmanager
+def workflow(merged: config.Config | None = None, may_write: bool = True) -> Iterator[Workflow]:
+    """Opens the state folder and the ledger. With `may_write` false nothing is made that is not there."""
+    home = Home.default()
+    merged = merged or settings()
+    if may_write:
+        home.create()
+    path = home.ledger if may_write or home.ledger.exists() else Path(":memory:")
+    with ledger.opened(path) as book:
+        yield Workflow(home, merged, book)

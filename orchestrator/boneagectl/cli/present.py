@@ -1,0 +1,132 @@
+"""How values look to people. Words only: nothing here asks, opens or decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from boneagectl import units
+from boneagectl.output import table
+from boneagectl.records import Account, Bundle, Finding, Leg, Plan, Run, Snapshot, as_json
+
+
+def plan_text(plan: Plan, bundle: Bundle) -> str:
+    spec, quote = plan.spec, plan.quote
+    lines = [
+        f"run      {plan.run_id}, leg {plan.leg_number}, on {spec.target}",
+        f"train    {_train_text(as_json(spec.train))}",
+        f"data     {spec.data['count']} images at {spec.data['image_size_px']} px, {spec.pack}",
+        f"time     at most {units.format_duration(quote.worst_s)}: then it saves, stops itself and can be resumed",
+        f"cost     at most {units.format_usd(quote.worst_usd_micro)} ({_rate(plan)})",
+        f"bundle   {len(bundle.files)} files, {units.format_bytes(len(bundle.content))}, sha256 {bundle.sha256[:16]}",
+    ]
+    lines += [f"limit    {'ok     ' if v.allows else 'REFUSED'} {v.limit}: {v.detail}" for v in plan.verdicts]
+    return "\n".join(lines)
+
+
+def _train_text(train: dict[str, Any]) -> str:
+    return f"{train['preset']}, {train['epochs']} epochs, batch {train['batch_size']}, seed {train['seed']}"
+
+
+def _rate(plan: Plan) -> str:
+    quote = plan.quote
+    return f"{units.format_usd(quote.usd_micro_per_hour)} an hour, from {quote.source}, {quote.date}"
+
+
+def bundle_table(bundle: Bundle) -> str:
+    return table(("bytes", "sha256", "file"), [(item.bytes, item.sha256[:16], item.name) for item in bundle.files])
+
+
+def plan_json(plan: Plan, bundle: Bundle) -> dict[str, Any]:
+    return {"plan": {**as_json(plan), "leg_id": plan.leg_id}, "bundle": as_json(bundle)}
+
+
+def runs_table(runs: Sequence[Run]) -> str:
+    if not runs:
+        return "no runs yet; boneagectl submit starts one"
+    headings = ("RUN", "STATE", "EPOCH", "LEGS", "TARGET", "TIME", "COST", "CREATED")
+    return table(headings, [_run_row(run) for run in runs])
+
+
+def _run_row(run: Run) -> tuple[object, ...]:
+    leg = run.latest
+    elapsed = units.format_duration(sum(item.elapsed_s for item in run.legs))
+    cost = units.format_usd(sum(item.spent_usd_micro or 0 for item in run.legs))
+    return (
+        run.run_id,
+        str(leg.state),
+        f"{leg.epoch}/{leg.epochs}",
+        len(run.legs),
+        leg.target,
+        elapsed,
+        cost,
+        run.created,
+    )
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """A run with the state of its latest leg lifted to the top."""
+    leg = run.latest
+    top = {"state": str(leg.state), "reason": leg.reason, "epoch": leg.epoch, "epochs": leg.epochs}
+    return {**as_json(run), **top}
+
+
+def run_text(run: Run, snapshot: Snapshot, folder: str) -> str:
+    data = run.data
+    lines = [
+        f"run      {run.run_id}, created {run.created}",
+        f"state    {snapshot_text(snapshot)}",
+        f"train    {_train_text(run.config)}",
+        f"data     {data['count']} images at {data['image_size_px']} px, fingerprint {data['fingerprint'][:16]}",
+        f"bundle   sha256 {run.bundle_sha256[:16]}",
+        f"folder   {folder}",
+        "",
+        table(("LEG", "TARGET", "STATE", "EPOCH", "TIME", "COST", "REASON"), [_leg_row(leg) for leg in run.legs]),
+    ]
+    return "\n".join(lines)
+
+
+def _leg_row(leg: Leg) -> tuple[object, ...]:
+    cost = "-" if leg.spent_usd_micro is None else units.format_usd(leg.spent_usd_micro)
+    elapsed = units.format_duration(leg.elapsed_s)
+    return leg.leg_id, leg.target, str(leg.state), f"{leg.epoch}/{leg.epochs}", elapsed, cost, leg.reason or "-"
+
+
+def snapshot_text(seen: Snapshot) -> str:
+    parts = [str(seen.state) + (f" ({seen.reason})" if seen.reason else "")]
+    if seen.epochs:
+        parts.append(f"epoch {seen.epoch}/{seen.epochs}")
+    parts += _metric_texts(seen.metrics or {})
+    return ", ".join([*parts, units.format_duration(seen.elapsed_s)])
+
+
+def _metric_texts(metrics: dict[str, Any]) -> list[str]:
+    texts = (("loss", "loss {:.4f}"), ("mae_months", "MAE {:.1f}"), ("val_mae_months", "validation MAE {:.1f} months"))
+    return [text.format(metrics[key]) for key, text in texts if isinstance(metrics.get(key), int | float)]
+
+
+def accounts_table(accounts: Sequence[Account]) -> str:
+    headings = ("ACCOUNT", "SPENT", "RESERVED", "CAP", "FREE", "HOURS SPENT", "RESERVED", "CAP", "FREE")
+    return table(headings, [(account.name, *_usd_cells(account), *_hour_cells(account)) for account in accounts])
+
+
+def _usd_cells(account: Account) -> list[str]:
+    spent, reserved, cap = account.spent_usd_micro, account.reserved_usd_micro, account.cap_usd_micro
+    free = None if cap is None else max(0, cap - spent - reserved)
+    return ["none" if value is None else units.format_usd(value) for value in (spent, reserved, cap, free)]
+
+
+def _hour_cells(account: Account) -> list[str]:
+    spent, reserved, cap = account.spent_s, account.reserved_s, account.cap_s
+    free = None if cap is None else max(0, cap - spent - reserved)
+    return ["none" if value is None else f"{value / 3600:.2f}" for value in (spent, reserved, cap, free)]
+
+
+def findings_text(findings: Sequence[Finding]) -> str:
+    width = max(len(finding.what) for finding in findings)
+    return "\n".join(_finding_text(finding, width) for finding in findings)
+
+
+def _finding_text(finding: Finding, width: int) -> str:
+    fix = f"\n     {'':{width}}  next: {finding.fix}" if finding.fix else ""
+    return f"{finding.level:<4} {finding.what:<{width}}  {finding.detail}{fix}"

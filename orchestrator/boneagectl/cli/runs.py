@@ -1,0 +1,228 @@
+"""The commands about runs: submit, resume, ls, show, watch, logs, stop, collect, report."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from boneagectl import reporting
+from boneagectl.cli import options, present
+from boneagectl.errors import RunFailed
+from boneagectl.output import Printer
+from boneagectl.records import LegState
+from boneagectl.workflow import Prepared, Workflow
+
+
+def register(app: typer.Typer) -> None:
+    for command in (submit, resume, ls, show, watch, logs, stop, collect, report):
+        app.command()(command)
+
+
+_Target = Annotated[str | None, typer.Option("--target", "-t", help="Where to train (now: local).")]
+_Limit = Annotated[str | None, typer.Option("--time-limit", help="The longest this leg may take, e.g. 11h30m.")]
+_Name = Annotated[str | None, typer.Option("--name", "-n", help="The run's id, instead of a made-up one.")]
+_Dry = Annotated[bool, typer.Option("--dry-run", help="Write the folder that would be sent, and nothing else.")]
+_Every = Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between two looks.")]
+_PLAN_ONLY = "Folder a dry run writes; by default one named as the leg."
+
+
+def submit(
+    target: _Target = None,
+    pack: Annotated[Path | None, typer.Option("--data", help="The pack to train on.")] = None,
+    time_limit: _Limit = None,
+    name: _Name = None,
+    dry_run: _Dry = False,
+    out: Annotated[Path | None, typer.Option("--out", help=_PLAN_ONLY)] = None,
+    set_: options.Set = None,
+    config: options.ConfigFile = None,
+    profile: options.Profile = None,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Plan a training, book its worst case, and start it; returns at once.
+
+    Example: boneagectl submit --target local --set train.epochs=3
+    """
+    data_pack = str(pack) if pack else None
+    merged = options.settings(config, profile, set_, target=target, time_limit=time_limit, data__pack=data_pack)
+    printer = Printer(json, quiet)
+    with options.workflow(merged, may_write=not dry_run) as flow:
+        prepared = flow.prepare(name)
+        if dry_run:
+            _dry_run(flow, prepared, out, printer)
+        else:
+            _start(flow, prepared, printer, yes)
+
+
+def resume(
+    run: options.RunName,
+    target: _Target = None,
+    time_limit: _Limit = None,
+    yes: options.Yes = False,
+    config: options.ConfigFile = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Go on with a paused, failed or lost run from its last checkpoint, as its next leg.
+
+    Example: boneagectl resume last --time-limit 2h
+    """
+    with options.workflow(options.settings(config, target=target, time_limit=time_limit)) as flow:
+        flow.refresh()
+        _start(flow, flow.prepare_resume(flow.ledger.find_run(run)), Printer(json, quiet), yes)
+
+
+def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Printer) -> None:
+    plan, bundle = prepared.plan, prepared.bundle
+    folder = (out or Path(plan.leg_id)).absolute()
+    flow.render(prepared, folder)
+    text = f"{present.plan_text(plan, bundle)}\n\n{present.bundle_table(bundle)}\n\nrendered to {folder}"
+    printer.data({**present.plan_json(plan, bundle), "folder": folder}, text)
+    printer.talk(f"nothing was booked or sent; to send exactly this: boneagectl submit --name {plan.run_id}")
+
+
+def _start(flow: Workflow, prepared: Prepared, printer: Printer, yes: bool) -> None:
+    plan = prepared.plan
+    printer.talk(present.plan_text(plan, prepared.bundle))
+    if plan.quote.worst_usd_micro and not plan.refusals:
+        printer.confirm("Book and start this?", yes)
+    handle = flow.submit(prepared)
+    value = {**present.plan_json(plan, prepared.bundle), "handle": str(handle)}
+    printer.data(value, plan.run_id)
+    printer.talk(f"started; boneagectl watch {plan.run_id}")
+
+
+def ls(
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Show the newest N runs.")] = 20,
+    ids: Annotated[bool, typer.Option("--ids", help="Print only the ids, one a line.")] = False,
+    json: options.Json = False,
+) -> None:
+    """List runs, newest first.
+
+    Example: boneagectl ls --json
+    """
+    with options.workflow() as flow:
+        flow.refresh()
+        runs = flow.ledger.runs(limit)
+        text = "\n".join(run.run_id for run in runs) if ids else present.runs_table(runs)
+        Printer(json).data({"runs": [present.run_json(run) for run in runs]}, text)
+
+
+def show(run: options.RunName = "last", json: options.Json = False) -> None:
+    """Show one run: state, newest metrics, legs, folder.
+
+    Example: boneagectl show last
+    """
+    with options.workflow() as flow:
+        flow.reconcile()
+        snapshot = flow.look(flow.ledger.find_run(run))
+        found = flow.ledger.find_run(run)
+        folder = flow.home.run(found.run_id)
+        value = {**present.run_json(found), "metrics": snapshot.metrics, "folder": folder}
+        Printer(json).data(value, present.run_text(found, snapshot, str(folder)))
+
+
+def watch(
+    run: options.RunName = "last",
+    every_s: _Every = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and return; for cron.")] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Follow a run until it is over. Ctrl-C stops watching, never the training.
+
+    Exits with 0 when complete or paused, 4 when it failed or was lost. Example: boneagectl watch last
+    """
+    printer = Printer(json, quiet)
+    with options.workflow() as flow:
+        flow.reconcile()
+        found = flow.ledger.find_run(run)
+        for snapshot in [flow.look(found)] if once else flow.watch(found, every_s):
+            if json:
+                printer.line({"run_id": found.run_id, "snapshot": snapshot}, "")
+            else:
+                printer.live(f"{found.run_id}  {present.snapshot_text(snapshot)}", last=once or snapshot.state.is_over)
+        _raise_if_failed(found.run_id, snapshot.state, snapshot.reason)
+
+
+def _raise_if_failed(run_id: str, state: LegState, reason: str) -> None:
+    if state in (LegState.FAILED, LegState.LOST):
+        raise RunFailed(f"{run_id} {state}: {reason}", f"boneagectl logs {run_id}; boneagectl resume {run_id}")
+
+
+def logs(
+    run: options.RunName = "last",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the leg is over.")] = False,
+) -> None:
+    """Print the log of a run's latest leg.
+
+    Example: boneagectl logs last -f
+    """
+    with options.workflow() as flow:
+        flow.reconcile()
+        for line in flow.logs(flow.ledger.find_run(run), follow):
+            typer.echo(line)
+
+
+def stop(
+    run: options.RunName, yes: options.Yes = False, json: options.Json = False, quiet: options.Quiet = False
+) -> None:
+    """Have a run save and end; it can be resumed later.
+
+    Example: boneagectl stop last --yes
+    """
+    printer = Printer(json, quiet)
+    with options.workflow() as flow:
+        flow.refresh()
+        found = flow.ledger.find_run(run)
+        if not found.latest.state.is_over:
+            printer.confirm(f"Stop {found.run_id} at epoch {found.latest.epoch}/{found.latest.epochs}?", yes)
+            printer.talk("asked it to save and end …")
+        snapshot = flow.stop(found)
+        printer.data(
+            {"run_id": found.run_id, "snapshot": snapshot}, f"{found.run_id}  {present.snapshot_text(snapshot)}"
+        )
+
+
+def collect(run: options.RunName = "last", json: options.Json = False, quiet: options.Quiet = False) -> None:
+    """Bring a run's metrics, model, predictions and log into one folder, checked; also while it runs.
+
+    Example: boneagectl collect last
+    """
+    printer = Printer(json, quiet)
+    with options.workflow() as flow:
+        flow.refresh()
+        found = flow.collect(flow.ledger.find_run(run))
+        if found.unlisted:
+            printer.talk(f"written after the leg last listed its files: {', '.join(found.unlisted)}")
+        printer.data(found, str(found.folder))
+
+
+def report(
+    run: options.RunName = "last",
+    format_: Annotated[reporting.Format, typer.Option("--format", help="What to write.")] = reporting.Format.HTML,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write; by default beside the run, or stdout.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the HTML report in the browser.")] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Collect a run and write its report: one HTML file, or its figures as JSON or CSV on stdout.
+
+    Example: boneagectl report last --format csv
+    """
+    printer = Printer(quiet=quiet)
+    with options.workflow() as flow:
+        flow.refresh()
+        found = flow.ledger.find_run(run)
+        content = reporting.build(flow, found, format_)
+        path = out or (flow.home.report(found.run_id) if format_ is reporting.Format.HTML else None)
+        reporting.deliver(content, path)
+        if path:
+            printer.data({"report": path}, str(path))
+        if open_ and path:
+            webbrowser.open(path.absolute().as_uri())

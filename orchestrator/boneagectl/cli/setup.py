@@ -1,0 +1,80 @@
+"""init, doctor and config: a project's settings, and the truth about this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from boneage_trainer.contract import write_atomic
+from boneagectl import config as configuration
+from boneagectl.cli import options, present
+from boneagectl.errors import UsageError
+from boneagectl.output import Printer, table
+from boneagectl.paths import Home
+from boneagectl.targets import check_name
+
+
+def register(app: typer.Typer) -> None:
+    for command in (init, doctor, config):
+        app.command()(command)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="The project's folder.")] = Path(),
+    pack: Annotated[str, typer.Option("--data", help="The pack the project trains on.")] = "pack",
+    preset: Annotated[str, typer.Option("--preset", help="The training preset.")] = "tiny",
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a commented boneage.toml; an existing one is never touched.
+
+    Example: boneagectl init my-project
+    """
+    from boneagectl.render import fill
+
+    path = folder / configuration.PROJECT_FILE
+    if path.exists():
+        raise UsageError(f"{path} exists already", "edit it; boneagectl config shows what it means")
+    configuration.check_preset(preset)
+    write_atomic(path, fill("init/boneage.toml.j2", pack=pack, preset=preset))
+    printer = Printer(quiet=quiet)
+    printer.data({}, str(path))
+    printer.talk("next: boneagectl data prepare SOURCE, then boneagectl submit")
+
+
+def doctor(
+    target: Annotated[str | None, typer.Option("--target", "-t", help="Check only this target.")] = None,
+    file: options.ConfigFile = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Tell the truth about this machine: GPU or why none, cores, memory, disk, what is installed.
+
+    Exits with 3 where something stands in the way. Example: boneagectl doctor --json
+    """
+    from boneagectl import doctor as examination
+
+    if target:
+        check_name(target)
+    printer = Printer(json, quiet)
+    printer.talk("looking; starting TensorFlow takes some seconds …")
+    findings = examination.examine(Home.default(), options.settings(file), target)
+    printer.data({"findings": findings}, present.findings_text(findings))
+    if any(finding.level == "bad" for finding in findings):
+        raise typer.Exit(3)
+
+
+def config(
+    file: options.ConfigFile = None,
+    profile: options.Profile = None,
+    set_: options.Set = None,
+    json: options.Json = False,
+) -> None:
+    """List every setting with its value and where it comes from.
+
+    Example: boneagectl config --profile quick
+    """
+    settings = options.settings(file, profile, set_).settings
+    rows = [(key, item.value, item.origin) for key, item in sorted(settings.items())]
+    Printer(json).data({"settings": dict(settings)}, table(("KEY", "VALUE", "FROM"), rows))

@@ -1,0 +1,128 @@
+"""Examines this machine: what is here, what is missing, what each missing piece would add."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from boneagectl.config import Config
+from boneagectl.errors import BoneagectlError
+from boneagectl.ledger import opened
+from boneagectl.limits import MIN_FREE_BYTES
+from boneagectl.paths import Home
+from boneagectl.records import Finding
+from boneagectl.targets import NAMES, get
+from boneagectl.units import format_bytes
+
+_PROBE_TIMEOUT_S = 180
+_EXTRAS = (
+    ("data", ("numpy", "pandas", "opencv-python-headless"), "drawing, preparing and describing radiographs"),
+    ("train", ("keras", "tensorflow", "tensorflow-cpu"), "training on this machine"),
+)
+
+
+def examine(home: Home, config: Config, target: str | None) -> list[Finding]:
+    """Every finding about the machine, then those of each target, or only of `target`."""
+    findings = [*_machine(), _disk(home), _ledger(home), *(_extra(*extra) for extra in _EXTRAS)]
+    for name in (target,) if target else NAMES:
+        findings += get(name, home, config).check()
+    return findings
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield Finding(
+        "ok", "cores", f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
+    )
+    yield Finding("ok", "memory", format_bytes(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    git = shutil.which("git")
+    yield Finding("ok" if git else "warn", "git", "found" if git else "not found: runs will not name their commit")
+
+
+def _disk(home: Home) -> Finding:
+    folder = home.root
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    enough = free >= MIN_FREE_BYTES
+    return Finding(
+        "ok" if enough else "bad", "disk", f"{format_bytes(free)} free for {home.root}", "" if enough else "free some"
+    )
+
+
+def _ledger(home: Home) -> Finding:
+    if not home.ledger.exists():
+        return Finding("ok", "ledger", f"none yet; the first submit makes {home.ledger}")
+    try:
+        with opened(home.ledger) as ledger:
+            return Finding(
+                "ok", "ledger", f"{home.ledger}, {len(ledger.runs())} runs, {len(ledger.open_legs())} open legs"
+            )
+    except BoneagectlError as error:
+        return Finding("bad", "ledger", error.message, error.next_step)
+
+
+def _extra(name: str, packages: tuple[str, ...], purpose: str) -> Finding:
+    installed = {package: version for package in packages if (version := _version(package))}
+    found = ", ".join(f"{package} {version}" for package, version in installed.items())
+    wanted = len(packages) - 1 if "tensorflow" in packages else len(packages)
+    if len(installed) >= wanted:
+        return Finding("ok", f"[{name}]", found)
+    return Finding(
+        "warn",
+        f"[{name}]",
+        f"not installed ({found or 'nothing of it'}): adds {purpose}",
+        f"pip install 'boneagectl[{name}]'",
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def training_findings(python: str) -> list[Finding]:
+    """What the interpreter `python` can train with: versions, and the GPU TensorFlow sees or why none."""
+    try:
+        probe = run_probe(python)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        return [
+            Finding("bad", "local", f"{python} cannot be examined: {error}", "boneagectl config: targets.local.python")
+        ]
+    missing = [name for name in ("numpy", "pandas", "cv2", "keras", "tensorflow") if probe["versions"][name] is None]
+    if missing:
+        return [Finding("bad", "local", f"{python} lacks {', '.join(missing)}", "pip install 'boneagectl[train]'")]
+    versions = ", ".join(f"{name} {version}" for name, version in probe["versions"].items())
+    return [Finding("ok", "local", f"Python {probe['python']}, {versions}"), *_gpu_findings(probe)]
+
+
+def _gpu_findings(probe: dict[str, Any]) -> Iterator[Finding]:
+    for gpu in probe["gpus"]:
+        memory = f", {gpu['memory_mb']} MB" if gpu["memory_mb"] else ""
+        yield Finding("ok", "gpu", f"{gpu['name']}{memory}, driver {probe['driver']}, CUDA {probe['cuda']}")
+    if not probe["gpus"]:
+        yield Finding("warn", "gpu", f"none: {probe['no_gpu_reason']}", "training works on the CPU; small presets only")
+
+
+def run_probe(python: str) -> dict[str, Any]:
+    """Asks another interpreter about itself; it starts TensorFlow, so it takes some seconds."""
+    source = (Path(__file__).parent / "probe.py").read_text()
+    done = subprocess.run(
+        [python, "-c", source],
+        capture_output=True,
+        text=True,
+        timeout=_PROBE_TIMEOUT_S,
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer

@@ -1,0 +1,256 @@
+"""The ledger: accounts, runs, legs, reservations, observations and settlements in one SQLite file.
+
+The only mutable truth. Money is counted in integer micro-dollars, time in integer seconds. A leg
+costs an account its reservation until it is settled, and its settlement from then on; a reservation
+is booked and checked against the caps in one immediate transaction, so nobody can overbook.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from boneagectl import units
+from boneagectl.errors import LimitRefused, MachineError, UsageError
+from boneagectl.migrations import migrate
+from boneagectl.records import Account, Handle, Leg, LegState, Plan, Run, Snapshot, as_json, iso
+
+_BUSY_TIMEOUT_S = 60
+
+_LEGS = """select l.*, r.usd_micro as reserved_usd_micro, s.usd_micro as spent_usd_micro
+           from legs l join reservations r using (leg_id) left join settlements s using (leg_id)"""
+
+_USAGE = """select coalesce(sum(s.usd_micro), 0), coalesce(sum(s.seconds), 0),
+                   coalesce(sum(case when s.leg_id is null then r.usd_micro end), 0),
+                   coalesce(sum(case when s.leg_id is null then r.seconds end), 0)
+            from reservations r left join settlements s using (leg_id) where r.account = ?"""
+
+
+class Ledger:
+    """One open ledger file; made, and brought to this version's schema, on first use."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises MachineError where the file is unreadable, no ledger, or of a newer version."""
+        self.path = path
+        try:
+            self._db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+            self._db.row_factory = sqlite3.Row
+            for pragma in ("journal_mode = wal", "synchronous = full", "foreign_keys = on"):
+                self._db.execute(f"pragma {pragma}")
+            migrate(self._db, path)
+        except sqlite3.Error as error:
+            raise _broken(path, error) from None
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One immediate transaction: all of the block or nothing, and nobody writes beside it."""
+        try:
+            self._db.execute("begin immediate")
+            try:
+                yield self._db
+                self._db.execute("commit")
+            except BaseException:
+                self._db.execute("rollback")
+                raise
+        except sqlite3.OperationalError as error:
+            raise _broken(self.path, error) from None
+
+    # ------------------------------------------------------------------------------- booking
+    def reserve(self, plan: Plan, bundle_sha256: str) -> None:
+        """Books the plan's worst case on the target's account, with its run and leg, or does nothing.
+
+        Raises:
+            LimitRefused: the account's cap would be crossed, or the run got this leg from elsewhere.
+        """
+        with self._writing() as db:
+            account = self._account(plan.quote.target)
+            _check_cap(account, plan)
+            self._insert_run(db, plan, bundle_sha256)
+            self._insert_leg(db, plan)
+            db.execute(
+                "insert into reservations values (?, ?, ?, ?, ?)",
+                (plan.leg_id, account.name, plan.quote.worst_usd_micro, plan.quote.worst_s, _now_s()),
+            )
+
+    def _insert_run(self, db: sqlite3.Connection, plan: Plan, bundle_sha256: str) -> None:
+        if plan.leg_number > 1:
+            return
+        taken = db.execute("select 1 from runs where run_id = ?", (plan.run_id,)).fetchone()
+        if taken:
+            raise UsageError(f"there is a run {plan.run_id!r} already", "choose another --name")
+        spec = plan.spec
+        values = (json.dumps(as_json(spec.train)), json.dumps(spec.data), str(spec.pack), bundle_sha256, _now_s())
+        db.execute("insert into runs values (?, ?, ?, ?, ?, ?)", (plan.run_id, *values))
+
+    def _insert_leg(self, db: sqlite3.Connection, plan: Plan) -> None:
+        before = db.execute(
+            "select number, state from legs where run_id = ? order by number", (plan.run_id,)
+        ).fetchall()
+        if plan.leg_number != len(before) + 1 or any(not LegState(row["state"]).is_over for row in before):
+            raise LimitRefused(f"{plan.run_id} got another leg meanwhile", f"boneagectl show {plan.run_id}")
+        db.execute(
+            """insert into legs (leg_id, run_id, number, target, state, epochs, time_limit_s, created_s)
+               values (?, ?, ?, ?, ?, ?, ?, ?)""",
+            (plan.leg_id, plan.run_id, plan.leg_number, plan.spec.target, LegState.RESERVED,
+             plan.spec.train.epochs, plan.spec.time_limit_s, _now_s()),
+        )  # fmt: skip
+
+    def attach(self, leg_id: str, handle: Handle) -> None:
+        """Notes that the leg exists remotely as `handle`."""
+        with self._writing() as db:
+            db.execute(
+                "update legs set handle = ?, state = ? where leg_id = ? and state = ?",
+                (str(handle), LegState.QUEUED, leg_id, LegState.RESERVED),
+            )
+
+    def release(self, leg_id: str, why: str) -> None:
+        """Gives back the reservation of a leg that never came to be; `why` stays readable."""
+        with self._writing() as db:
+            db.execute(
+                "update legs set state = ?, reason = ? where leg_id = ? and state = ?",
+                (LegState.RELEASED, why, leg_id, LegState.RESERVED),
+            )
+            self._settle(db, leg_id, 0, 0, f"released: {why}")
+
+    def observe(self, leg_id: str, snapshot: Snapshot) -> None:
+        """Notes what a poll saw; a leg that is over is settled with it, and never changes again."""
+        with self._writing() as db:
+            before = db.execute("select state, epoch from legs where leg_id = ?", (leg_id,)).fetchone()
+            if LegState(before["state"]).is_over:
+                return
+            db.execute(
+                "update legs set state = ?, reason = ?, epoch = ?, elapsed_s = ? where leg_id = ?",
+                (snapshot.state, snapshot.reason, snapshot.epoch, snapshot.elapsed_s, leg_id),
+            )
+            if (before["state"], before["epoch"]) != (snapshot.state, snapshot.epoch):
+                self._note(db, leg_id, snapshot)
+            if snapshot.state.is_over:
+                self._settle(db, leg_id, snapshot.spent_usd_micro, snapshot.elapsed_s, f"ended: {snapshot.state}")
+
+    @staticmethod
+    def _note(db: sqlite3.Connection, leg_id: str, seen: Snapshot) -> None:
+        db.execute(
+            """insert into observations (leg_id, state, reason, epoch, elapsed_s, usd_micro, created_s)
+               values (?, ?, ?, ?, ?, ?, ?)""",
+            (leg_id, seen.state, seen.reason, seen.epoch, seen.elapsed_s, seen.spent_usd_micro, _now_s()),
+        )
+
+    @staticmethod
+    def _settle(db: sqlite3.Connection, leg_id: str, usd_micro: int, seconds: int, basis: str) -> None:
+        db.execute(
+            "insert into settlements values (?, ?, ?, ?, ?) on conflict do nothing",
+            (leg_id, usd_micro, seconds, basis, _now_s()),
+        )
+
+    # ------------------------------------------------------------------------------ accounts
+    def set_cap(self, name: str, cap_usd_micro: int | None, cap_s: int | None) -> Account:
+        """Sets both caps of an account; None lifts one."""
+        with self._writing() as db:
+            self._account(name)
+            db.execute("update accounts set cap_usd_micro = ?, cap_s = ? where name = ?", (cap_usd_micro, cap_s, name))
+            return self._account(name)
+
+    def account(self, name: str) -> Account:
+        """The account's caps and usage; one that was never used has neither."""
+        row = self._db.execute("select * from accounts where name = ?", (name,)).fetchone()
+        caps = (row["cap_usd_micro"], row["cap_s"]) if row else (None, None)
+        return Account(name, *caps, *self._db.execute(_USAGE, (name,)).fetchone())
+
+    def accounts(self) -> list[Account]:
+        return [self.account(row[0]) for row in self._db.execute("select name from accounts order by name").fetchall()]
+
+    def _account(self, name: str) -> Account:
+        self._db.execute("insert into accounts values (?, null, null, ?) on conflict do nothing", (name, _now_s()))
+        return self.account(name)
+
+    # ------------------------------------------------------------------------------- reading
+    def runs(self, limit: int | None = None) -> list[Run]:
+        """Every run with its legs, newest first."""
+        rows = self._db.execute("select * from runs order by created_s desc, run_id desc limit ?", (limit or -1,))
+        return [self._run(row) for row in rows.fetchall()]
+
+    def find_run(self, name: str) -> Run:
+        """The run with this id, or the only one whose id begins so; ``last`` is the newest.
+
+        Raises:
+            UsageError: none, or more than one, is meant.
+        """
+        if name == "last":
+            rows = self._db.execute("select * from runs order by created_s desc, run_id desc limit 1").fetchall()
+        else:
+            pattern = "select * from runs where run_id = ?1 or substr(run_id, 1, length(?1)) = ?1 order by run_id <> ?1"
+            rows = self._db.execute(pattern, (name,)).fetchall()
+        if not rows:
+            raise UsageError(f"there is no run {name!r}", "boneagectl ls")
+        if len(rows) > 1 and rows[0]["run_id"] != name:
+            raise UsageError(f"{name!r} could be {', '.join(row['run_id'] for row in rows)}", "type more of the id")
+        return self._run(rows[0])
+
+    def open_legs(self) -> list[Leg]:
+        """The legs that are not over."""
+        states = [state.value for state in LegState if not state.is_over]
+        marks = ", ".join("?" * len(states))
+        return [_leg(row) for row in self._db.execute(f"{_LEGS} where l.state in ({marks}) order by l.leg_id", states)]
+
+    def leg(self, leg_id: str) -> Leg:
+        return _leg(self._db.execute(f"{_LEGS} where l.leg_id = ?", (leg_id,)).fetchone())
+
+    def _run(self, row: sqlite3.Row) -> Run:
+        legs = self._db.execute(f"{_LEGS} where l.run_id = ? order by l.number", (row["run_id"],))
+        config, data = json.loads(row["config"]), json.loads(row["data"])
+        created = iso(row["created_s"])
+        return Run(row["run_id"], config, data, row["pack"], row["bundle_sha256"], created, tuple(map(_leg, legs)))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Ledger]:
+    """The ledger at `path`, closed again after the block."""
+    with closing(Ledger(path)) as ledger:
+        yield ledger
+
+
+def _check_cap(account: Account, plan: Plan) -> None:
+    """Refuses a reservation that could cross a cap of `account` at its worst."""
+    for refusal in cap_refusals(account, plan.quote.worst_usd_micro, plan.quote.worst_s):
+        raise LimitRefused(
+            refusal, f"shorten it (--time-limit), or raise the cap: boneagectl budget set {account.name}"
+        )
+
+
+def cap_refusals(account: Account, worst_usd_micro: int, worst_s: int) -> Iterator[str]:
+    """In words, each cap of `account` that the worst case would cross; nothing where it fits."""
+    used_usd = account.spent_usd_micro + account.reserved_usd_micro
+    if account.cap_usd_micro is not None and used_usd + worst_usd_micro > account.cap_usd_micro:
+        free = units.format_usd(max(0, account.cap_usd_micro - used_usd))
+        wanted, cap = units.format_usd(worst_usd_micro), units.format_usd(account.cap_usd_micro)
+        yield f"account {account.name}: this may cost {wanted}, {free} of the {cap} cap is free"
+    used_s = account.spent_s + account.reserved_s
+    if account.cap_s is not None and used_s + worst_s > account.cap_s:
+        free = units.format_duration(max(0, account.cap_s - used_s))
+        wanted, cap = units.format_duration(worst_s), units.format_duration(account.cap_s)
+        yield f"account {account.name}: this may take {wanted}, {free} of the {cap} cap is free"
+
+
+def _leg(row: sqlite3.Row) -> Leg:
+    names = ("leg_id", "run_id", "number", "target", "reason", "handle", "epoch", "epochs", "elapsed_s",
+             "time_limit_s", "reserved_usd_micro", "spent_usd_micro")  # fmt: skip
+    values: dict[str, Any] = {name: row[name] for name in names}
+    return Leg(state=LegState(row["state"]), created=iso(row["created_s"]), **values)
+
+
+def _now_s() -> int:
+    return int(time.time())
+
+
+def _broken(path: Path, error: sqlite3.Error) -> MachineError:
+    copies = sorted(path.parent.glob(f"{path.name}*.bak"))
+    mend = f"put back the copy {copies[-1]}" if copies else "move the file aside to start a new ledger"
+    return MachineError(f"the ledger {path} cannot be used: {error}", f"{mend}; it was not changed")

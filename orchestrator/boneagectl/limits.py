@@ -1,0 +1,47 @@
+"""What forbids a plan before it costs anything. The ledger checks its caps once more when it books."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from boneagectl import units
+from boneagectl.ledger import cap_refusals
+from boneagectl.records import Account, Capabilities, Quote, Verdict
+
+MIN_FREE_BYTES = 500_000_000
+
+
+def verdicts(quote: Quote, account: Account, capabilities: Capabilities, folder: Path) -> tuple[Verdict, ...]:
+    """One verdict for each limit that applies, refusals among them."""
+    return (*_caps(quote, account), *_session(quote, capabilities), _disk(folder))
+
+
+def _caps(quote: Quote, account: Account) -> Iterator[Verdict]:
+    refusals = list(cap_refusals(account, quote.worst_usd_micro, quote.worst_s))
+    for refusal in refusals:
+        yield Verdict("cap", False, refusal)
+    if not refusals:
+        yield Verdict(
+            "cap", True, f"account {account.name}: fits" if _has_cap(account) else f"account {account.name}: no cap set"
+        )
+
+
+def _has_cap(account: Account) -> bool:
+    return account.cap_usd_micro is not None or account.cap_s is not None
+
+
+def _session(quote: Quote, capabilities: Capabilities) -> Iterator[Verdict]:
+    if capabilities.max_session_hours is None:
+        return
+    allowed = quote.worst_s <= capabilities.max_session_hours * 3600
+    yield Verdict("session", allowed, f"a session there lasts {capabilities.max_session_hours:g} h at most")
+
+
+def _disk(folder: Path) -> Verdict:
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    detail = f"{units.format_bytes(free)} free, {units.format_bytes(MIN_FREE_BYTES)} wanted in {folder}"
+    return Verdict("disk", free >= MIN_FREE_BYTES, detail)

@@ -1,0 +1,89 @@
+"""The ledger's schema, one function a version; a file is brought up step by step, after a backup."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+from boneagectl.errors import MachineError
+
+
+def _v1(db: sqlite3.Connection) -> None:
+    statements = (
+        """create table accounts (
+             name text primary key, cap_usd_micro integer, cap_s integer, created_s integer not null) strict""",
+        """create table runs (
+             run_id text primary key, config text not null, data text not null, pack text not null,
+             bundle_sha256 text not null, created_s integer not null) strict""",
+        """create table legs (
+             leg_id text primary key, run_id text not null references runs, number integer not null,
+             target text not null, state text not null, reason text not null default '',
+             handle text not null default '', epoch integer not null default 0, epochs integer not null default 0,
+             elapsed_s integer not null default 0, time_limit_s integer not null, created_s integer not null,
+             unique (run_id, number)) strict""",
+        "create index legs_open on legs (state)",
+        """create table reservations (
+             leg_id text primary key references legs, account text not null references accounts,
+             usd_micro integer not null check (usd_micro >= 0), seconds integer not null check (seconds >= 0),
+             created_s integer not null) strict""",
+        "create index reservations_account on reservations (account)",
+        """create table settlements (
+             leg_id text primary key references reservations, usd_micro integer not null check (usd_micro >= 0),
+             seconds integer not null check (seconds >= 0), basis text not null, created_s integer not null) strict""",
+        """create table observations (
+             id integer primary key, leg_id text not null references legs, state text not null,
+             reason text not null, epoch integer not null, elapsed_s integer not null,
+             usd_micro integer not null, created_s integer not null) strict""",
+        "create index observations_leg on observations (leg_id)",
+    )
+    for statement in statements:
+        db.execute(statement)
+
+
+MIGRATIONS = (_v1,)
+
+
+def migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Brings the ledger at `path` to this version's schema.
+
+    Raises:
+        MachineError: a newer version of boneagectl made the file.
+    """
+    version = _version(db)
+    if version > len(MIGRATIONS):
+        raise MachineError(
+            f"the ledger {path} has schema {version}; this boneagectl knows {len(MIGRATIONS)}",
+            "upgrade boneagectl; nothing was changed",
+        )
+    if version < len(MIGRATIONS):
+        _upgrade(db, path)
+
+
+def _upgrade(db: sqlite3.Connection, path: Path) -> None:
+    """Takes the write lock first, so that of two processes that start at once only one migrates."""
+    db.execute("begin immediate")
+    try:
+        version = _version(db)
+        if 0 < version < len(MIGRATIONS):
+            _back_up(path, version)
+        for step in MIGRATIONS[version:]:
+            step(db)
+        db.execute(f"pragma user_version = {len(MIGRATIONS)}")
+        db.execute("commit")
+    except BaseException:
+        db.execute("rollback")
+        raise
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("pragma user_version").fetchone()[0])
+
+
+def _back_up(path: Path, version: int) -> None:
+    """A whole copy beside the ledger, by SQLite's own backup, before its schema changes."""
+    copy = path.with_name(f"{path.name}.v{version}-{int(time.time())}.bak")
+    with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
+        source.backup(target)
+    source.close()
+    target.close()

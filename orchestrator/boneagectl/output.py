@@ -1,0 +1,78 @@
+"""The one printer. Data goes to stdout, talk to stderr; `--json` and `--quiet` are decided here."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from boneagectl.errors import BoneagectlError, Declined
+from boneagectl.records import as_json
+
+
+@dataclass(frozen=True, slots=True)
+class Printer:
+    """`json` prints data as JSON and nothing else on stdout; `quiet` says nothing that is not data."""
+
+    json: bool = False
+    quiet: bool = False
+
+    def data(self, value: Any, text: str) -> None:
+        """The answer of a command: `value` as JSON, or `text` for people."""
+        print(json.dumps(as_json(value), indent=2) if self.json else text, flush=True)
+
+    def line(self, value: Any, text: str) -> None:
+        """One of several answers, a line each, as they come."""
+        print(json.dumps(as_json(value)) if self.json else text, flush=True)
+
+    def talk(self, text: str) -> None:
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def live(self, text: str, last: bool = False) -> None:
+        """A line that replaces itself on a terminal; elsewhere a plain line each time."""
+        if not (sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
+            self.talk(text)
+        elif not self.quiet:
+            print(f"\r\x1b[2K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
+
+    def confirm(self, question: str, yes: bool) -> None:
+        """Returns on yes; without a terminal, only `yes` (the flag) counts.
+
+        Raises:
+            Declined: the answer is no, or nobody can be asked.
+        """
+        if yes:
+            return
+        if not sys.stdin.isatty():
+            raise Declined(f"{question} Nobody can be asked here.", "add --yes to answer in advance")
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise Declined("not confirmed; nothing was done")
+
+
+def print_error(error: BoneagectlError) -> None:
+    """What failed, and the next step, on stderr."""
+    mark = "\x1b[1;31merror:\x1b[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else "error:"
+    print(f"{mark} {error.message}", file=sys.stderr)
+    if error.next_step:
+        print(f"  next: {error.next_step}", file=sys.stderr)
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Aligned columns; numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(headings), *cells]) for i in range(len(headings))]
+    right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(headings))]
+    lines = [_aligned(headings, widths, right), *(_aligned(row, widths, right) for row in cells)]
+    return "\n".join(lines)
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    padded = (
+        cell.rjust(width) if flag else cell.ljust(width) for cell, width, flag in zip(cells, widths, right, strict=True)
+    )
+    return "  ".join(padded).rstrip()

@@ -1,0 +1,89 @@
+"""Where the orchestrator keeps things on the user's machine; every path of it, named once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from boneage_trainer.contract import RunFolder
+from boneagectl.errors import MachineError
+
+HOME_VARIABLE = "BONEAGECTL_HOME"
+
+
+@dataclass(frozen=True, slots=True)
+class LegPaths:
+    """One leg's folder."""
+
+    root: Path
+
+    @property
+    def sent(self) -> Path:
+        """Exactly what was, or would be, sent: the target's vendor format."""
+        return self.root / "sent"
+
+    @property
+    def plan(self) -> Path:
+        """``plan.json``: what was shown before the start, prices included."""
+        return self.root / "plan.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that submits this leg, from before its reservation until attached."""
+        return self.root / "submitting.lock"
+
+    @property
+    def artifacts(self) -> RunFolder:
+        """What was collected."""
+        return RunFolder(self.root / "artifacts")
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The state folder: ``BONEAGECTL_HOME``, or the platform's place for application data."""
+
+    root: Path
+
+    @classmethod
+    def default(cls) -> Home:
+        if given := os.environ.get(HOME_VARIABLE):
+            return cls(Path(given).expanduser().absolute())
+        import platformdirs
+
+        return cls(Path(platformdirs.user_data_dir("boneagectl", appauthor=False)))
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.db"
+
+    @property
+    def local(self) -> Path:
+        """Where the `local` target runs its jobs: the other machine, as it were."""
+        return self.root / "local"
+
+    def run(self, run_id: str) -> Path:
+        return self.root / "runs" / run_id
+
+    def report(self, run_id: str) -> Path:
+        return self.run(run_id) / "report.html"
+
+    def leg(self, run_id: str, number: int) -> LegPaths:
+        return LegPaths(self.run(run_id) / "legs" / f"{number:02d}")
+
+    def create(self) -> None:
+        """Makes the folder, readable by its owner only.
+
+        Raises:
+            MachineError: it cannot be made or written to.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            probe = self.root / f".probe.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise MachineError(
+                f"state folder {self.root} cannot be written: {error.strerror}",
+                f"free it, or set {HOME_VARIABLE} to a folder of your own",
+            ) from None

@@ -1,0 +1,66 @@
+"""Turns settings into a job spec, and a spec into a plan."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from boneage_trainer.contract import PackFolder, TrainConfig
+from boneagectl import limits, provenance, units
+from boneagectl.config import Config
+from boneagectl.errors import UsageError
+from boneagectl.ledger import Ledger
+from boneagectl.paths import Home
+from boneagectl.records import JobSpec, Plan
+from boneagectl.targets.base import Target
+
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+_NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+def spec_from(config: Config, train: TrainConfig | None = None, pack: Path | None = None) -> JobSpec:
+    """The job the settings ask for, or today's settings around a given training and pack.
+
+    Raises:
+        ContractError: there is no pack there.
+        UsageError: the pack has no ages.
+    """
+    pack = (pack or Path(config["data.pack"]).expanduser()).absolute()
+    return JobSpec(
+        train=train or config.train(),
+        pack=pack,
+        data=describe_pack(pack),
+        target=config["target"],
+        time_limit_s=units.parse_duration_s(config["time_limit"]),
+        provenance=provenance.collect(Path.cwd()),
+    )
+
+
+def describe_pack(pack: Path) -> dict[str, Any]:
+    """What a job says of its data; two packs with the same fingerprint hold the same images."""
+    card = PackFolder(pack).read_card()
+    if not card["labelled"]:
+        raise UsageError(f"pack {pack} has no ages to train on", "prepare a tree whose csv has them")
+    return {key: card[key] for key in ("fingerprint", "count", "image_size_px")}
+
+
+def plan(run_id: str, leg_number: int, spec: JobSpec, target: Target, ledger: Ledger, home: Home) -> Plan:
+    """The plan of one leg, with what every limit says of it. Changes nothing."""
+    quote = target.quote(spec)
+    said = limits.verdicts(quote, ledger.account(target.name), target.capabilities, home.root)
+    return Plan(run_id, leg_number, spec, quote, said)
+
+
+def new_run_id() -> str:
+    """Short enough for every vendor's names, and dated so that people recognise it."""
+    letters = "".join(secrets.choice(_ALPHABET) for _ in range(4))
+    return f"bone-{datetime.now(UTC):%y%m%d}-{letters}"
+
+
+def check_run_id(name: str) -> str:
+    """A name a person chose, if every vendor takes it."""
+    if not 5 <= len(name) <= 40 or set(name) - _NAME_CHARACTERS or name[0] == "-" or name[-1] == "-":
+        raise UsageError(f"{name!r} cannot name a run", "use 5 to 40 lower-case letters, digits and dashes")
+    return name

@@ -1,0 +1,253 @@
+"""The value types: what commands pass around and what ``--json`` prints.
+
+Every type is frozen. `as_json` turns any of them into plain JSON values; money leaves as dollars
+(``*_usd``), time as seconds or hours, so that no reader needs to know how the ledger counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from boneage_trainer.contract import TrainConfig
+from boneagectl import units
+from boneagectl.errors import UsageError
+
+
+class LegState(StrEnum):
+    """Where a leg stands. The reason is kept apart."""
+
+    RESERVED = "reserved"  # booked; not known to exist remotely
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"  # ended by itself or on request, saved, not complete
+    COMPLETE = "complete"
+    FAILED = "failed"
+    LOST = "lost"  # gone without a word: killed, preempted, rebooted
+    RELEASED = "released"  # never came to be; its reservation was given back
+
+    @property
+    def is_over(self) -> bool:
+        return self not in (LegState.RESERVED, LegState.QUEUED, LegState.RUNNING)
+
+    @property
+    def can_resume(self) -> bool:
+        return self.is_over and self is not LegState.COMPLETE
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A remote thing: which target, what the target calls it, where a person looks at it."""
+
+    target: str
+    remote_id: str
+    url: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.target}:{self.remote_id}" + (f" {self.url}" if self.url else "")
+
+    @classmethod
+    def parse(cls, text: str) -> Handle:
+        name, _, url = text.partition(" ")
+        target, colon, remote_id = name.partition(":")
+        if not (target and colon and remote_id):
+            raise UsageError(f"{text!r} is not a handle", "handles look like local:bone-261123-k3f9-01")
+        return cls(target, remote_id, url)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a target can do, as values that planning and commands read."""
+
+    unattended: bool
+    can_stop: bool
+    billed: bool
+    max_session_hours: float | None
+    live_metrics: bool
+    needs_network: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """One training as asked for: config, data and target wishes, after every source is merged."""
+
+    train: TrainConfig
+    pack: Path
+    data: dict[str, Any]
+    target: str
+    time_limit_s: int
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A target's price for one leg, at the worst the target itself will let happen."""
+
+    target: str
+    worst_s: int
+    worst_usd_micro: int
+    usd_micro_per_hour: int
+    sessions: int
+    source: str
+    date: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one limit says of a plan."""
+
+    limit: str
+    allows: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFile:
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The zip that runs on every target: same input, same sha256."""
+
+    content: bytes = field(repr=False)
+    sha256: str
+    files: tuple[BundleFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will happen, shown before it does; the thing shown is the thing applied."""
+
+    run_id: str
+    leg_number: int
+    spec: JobSpec
+    quote: Quote
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def leg_id(self) -> str:
+        return leg_id(self.run_id, self.leg_number)
+
+    @property
+    def refusals(self) -> list[Verdict]:
+        return [verdict for verdict in self.verdicts if not verdict.allows]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a poll saw. `metrics` is the newest epoch's line, where the target shows it live."""
+
+    state: LegState
+    reason: str = ""
+    epoch: int = 0
+    epochs: int = 0
+    elapsed_s: int = 0
+    spent_usd_micro: int = 0
+    metrics: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One session on one target, as the ledger knows it."""
+
+    leg_id: str
+    run_id: str
+    number: int
+    target: str
+    state: LegState
+    reason: str
+    handle: str
+    epoch: int
+    epochs: int
+    elapsed_s: int
+    time_limit_s: int
+    reserved_usd_micro: int
+    spent_usd_micro: int | None
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training a user asked for, with its legs in order."""
+
+    run_id: str
+    config: dict[str, Any]
+    data: dict[str, Any]
+    pack: str
+    bundle_sha256: str
+    created: str
+    legs: tuple[Leg, ...]
+
+    @property
+    def latest(self) -> Leg:
+        return self.legs[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One purse of the ledger. `cap_*` None means no cap was set."""
+
+    name: str
+    cap_usd_micro: int | None
+    cap_s: int | None
+    spent_usd_micro: int
+    spent_s: int
+    reserved_usd_micro: int
+    reserved_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of doctor. `level` is ok, warn or bad; `fix` is what to type, where something helps."""
+
+    level: str
+    what: str
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """What came back from a leg: the folder, and sha256 by file name.
+
+    `unlisted` names the files that differ from the leg's manifest: it was killed, or is still at work,
+    between writing them and listing them.
+    """
+
+    folder: Path
+    sha256: dict[str, str]
+    unlisted: tuple[str, ...]
+
+
+def leg_id(run_id: str, number: int) -> str:
+    return f"{run_id}-{number:02d}"
+
+
+def iso(time_s: float) -> str:
+    """A Unix time as UTC text."""
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def as_json(value: Any) -> Any:
+    """Any value type as plain JSON values, in the documented units."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return dict(_field_json(name, item) for name, item in pairs if name != "content")
+    if isinstance(value, dict):
+        return {key: as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _field_json(name: str, value: Any) -> tuple[str, Any]:
+    if "usd_micro" in name:
+        return name.replace("usd_micro", "usd"), None if value is None else units.to_usd(value)
+    return name, as_json(value)

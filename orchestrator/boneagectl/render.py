@@ -1,0 +1,22 @@
+"""Fills templates: text with few holes, and a hole that nothing fills is an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from boneagectl.resources import data_dir
+
+
+def fill(template: str, **holes: Any) -> str:
+    """`template` is a path below ``templates/``, with ``/``; HTML is escaped in ``.html.j2`` files."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(data_dir("templates")),
+        undefined=jinja2.StrictUndefined,
+        autoescape=jinja2.select_autoescape(enabled_extensions=("html", "html.j2"), default=False),
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**holes)

@@ -1,0 +1,177 @@
+"""The `local` target: a detached process on this machine, in a folder of its own.
+
+The folder is the remote side: ``sent/`` as rendered, ``out/`` as the trainer's run folder, and a lock
+that the process inherits from the moment before it exists. Whether a leg lives is whether its lock is
+held, so a kill, a crash and a reboot all look the same and a process id is never mistaken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from boneage_trainer.contract import RunFolder, parse_object, read_metrics, write_atomic, write_json
+from boneagectl import artifacts, bundle, locks, units
+from boneagectl.errors import MachineError
+from boneagectl.records import (
+    Artifacts,
+    Bundle,
+    Capabilities,
+    Finding,
+    Handle,
+    JobSpec,
+    LegState,
+    Quote,
+    Snapshot,
+)
+
+STOP_GRACE_S = 60
+_LOG_POLL_S = 0.2
+_LAUNCH = "launch.json"
+_LOCK = "alive.lock"
+
+
+class LocalTarget:
+    """Runs legs below `root` with the interpreter `python`; `usd_per_hour` is for a rented machine."""
+
+    name = "local"
+
+    def __init__(self, root: Path, python: str, usd_per_hour: float) -> None:
+        self.root = root
+        self.python = python
+        self.usd_micro_per_hour = units.usd_micro(usd_per_hour)
+        self.capabilities = Capabilities(
+            unattended=True,
+            can_stop=True,
+            billed=self.usd_micro_per_hour > 0,
+            max_session_hours=None,
+            live_metrics=True,
+            needs_network=False,
+        )
+
+    # -------------------------------------------------------------------------- before the start
+    def check(self) -> list[Finding]:
+        from boneagectl import doctor
+
+        return doctor.training_findings(self.python)
+
+    def quote(self, spec: JobSpec) -> Quote:
+        """The trainer ends itself at its time limit, by force if need be: that is the worst case."""
+        worst = units.cost_usd_micro(self.usd_micro_per_hour, spec.time_limit_s)
+        source = "targets.local.usd_per_hour"
+        return Quote(self.name, spec.time_limit_s, worst, self.usd_micro_per_hour, 1, source, date.today().isoformat())  # noqa: DTZ011
+
+    def render(self, spec: JobSpec, bundle_: Bundle, leg_id: str, dest: Path, resume: Path | None) -> None:
+        write_atomic(dest / bundle.NAME, bundle_.content)
+        argv = [self.python, f"sent/{bundle.NAME}", "--data", str(spec.pack), "--out", "out", "--leg", leg_id]
+        argv += ["--time-limit-s", str(spec.time_limit_s)]
+        argv += ["--resume", str(resume)] if resume else []
+        write_json(dest / _LAUNCH, {"argv": argv, "env": {"PYTHONUNBUFFERED": "1"}})
+
+    # ------------------------------------------------------------------------------- the start
+    def submit(self, leg_id: str, rendered: Path) -> Handle:
+        """Takes the leg's lock, copies what was rendered, starts the process; it keeps the lock."""
+        place = self.root / leg_id
+        lock = locks.acquire(place / _LOCK)
+        try:
+            shutil.copytree(rendered, place / "sent", dirs_exist_ok=True)
+            self._start(place, lock)
+        except OSError as error:
+            raise MachineError(f"{leg_id} could not be started: {error}", "boneagectl doctor") from None
+        finally:
+            os.close(lock)
+        return Handle(self.name, leg_id)
+
+    @staticmethod
+    def _start(place: Path, lock: int) -> None:
+        launch = parse_object((place / "sent" / _LAUNCH).read_text(), _LAUNCH)
+        out = RunFolder(place / "out")
+        out.root.mkdir(exist_ok=True)
+        with open(out.log, "ab") as log:
+            subprocess.Popen(
+                launch["argv"],
+                cwd=place,
+                env={**os.environ, **launch["env"]},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(lock,),
+            )
+
+    def find(self, leg_id: str) -> Handle | None:
+        started = self._out(leg_id).state.exists() or self._is_alive(leg_id)
+        return Handle(self.name, leg_id) if started else None
+
+    # ---------------------------------------------------------------------------- while it runs
+    def poll(self, handle: Handle) -> Snapshot:
+        """The order matters: a leg seen alive may have ended since, but never the other way round."""
+        out, alive = self._out(handle.remote_id), self._is_alive(handle.remote_id)
+        if not out.state.exists():
+            return Snapshot(LegState.QUEUED) if alive else Snapshot(LegState.FAILED, _last_words(out))
+        state = parse_object(out.state.read_text(), out.state.name)
+        return self._snapshot(out, state, alive)
+
+    def _snapshot(self, out: RunFolder, state: dict[str, Any], alive: bool) -> Snapshot:
+        leg_state, reason = LegState(state["state"]), state["reason"]
+        if leg_state is LegState.RUNNING and not alive:
+            leg_state, reason = LegState.LOST, "the process is gone: killed, or the machine went down"
+        until_s = time.time() if alive else state["updated_s"]
+        elapsed_s = max(0, round(until_s - state["started_s"]))
+        metrics = read_metrics(out.metrics)
+        spent = units.cost_usd_micro(self.usd_micro_per_hour, elapsed_s)
+        newest = metrics[-1] if metrics else None
+        return Snapshot(leg_state, reason, state["epoch"], state["epochs"], elapsed_s, spent, newest)
+
+    def logs(self, handle: Handle, follow: bool) -> Iterator[str]:
+        path = self._out(handle.remote_id).log
+        if not path.exists():
+            return
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            while True:
+                alive = self._is_alive(handle.remote_id)
+                yield from (line.rstrip("\n") for line in stream)
+                if not (follow and alive):
+                    return
+                time.sleep(_LOG_POLL_S)
+
+    def stop(self, handle: Handle) -> None:
+        out = self._out(handle.remote_id)
+        give_up = time.monotonic() + STOP_GRACE_S
+        self._signal(out, signal.SIGTERM)
+        while self._is_alive(handle.remote_id) and time.monotonic() < give_up:
+            time.sleep(_LOG_POLL_S)
+        if self._is_alive(handle.remote_id):
+            self._signal(out, signal.SIGKILL)
+
+    def _signal(self, out: RunFolder, number: signal.Signals) -> None:
+        """To the whole process group, and only while the lock says that the process id is still ours."""
+        out.stop_request.touch()
+        if not (out.state.exists() and locks.is_held(out.root.parent / _LOCK)):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parse_object(out.state.read_text(), out.state.name)["pid"], number)
+
+    def collect(self, handle: Handle, dest: Path) -> Artifacts:
+        return artifacts.bring(self._out(handle.remote_id), RunFolder(dest))
+
+    # ------------------------------------------------------------------------------------ places
+    def _out(self, leg_id: str) -> RunFolder:
+        return RunFolder(self.root / leg_id / "out")
+
+    def _is_alive(self, leg_id: str) -> bool:
+        return locks.is_held(self.root / leg_id / _LOCK)
+
+
+def _last_words(out: RunFolder) -> str:
+    """Why a process ended before it could write its state: the last line of its log."""
+    text = out.log.read_text(errors="replace").strip() if out.log.exists() else ""
+    return f"did not start: {text.splitlines()[-1]}" if text else "did not start and left no log"

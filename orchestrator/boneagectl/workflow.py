@@ -1,0 +1,210 @@
+"""The way of a run: plan, book, send, follow, stop, bring back. Commands call these and print.
+
+Order is what makes it safe. A leg is booked before anything is created and attached after; whoever
+submits holds the leg's lock in between, so a booked leg whose lock is free was left by a crash, and
+`reconcile` asks the target whether it exists.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from boneage_trainer.contract import RunFolder, TrainConfig, write_json
+from boneagectl import bundle, locks, planning
+from boneagectl.config import Config
+from boneagectl.errors import LimitRefused, NotYet, UsageError
+from boneagectl.ledger import Ledger
+from boneagectl.paths import Home, LegPaths
+from boneagectl.records import Artifacts, Bundle, Handle, JobSpec, Leg, LegState, Plan, Run, Snapshot, as_json
+from boneagectl.targets import get
+from boneagectl.targets.base import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan with the bundle it would send; nothing is booked or written yet."""
+
+    plan: Plan
+    bundle: Bundle
+    target: Target
+    resume: Path | None
+
+
+class Workflow:
+    """Everything a command can do with runs, on one state folder with one set of settings."""
+
+    def __init__(self, home: Home, config: Config, ledger: Ledger) -> None:
+        self.home = home
+        self.config = config
+        self.ledger = ledger
+
+    def target(self, name: str) -> Target:
+        return get(name, self.home, self.config)
+
+    # ------------------------------------------------------------------------------------ submit
+    def prepare(self, name: str | None = None) -> Prepared:
+        """Plans the first leg of a new run."""
+        run_id = planning.check_run_id(name) if name else planning.new_run_id()
+        return self._prepare(run_id, 1, planning.spec_from(self.config), None)
+
+    def prepare_resume(self, run: Run) -> Prepared:
+        """Plans the next leg of `run`, from the newest checkpoint that its legs left.
+
+        Raises:
+            UsageError: the run is complete. NotYet: its last leg is still at work.
+        """
+        last = run.latest
+        if last.state is LegState.COMPLETE:
+            raise UsageError(f"{run.run_id} is complete", f"boneagectl report {run.run_id}")
+        if not last.state.is_over:
+            raise NotYet(f"{last.leg_id} is {last.state}", f"boneagectl watch {run.run_id}")
+        spec = self._spec_of(run)
+        return self._prepare(run.run_id, last.number + 1, spec, self._newest_checkpoint(run))
+
+    def _prepare(self, run_id: str, number: int, spec: JobSpec, resume: Path | None) -> Prepared:
+        target = self.target(spec.target)
+        plan = planning.plan(run_id, number, spec, target, self.ledger, self.home)
+        return Prepared(plan, bundle.build(spec), target, resume)
+
+    def _spec_of(self, run: Run) -> JobSpec:
+        """The spec of a run that exists: its own config and data, today's limits."""
+        spec = planning.spec_from(self.config, TrainConfig.from_mapping(run.config), Path(run.pack))
+        if spec.data != run.data:
+            raise UsageError(
+                f"the pack {run.pack} is not the one {run.run_id} was trained on",
+                f"prepare the same images again; its fingerprint was {run.data['fingerprint'][:12]}",
+            )
+        return spec
+
+    def _newest_checkpoint(self, run: Run) -> Path | None:
+        for leg in reversed(run.legs):
+            if leg.handle:
+                folder = Path(self.collect_leg(leg).folder)
+                if self.paths(leg).artifacts.last.exists():
+                    return folder
+        return None
+
+    def render(self, prepared: Prepared, dest: Path) -> None:
+        """Writes into `dest` exactly what would be sent, and nothing anywhere else."""
+        if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
+            raise UsageError(f"{dest} is not an empty folder", "choose another --out")
+        plan = prepared.plan
+        prepared.target.render(plan.spec, prepared.bundle, plan.leg_id, dest, prepared.resume)
+
+    def submit(self, prepared: Prepared) -> Handle:
+        """Books, sends and attaches the planned leg.
+
+        Raises:
+            LimitRefused: a limit forbids it; nothing was created.
+        """
+        plan, paths = prepared.plan, self.home.leg(prepared.plan.run_id, prepared.plan.leg_number)
+        for refusal in plan.refusals:
+            raise LimitRefused(refusal.detail, f"boneagectl budget, or change what {refusal.limit!r} rests on")
+        try:
+            with locks.held(paths.lock):
+                return self._submit_locked(prepared, paths)
+        except locks.Busy:
+            raise LimitRefused(f"{plan.leg_id} is being submitted by another process", "boneagectl ls") from None
+
+    def _submit_locked(self, prepared: Prepared, paths: LegPaths) -> Handle:
+        plan = prepared.plan
+        self.ledger.reserve(plan, prepared.bundle.sha256)
+        try:
+            write_json(paths.plan, as_json({"plan": plan, "bundle": prepared.bundle}))
+            self.render(prepared, paths.sent)
+            handle = prepared.target.submit(plan.leg_id, paths.sent)
+        except Exception as error:
+            self._settle_doubt(plan.leg_id, prepared.target, f"submit failed: {error}")
+            raise
+        self.ledger.attach(plan.leg_id, handle)
+        return handle
+
+    def _settle_doubt(self, leg_id: str, target: Target, why: str) -> None:
+        """A booked leg that may or may not exist: attached if the target knows it, else released."""
+        if handle := target.find(leg_id):
+            self.ledger.attach(leg_id, handle)
+        else:
+            self.ledger.release(leg_id, why)
+
+    # ------------------------------------------------------------------------------------ follow
+    def reconcile(self) -> None:
+        """Accounts for every leg that a crash left between its booking and its attachment."""
+        for leg in self.ledger.open_legs():
+            if leg.state is LegState.RESERVED:
+                self._reconcile(leg)
+
+    def _reconcile(self, leg: Leg) -> None:
+        try:
+            with locks.held(self.paths(leg).lock):
+                if self.ledger.leg(leg.leg_id).state is LegState.RESERVED:
+                    self._settle_doubt(leg.leg_id, self.target(leg.target), "the submit was cut off before it began")
+        except locks.Busy:
+            return  # somebody is submitting it right now
+
+    def refresh(self) -> None:
+        """Reconciles, and polls every open leg of a target that needs no network for it."""
+        self.reconcile()
+        for leg in self.ledger.open_legs():
+            if leg.handle and not self.target(leg.target).capabilities.needs_network:
+                self.poll(leg)
+
+    def poll(self, leg: Leg) -> Snapshot:
+        """What the target says of `leg` now, noted in the ledger."""
+        snapshot = self.target(leg.target).poll(self._handle(leg))
+        self.ledger.observe(leg.leg_id, snapshot)
+        return snapshot
+
+    def look(self, run: Run) -> Snapshot:
+        """The newest snapshot of a run; a leg that never came to be has none to ask for."""
+        leg = run.latest
+        return self.poll(leg) if leg.handle else Snapshot(leg.state, leg.reason, leg.epoch, leg.epochs)
+
+    def watch(self, run: Run, every_s: float) -> Iterator[Snapshot]:
+        """A snapshot whenever something changed, until the run's latest leg is over."""
+        seen: tuple[object, ...] = ()
+        while True:
+            snapshot = self.look(run)
+            if (now := (snapshot.state, snapshot.epoch)) != seen:
+                seen = now
+                yield snapshot
+            if snapshot.state.is_over:
+                return
+            time.sleep(every_s)
+
+    def logs(self, run: Run, follow: bool) -> Iterator[str]:
+        leg = run.latest
+        return self.target(leg.target).logs(self._handle(leg), follow)
+
+    # ------------------------------------------------------------------------- stop and bring back
+    def stop(self, run: Run) -> Snapshot:
+        """Has the latest leg save and end; returns what it ended as. Silent if already over."""
+        leg = run.latest
+        if not leg.state.is_over:
+            self.target(leg.target).stop(self._handle(leg))
+        return self.look(run)
+
+    def collect(self, run: Run) -> Artifacts:
+        """Brings back what the run's newest leg with an epoch to show has made, else the newest with anything.
+
+        Raises:
+            NotYet: no leg has made anything.
+        """
+        found = [self.collect_leg(leg) for leg in reversed(run.legs) if leg.handle]
+        if not found:
+            raise NotYet(f"no leg of {run.run_id} ever started", f"boneagectl show {run.run_id}")
+        return next((item for item in found if RunFolder(item.folder).metrics.exists()), found[0])
+
+    def collect_leg(self, leg: Leg) -> Artifacts:
+        return self.target(leg.target).collect(self._handle(leg), self.paths(leg).artifacts.root)
+
+    def paths(self, leg: Leg) -> LegPaths:
+        return self.home.leg(leg.run_id, leg.number)
+
+    @staticmethod
+    def _handle(leg: Leg) -> Handle:
+        if not leg.handle:
+            raise NotYet(f"{leg.leg_id} never started: {leg.reason or leg.state}", f"boneagectl resume {leg.run_id}")
+        return Handle.parse(leg.handle)
