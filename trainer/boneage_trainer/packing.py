@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +20,8 @@ import numpy as np
 from boneage_trainer.console import naming
 from boneage_trainer.contract import ContractError, PackFolder, sha256_of, write_atomic, write_json
 
-try:
+if sys.platform != "win32":  # where two runs into one pack are not kept apart
     import fcntl
-except ImportError:  # Windows has none; there two runs into one pack are not kept apart
-    fcntl = None  # type: ignore[assignment]
 
 
 class Made(NamedTuple):
@@ -68,12 +67,11 @@ class Partial:
         self._log.close()
 
     def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ContractError(f"another process is preparing {self._pack.root}; wait for it") from None
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ContractError(f"another process is preparing {self._pack.root}; wait for it") from None
 
     def _is_ours(self) -> bool:
         try:
@@ -147,7 +145,7 @@ class Partial:
         write_json(self._whole.card, whole)
         if self._pack.root.is_dir():
             self._pack.root.rmdir()  # empty, or it would have been refused
-        os.rename(self._whole.root, self._pack.root)
+        self._whole.root.rename(self._pack.root)
         shutil.rmtree(self._folder, ignore_errors=True)
         return whole
 

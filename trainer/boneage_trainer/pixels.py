@@ -93,7 +93,7 @@ def box_filter(gray: Gray, height_px: int, width_px: int) -> Gray:
     corners += along(table[np.minimum(y + 1, rows)]) * fraction_y[:, None]
     sums = np.diff(np.diff(corners, axis=0), axis=1)
     area = rows * columns
-    return ((2 * sums + area) // (2 * area)).astype(np.uint8)
+    return np.asarray((2 * sums + area) // (2 * area), np.uint8)
 
 
 def _edges(source_px: int, target_px: int) -> tuple[_Ints, _Ints]:
