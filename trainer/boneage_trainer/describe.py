@@ -27,6 +27,13 @@ from boneage_trainer.tree import Row, read_labels, read_tree
 
 _BIN_MONTHS = 12
 _BAR_CELLS = 46
+_COUNTS = {
+    "images_found": "images found",
+    "images_missing": "images missing",
+    "images_without_row": "images that no row names",
+    "rows_unlabelled": "rows without a usable age or sex",
+    "rows_duplicate": "rows that repeat an id",
+}
 
 
 class Subject(NamedTuple):
@@ -179,10 +186,7 @@ def text_of(found: dict[str, Any]) -> str:
     lines = [
         f"{found['count']:,} {found['kind']} rows: {found['male']:,} boys ({share:.0%}), {found['female']:,} girls"
     ]
-    for key, words in (
-        ("images_found", "images found"), ("images_missing", "images missing"), ("images_without_row", "images no row names"),
-        ("rows_unlabelled", "rows without a usable age or sex"), ("rows_duplicate", "rows that repeat an id"),
-    ):  # fmt: skip
+    for key, words in _COUNTS.items():
         if found.get(key):
             lines.append(f"{found[key]:,} {words}")
     if "fingerprint" in found:

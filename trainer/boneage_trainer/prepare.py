@@ -13,7 +13,6 @@ import errno
 import functools
 import hashlib
 import io
-import json
 import shutil
 import sys
 import time
@@ -24,14 +23,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-import numpy as np
 
 from boneage_trainer.console import Progress, exit_code, free_bytes, say, show, whole_number
-from boneage_trainer.contract import SCHEMA, ContractError, PackFolder, sha256_of
+from boneage_trainer.contract import ContractError, PackFolder
+from boneage_trainer.identity import fingerprint, identity, is_made_of, listing_sha256
 from boneage_trainer.packing import Made, Partial
-from boneage_trainer.pixels import ALGORITHM, square_from
+from boneage_trainer.pixels import square_from
 from boneage_trainer.pool import spread
-from boneage_trainer.tree import Row, Tree, read_tree
+from boneage_trainer.tree import Row, Tree, printable, read_tree
 
 PROBLEMS = ("broken", "missing", "unlabelled", "duplicate")
 
@@ -78,7 +77,7 @@ def prepare(
 
 def _make(pack: PackFolder, tree: Tree, size_px: int, workers: int | None) -> dict[str, Any]:
     usable = [at for at, row in enumerate(tree.rows) if not row.problem]
-    plan = {**_identity(tree, size_px), "seen_sha256": listing_sha256(tree, with_times=True)}
+    plan = {**identity(tree, size_px), "seen_sha256": listing_sha256(tree, with_times=True)}
     _check_space(pack, len(usable) * size_px * size_px)
     with Partial(pack, plan, len(usable), size_px) as partial:
         _fill(partial, [tree.rows[at] for at in usable], size_px, workers)
@@ -146,56 +145,16 @@ def _left_out(tree: Tree, made: dict[int, Made], good: Sequence[int]) -> list[Le
         if at not in kept:
             problem = row.problem or made[at].problem or "duplicate"
             left.append(Left(row.id, tree.relative(row.file) if row.file else "", problem))
-    return left + [Left(file.stem, tree.relative(file), "unlabelled") for file in tree.strays]
+    return left + [Left(printable(file.stem), tree.relative(file), "unlabelled") for file in tree.strays]
 
 
-# --------------------------------------------------------------------------------- what it is
-def _identity(tree: Tree, size_px: int) -> dict[str, Any]:
-    """What a pack is made of and how; two packs with the same are the same."""
-    return {
-        "schema": SCHEMA, "algorithm": ALGORITHM, "image_size_px": size_px,
-        "listing_sha256": listing_sha256(tree),
-    }  # fmt: skip
-
-
-def listing_sha256(tree: Tree, with_times: bool = False) -> str:
-    """Hash of the labels and of each file's name and size, not of its content: that takes minutes.
-
-    `with_times` adds the times of change, which are exact but differ from one copy to the next.
-    """
-    digest = hashlib.sha256()
-    for row in tree.rows:
-        digest.update(_line(row.id, row.male, row.boneage_months, row.problem, *_stat(tree, row.file, with_times)))
-    for file in tree.strays:
-        digest.update(_line(tree.relative(file)))
-    return digest.hexdigest()
-
-
-def _stat(tree: Tree, file: Path | None, with_times: bool) -> tuple[object, ...]:
-    if file is None:
-        return ()
-    stat = file.stat()
-    return (tree.relative(file), stat.st_size, *([stat.st_mtime_ns] if with_times else []))
-
-
-def _line(*cells: object) -> bytes:
-    return (json.dumps(cells) + "\n").encode()
-
-
-def fingerprint(size_px: int, rows: Iterable[tuple[Row, str]]) -> str:
-    """Names the pack's content: the same source gives the same one on any machine."""
-    digest = hashlib.sha256(_line(SCHEMA, ALGORITHM, size_px))
-    for row, sha256 in rows:
-        digest.update(_line(row.id, row.male, row.boneage_months, sha256))
-    return digest.hexdigest()
-
-
+# --------------------------------------------------------------------------------- what it says
 def _card(tree: Tree, size_px: int, rows: Sequence[tuple[Row, str]], left: Sequence[Left]) -> dict[str, Any]:
-    identity = _identity(tree, size_px)
-    listing = identity.pop("listing_sha256")
+    made_of = identity(tree, size_px)
+    listing = made_of.pop("listing_sha256")
     counts = Counter(one.problem for one in left)
     return {
-        **identity,
+        **made_of,
         "fingerprint": fingerprint(size_px, rows),
         "count": len(rows),
         "labelled": tree.labels.labelled,
@@ -238,29 +197,12 @@ def _found(pack: PackFolder, tree: Tree, size_px: int) -> dict[str, Any] | None:
         card = pack.read_card()
     except ContractError as error:
         raise ContractError(f"{error}, so it is left alone; {way_out}") from None
-    if not _same(pack, card, tree, size_px):
-        raise ContractError(
-            f"{pack.root} holds another pack ({card['count']} images of {card['image_size_px']} px from"
-            f" {card['source']['folder']}) than these {size_px} px of {tree.root.resolve().name}; {way_out}"
-        )
+    if not is_made_of(pack, card, tree, size_px):
+        made = f"{card.get('count')} images of {card.get('image_size_px')} px"
+        wanted = f"{size_px} px of {tree.root.resolve().name} as it is now"
+        raise ContractError(f"{pack.root} holds another pack ({made}) than asked for ({wanted}); {way_out}")
     shutil.rmtree(pack.partial, ignore_errors=True)  # left by a kill between the last two steps
     return card
-
-
-def _same(pack: PackFolder, card: dict[str, Any], tree: Tree, size_px: int) -> bool:
-    """Same labels, names and sizes; and files changed after the pack was made still hash to its index."""
-    made_of = {key: card[key] for key in ("schema", "algorithm", "image_size_px")}
-    if {**made_of, "listing_sha256": card["source"]["listing_sha256"]} != _identity(tree, size_px):
-        return False
-    shape = np.load(pack.images, mmap_mode="r").shape
-    if shape != (card["count"], size_px, size_px):
-        return False
-    with open(pack.index, encoding="utf-8", newline="") as stream:
-        indexed = {row["id"]: row["sha256"] for row in csv.DictReader(stream)}
-    made_ns = pack.card.stat().st_mtime_ns
-    files = {row.id: row.file for row in tree.rows if row.file and not row.problem}
-    newer = {id_: file for id_, file in files.items() if file.stat().st_mtime_ns > made_ns}
-    return all(indexed.get(id_) == sha256_of(file) for id_, file in newer.items())
 
 
 # ------------------------------------------------------------------------------------ command line

@@ -60,7 +60,12 @@ class Tree:
     strays: tuple[Path, ...]
 
     def relative(self, file: Path) -> str:
-        return file.relative_to(self.root).as_posix()
+        return printable(file.relative_to(self.root).as_posix())
+
+
+def printable(name: str) -> str:
+    """A file name as text that every encoding takes; old archives unpack to names that are no UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def read_tree(root: Path, csv_name: str | None = None) -> Tree:
