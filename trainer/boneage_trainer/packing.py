@@ -12,6 +12,7 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -54,17 +55,19 @@ class Partial:
     # ------------------------------------------------------------------------------------- open
     def __enter__(self) -> Partial:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._log: IO[str] = open(self._log_path, "a+", encoding="utf-8")
-        self._lock()
-        if not self._is_ours():
-            self._start_afresh()
-        self._array: IO[bytes] = open(self._rows, "r+b")
-        self.made = {made.row: made for made in self._verified(self._logged())}
+        with ExitStack() as opened:
+            self._log: IO[str] = opened.enter_context(open(self._log_path, "a+", encoding="utf-8"))
+            self._lock()
+            if not self._is_ours():
+                self._start_afresh()
+            self._array: IO[bytes] = opened.enter_context(open(self._rows, "r+b"))
+            self.made = {made.row: made for made in self._verified(self._logged())}
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._array.close()
-        self._log.close()
+        with naming(self._rows):  # closing writes what a full disk refused before
+            self._opened.close()
 
     def _lock(self) -> None:
         if sys.platform != "win32":

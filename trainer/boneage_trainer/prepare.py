@@ -77,6 +77,8 @@ def prepare(
 
 def _make(pack: PackFolder, tree: Tree, size_px: int, workers: int | None) -> dict[str, Any]:
     usable = [at for at, row in enumerate(tree.rows) if not row.problem]
+    if not usable:
+        raise ContractError(f"none of the {len(tree.rows)} rows of {tree.labels.path.name} has a label and an image")
     plan = {**identity(tree, size_px), "seen_sha256": listing_sha256(tree, with_times=True)}
     _check_space(pack, len(usable) * size_px * size_px)
     with Partial(pack, plan, len(usable), size_px) as partial:
