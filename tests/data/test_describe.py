@@ -26,7 +26,7 @@ def test_the_figures_of_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     path.write_text("id,boneage,male\na,6,True\nb,11,True\nc,12,False\nd,36,True\nd,40,True\ne,,True\n")
     assert figures(capsys, path) == {
         "kind": "csv", "count": 4, "male": 3, "female": 1,
-        "ages": {"min_months": 6, "max_months": 36, "mean_months": 16.25, "sd_months": 11.6485,
+        "ages": {"min_months": 6, "max_months": 36, "mean_months": 16.25, "sd_months": 11.627,
                  "median_months": 11.5, "distinct": 4, "multiples_of_6_share": 0.75},
         "histogram": [
             {"from_months": 0, "to_months": 12, "male": 2, "female": 0},
@@ -58,7 +58,7 @@ def test_tree_csv_and_pack_agree(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_the_paper_split_is_scikit_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Positions 0..9 as train_test_split(range(10), test_size=.2, random_state=2018) gives them."""
+    """The test set is the head of its permutation; that this is its way, the real set's known figures show."""
     path = tmp_path / "some.csv"
     path.write_text("id,boneage,male\n" + "".join(f"{at},{at},{at < 5}\n" for at in range(11)))
     split = describe(open_set(path), "paper")["split"]
@@ -119,7 +119,7 @@ def test_samples_are_a_sheet_by_sex_and_age(tmp_path: Path, capsys: pytest.Captu
         for column in range(8):
             cell = gray[182 * row : 182 * row + 160, 164 * column : 164 * column + 160]
             # The first bands of the girls hold only broken images and stay empty.
-            assert (cell.std() < 1) is ((row, column) in {(1, 0), (1, 1)})
+            assert bool(cell.std() < 1) is ((row, column) in {(1, 0), (1, 1)})
 
 
 def test_wrong_sources_are_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
