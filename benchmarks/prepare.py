@@ -94,12 +94,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     kind = "real" if given.folder else "synthetic 1514 x 2044"
-    folder = " --folder PNGS" if given.folder else ""
+    options = f"{'--folder PNGS ' if given.folder else ''}--n {given.n} --size-px {given.size_px}"
     result = {
         **measure(given.folder, given.n, given.size_px, given.rounds),
         "unit": "images/s",
         "what": f"{given.n} {kind} PNGs to {given.size_px} px, {WORKERS} processes, against Pillow LANCZOS",
-        "command": f"python benchmarks/prepare.py{folder} --n {given.n} --size-px {given.size_px} --rounds {given.rounds}",
+        "command": f"python benchmarks/prepare.py {options} --rounds {given.rounds}",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
     json.dump({"prepare": result}, sys.stdout)
