@@ -239,13 +239,22 @@ class PackFolder:
 
     @property
     def card(self) -> Path:
-        """``pack.json``: schema, fingerprint, count, image_size_px, labelled, source, problems."""
+        """``pack.json``: what the pack is, written last.
+
+        schema, fingerprint, count, image_size_px, labelled, algorithm, opencv, images_sha256,
+        source (csv and folder, names only, and listing_sha256) and problems (kind: how many).
+        """
         return self.root / "pack.json"
 
     @property
     def problems(self) -> Path:
-        """``problems.csv``: id,file,problem for everything that was left out."""
+        """``problems.csv``: id,file,problem (broken, missing, unlabelled, duplicate) for all that was left out."""
         return self.root / "problems.csv"
+
+    @property
+    def partial(self) -> Path:
+        """The neighbour a pack is made in; gone once the pack is whole."""
+        return self.root.with_name(self.root.name + ".partial")
 
     def read_card(self) -> dict[str, Any]:
         """The pack's card.

@@ -1,0 +1,7 @@
+"""Work that ends its own process, as the kernel does when memory runs out."""
+
+import os
+
+
+def shrink(jobs: list[tuple[int, str]], size_px: int) -> None:
+    os._exit(9)
