@@ -96,7 +96,9 @@ def measured(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def evaluated(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """One set of the evaluation, with its groups, baselines and worst cases."""
-    of_band = {name: [row for row in rows if low <= row["boneage_months"] < high] for name, (low, high) in BANDS.items()}
+    of_band = {
+        name: [row for row in rows if low <= row["boneage_months"] < high] for name, (low, high) in BANDS.items()
+    }
     worst = sorted(rows, key=lambda row: -abs(row["predicted_months"] - row["boneage_months"]))[:10]
     return measured(rows) | {
         "baseline_median_mae_months": 33.04, "baseline_median_by_sex_mae_months": 30.9,
@@ -117,11 +119,19 @@ def evaluated(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def evaluation(rows: list[dict[str, Any]]) -> dict[str, Any]:
     sets = {name: evaluated([row for row in rows if row["split"] == name]) for name in COUNTS}
     split = {"name": "paper", "sha256": "77aa" * 16, "counts": {"train": 8071, **COUNTS}}
-    return {"schema": 1, "research_only": RESEARCH_ONLY, "labels": "single reader (training csv)", "split": split, "sets": sets}
+    return {
+        "schema": 1,
+        "research_only": RESEARCH_ONLY,
+        "labels": "single reader (training csv)",
+        "split": split,
+        "sets": sets,
+    }
 
 
 def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    lines = [f"{row['id']},{row['split']},{row['male']},{row['boneage_months']},{row['predicted_months']}" for row in rows]
+    lines = [
+        f"{row['id']},{row['split']},{row['male']},{row['boneage_months']},{row['predicted_months']}" for row in rows
+    ]
     path.write_text("\n".join(["id,split,male,boneage_months,predicted_months", *lines]) + "\n", encoding="utf-8")
 
 

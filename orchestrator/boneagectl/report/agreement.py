@@ -86,9 +86,10 @@ def _bland_altman(data: ReportData) -> Figure:
     means = [(row, (row.boneage_months + row.predicted_months) / 2) for row in data.shown]
     boys, girls = _by_sex([(row, (mean, row.error_months)) for row, mean in means])
     levels = _levels(data)
-    told = ", ".join(words for _, words in levels) or "limits not evaluated yet"
+    told = ", ".join(f"{name} {signed(value)} months" for value, name in levels) or "limits not evaluated yet"
     svg = charts.bland_altman("bland-altman", "Difference against mean of label and prediction",
-                              f"Scatter of {len(data.shown)} differences; {told}.", boys, girls, levels)  # fmt: skip
+                              f"Scatter of {len(data.shown)} differences; {told}.", boys, girls,
+                              [(value, signed(value)) for value, _ in levels])  # fmt: skip
     caption = (
         f"Bland-Altman plot of {subject(data)}: the difference between prediction and label against their mean; "
         f"{told}. 95 % of differences are expected between the limits of agreement."
@@ -98,8 +99,8 @@ def _bland_altman(data: ReportData) -> Figure:
 
 
 def _levels(data: ReportData) -> list[tuple[float, str]]:
-    """The limits of agreement and the bias as the evaluation has them, each with its words."""
+    """The limits of agreement and the bias as the evaluation has them, each with its name."""
     own = data.set_of(data.set_name)
     named = (("loa_high_months", "upper limit"), ("bias_months", "bias"), ("loa_low_months", "lower limit"))
-    known = [(number(own.get(key)), words) for key, words in named]
-    return [(value, f"{words} {signed(value)} months") for value, words in known if value is not None]
+    known = [(number(own.get(key)), name) for key, name in named]
+    return [(value, name) for value, name in known if value is not None]

@@ -7,7 +7,7 @@ as in colour, so that a figure reads the same in gray.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from boneagectl.report import svg
 from boneagectl.report.plot import RIGHT, Plot, legend
@@ -16,9 +16,10 @@ from boneagectl.report.scale import age_axis, axis, epoch_axis
 Point = tuple[float, float]
 _MOST_MARKERS = 40
 _LABEL_GAP = 38
+_LEVEL_ROOM = 34
 SAMPLES = {
     "boys": svg.dots([(0, 0)], "dot boys sample"),
-    "girls": svg.crosses([(0, 0)], "cross girls"),
+    "girls": svg.crosses([(0, 0)], "cross girls sample", 3),
 }
 
 
@@ -79,10 +80,12 @@ def _leg_marks(plot: Plot, legs: Mapping[float, str]) -> str:
 def scatter(key: str, title: str, desc: str, boys: Sequence[Point], girls: Sequence[Point]) -> str:
     """Label against prediction in months, with the line on which a perfect network would lie."""
     ages = age_axis("Labelled bone age (months)", [value for point in (*boys, *girls) for value in point])
-    plot = Plot(ages, age_axis("Predicted bone age (months)", ages.ticks), height=400)
+    plot = Plot(ages, replace(ages, label="Predicted bone age (months)"), height=400)
     identity = svg.polyline([plot.at(ages.low, ages.low), plot.at(ages.high, ages.high)], "identity")
     entries = _sexes(boys, girls) + [("prediction = label", svg.line(-11, 0, 11, 0, "identity"))]
-    return svg.drawing(key, title, desc, plot.height, [plot.frame(), _cloud(plot, boys, girls), identity, legend(entries)])
+    return svg.drawing(
+        key, title, desc, plot.height, [plot.frame(), _cloud(plot, boys, girls), identity, legend(entries)]
+    )
 
 
 def _cloud(plot: Plot, boys: Sequence[Point], girls: Sequence[Point]) -> str:
@@ -97,22 +100,27 @@ def _sexes(boys: Sequence[object], girls: Sequence[object]) -> list[tuple[str, s
 def bland_altman(
     key: str, title: str, desc: str, boys: Sequence[Point], girls: Sequence[Point], levels: Sequence[tuple[float, str]]
 ) -> str:
-    """Mean of label and prediction against their difference; `levels` are (months, words): the limits and the bias."""
+    """Mean of label and prediction against their difference; `levels` are (months, in short): limits and bias."""
     differences = [difference for _, difference in (*boys, *girls)] + [value for value, _ in levels]
     means = age_axis("Mean of label and prediction (months)", [mean for mean, _ in (*boys, *girls)])
-    plot = Plot(means, axis("Prediction − label (months)", differences, count=6, zero=True), height=400)
+    differences_axis = axis("Prediction − label (months)", differences, count=6, zero=True)
+    plot = Plot(means, differences_axis, height=400, right=RIGHT - _LEVEL_ROOM)
     parts = [plot.frame(), _cloud(plot, boys, girls), plot.across(0, "axis")]
+    entries = _sexes(boys, girls)
+    entries += [("bias and limits", svg.line(-11, 0, 11, 0, "level"))] if levels else []
     for value, words in levels:
         parts.append(plot.across(value, "level"))
-        parts.append(svg.text(words, RIGHT, plot.at_y(value) - 5, "note halo", "end"))
-    return svg.drawing(key, title, desc, plot.height, [*parts, legend(_sexes(boys, girls))])
+        parts.append(svg.text(words, plot.right + 5, plot.at_y(value) + 4.3, "value"))
+    return svg.drawing(key, title, desc, plot.height, [*parts, legend(entries)])
 
 
 def histogram(
     key: str, title: str, desc: str, edges: Sequence[float], boys: Sequence[int], girls: Sequence[int]
 ) -> str:
     """Counts by sex between `edges` (one more than counts), as a filled and a dashed outline."""
-    plot = Plot(age_axis("Labelled bone age (months)", edges), axis("Radiographs", [*boys, *girls], zero=True), height=400)
+    plot = Plot(
+        age_axis("Labelled bone age (months)", edges), axis("Radiographs", [*boys, *girls], zero=True), height=400
+    )
     parts = [plot.y_side()]
     for counts, style in ((boys, "boys"), (girls, "girls")):
         parts.append(svg.polyline(_steps(plot, edges, counts), f"outline {style}"))

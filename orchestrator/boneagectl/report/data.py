@@ -69,7 +69,8 @@ class ReportData:
     @property
     def shown(self) -> list[Prediction]:
         """The predictions on the set the figures show, those that are numbers."""
-        return [row for row in self.predictions if row.split == self.set_name and row.is_usable]
+        name = self.set_name
+        return [row for row in self.predictions if row.split == name and row.is_usable]
 
     @property
     def best_epoch(self) -> Mapping[str, Any] | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from boneagectl.report import bars, charts
 from boneagectl.report.agreement import NO_PREDICTION, subject
 from boneagectl.report.data import ReportData
+from boneagectl.report.measures import CI95
 from boneagectl.report.svg import Figure
 from boneagectl.report.words import count, interval, months, number, numbers, plain, section, signed
 
@@ -32,8 +34,9 @@ def _ruler(data: ReportData) -> Figure:
     if number(own.get("mae_months")) is None:
         return Figure.absent("ruler", NO_EVALUATION)
     found = [(name, value) for key, name in _BASELINES if (value := number(own.get(key))) is not None]
+    interval_of_mae = numbers(own.get(CI95), 2)
     drawn = [bars.Bar(name, "", value, months(value)) for name, value in found]
-    drawn[0] = bars.Bar(found[0][0], "", found[0][1], months(found[0][1]), numbers(own.get("mae_ci95_months"), 2))
+    drawn[0] = replace(drawn[0], interval=interval_of_mae, is_lead=True)
     svg = bars.lying("ruler", "Mean absolute error against guessing",
                      "; ".join(f"{bar.name} {bar.words}" for bar in drawn) + ".", drawn,
                      max(bar.top for bar in drawn))  # fmt: skip
@@ -41,14 +44,16 @@ def _ruler(data: ReportData) -> Figure:
         f"Mean absolute error on {count(own.get('n'))} radiographs of the {data.set_name} set, beside what guessing "
         "the training median would give; shorter is better. The whisker is the 95 % interval."
     )
-    return Figure("ruler", svg, caption, ("Reader", "MAE (months)"), tuple((bar.name, plain(bar.value, 2)) for bar in drawn))
+    return Figure(
+        "ruler", svg, caption, ("Reader", "MAE (months)"), tuple((bar.name, plain(bar.value, 2)) for bar in drawn)
+    )
 
 
 def _bars(groups: Mapping[str, Any]) -> list[bars.Bar]:
     """A bar for each group that has an error, with its interval and count."""
     return [
         bars.Bar(NAMES.get(name, name.replace("-", "–")), f"n = {count(group.get('n'))}", value, plain(value),
-                 numbers(group.get("mae_ci95_months"), 2))
+                 numbers(group.get(CI95), 2))
         for name, group in ((name, section(group)) for name, group in groups.items())
         if (value := number(group.get("mae_months"))) is not None
     ]  # fmt: skip
@@ -60,7 +65,7 @@ def _rows(groups: Mapping[str, Any], prefix: str = "") -> list[tuple[str, ...]]:
             prefix + NAMES.get(name, name.replace("-", "–")),
             count(group.get("n")),
             plain(group.get("mae_months"), 2),
-            interval(group.get("mae_ci95_months"), 2),
+            interval(group.get(CI95), 2),
             signed(group.get("bias_months"), 2),
             plain(group.get("rmse_months"), 2),
         )
@@ -68,15 +73,23 @@ def _rows(groups: Mapping[str, Any], prefix: str = "") -> list[tuple[str, ...]]:
     ]
 
 
-def _grouped(data: ReportData, key: str, title: str, by: str, groups: Mapping[str, Any], rows: list[tuple[str, ...]]) -> Figure:
+def _grouped(
+    data: ReportData, key: str, title: str, by: str, groups: Mapping[str, Any], rows: list[tuple[str, ...]]
+) -> Figure:
     """Bars of the error in `groups`, with `rows` as the table."""
     drawn = _bars(groups)
     if not drawn:
         return Figure.absent(key, NO_EVALUATION)
     desc = "; ".join(f"{bar.name} {bar.words} months, {bar.note}" for bar in drawn) + "."
-    svg = bars.upright(key, title, desc, "Mean absolute error (months)", drawn)
+    svg = bars.upright(key, title, desc, "Mean absolute error (months)", drawn, _highest(data))
     caption = f"Mean absolute error {by} on the {data.set_name} set. Whiskers are 95 % intervals, n counts radiographs."
     return Figure(key, svg, caption, _COLUMNS, tuple(rows))
+
+
+def _highest(data: ReportData) -> float:
+    """The top of the highest bar by sex or age: both figures have one scale, so that they can be compared."""
+    own = data.set_of(data.set_name)
+    return max(bar.top for key in ("by_sex", "by_age_band") for bar in _bars(section(own.get(key))))
 
 
 def _by_sex(data: ReportData) -> Figure:
@@ -91,7 +104,9 @@ def _by_band(data: ReportData) -> Figure:
     rows = _rows(groups)
     for sex in both:
         rows += _rows(section(both[sex]), f"{NAMES.get(sex, sex)}, ")
-    return _grouped(data, "by-age", "Mean absolute error by age", "by age band in months of labelled bone age", groups, rows)
+    return _grouped(
+        data, "by-age", "Mean absolute error by age", "by age band in months of labelled bone age", groups, rows
+    )
 
 
 def _ages(data: ReportData) -> Figure:
@@ -103,7 +118,7 @@ def _ages(data: ReportData) -> Figure:
     svg = charts.histogram("ages", "Labelled bone ages by sex", desc, edges, boys, girls)
     caption = (
         f"Labelled bone ages of {subject(data)}, counted in steps of {BIN_MONTHS} months. Where there are few "
-        "radiographs, the errors beside are the least certain."
+        "radiographs, the errors by age are least certain."
     )
     rows = tuple(
         (f"{count(edge)} to under {count(edge + BIN_MONTHS)}", count(boys[place]), count(girls[place]))

@@ -52,10 +52,7 @@ def _loss(data: ReportData) -> Figure:
     desc = f"Line over {len(data.epochs)} epochs, from {plain(series.first, 3)} to {plain(series.last, 3)}."
     svg = charts.curves("loss", "Training loss by epoch", desc, "Loss (no unit)", epoch_numbers(data), [series],
                         leg_ends(data))  # fmt: skip
-    caption = (
-        f"Training loss, the mean over all batches of an epoch, for {_epochs(data)} {_leg_words(data)}. "
-        "Measured on augmented training images while the weights change."
-    )
+    caption = f"Training loss of {_epochs(data)} {_leg_words(data)}. Measured on the training images while the weights change."
     rows = tuple(
         (count(epoch), listed(line.get("leg")), plain(line.get("loss"), 4), f"{rate:.2e}" if rate is not None else "")
         for epoch, line in zip(epoch_numbers(data), data.epochs, strict=True)
@@ -77,7 +74,9 @@ def _mae(data: ReportData) -> Figure:
     desc = " ".join(f"{one.name.capitalize()} from {plain(one.first)} to {plain(one.last)} months." for one in series)
     svg = charts.curves("mae", "Mean absolute error by epoch", desc, "Mean absolute error (months)",
                         epoch_numbers(data), series, leg_ends(data), _best_point(data))  # fmt: skip
-    return Figure("mae", svg, _mae_caption(data), ("Epoch", "Training (months)", "Validation (months)"), _mae_rows(data))
+    return Figure(
+        "mae", svg, _mae_caption(data), ("Epoch", "Training (months)", "Validation (months)"), _mae_rows(data)
+    )
 
 
 def _best_point(data: ReportData) -> tuple[float, float] | None:

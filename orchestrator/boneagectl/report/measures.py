@@ -22,25 +22,30 @@ class Measure:
     unit: str
     shown: Callable[[Any], str]
 
+    @property
+    def label(self) -> str:
+        """The name with the unit, where the shown number does not carry it."""
+        return f"{self.name}, months" if self.unit == "months" else self.name
+
 
 MEASURES = (
     Measure("n", "Radiographs", "radiographs", words.count),
-    Measure("mae_months", "Mean absolute error", "months", words.months),
-    Measure("median_ae_months", "Median absolute error", "months", words.months),
-    Measure("rmse_months", "Root mean square error", "months", words.months),
-    Measure("p90_ae_months", "90 % of errors are below", "months", words.months),
-    Measure("bias_months", "Bias (prediction − label)", "months", lambda value: words.with_unit(words.signed(value), "months")),
-    Measure("sd_error_months", "Standard deviation of errors", "months", words.months),
+    Measure("mae_months", "Mean absolute error", "months", words.plain),
+    Measure("median_ae_months", "Median absolute error", "months", words.plain),
+    Measure("rmse_months", "Root mean square error", "months", words.plain),
+    Measure("p90_ae_months", "90 % of errors are below", "months", words.plain),
+    Measure("bias_months", "Bias (prediction − label)", "months", words.signed),
+    Measure("sd_error_months", "Standard deviation of errors", "months", words.plain),
     Measure("within_6_months", "Within 6 months", "share", words.share),
     Measure("within_12_months", "Within 12 months", "share", words.share),
     Measure("within_24_months", "Within 24 months", "share", words.share),
-    Measure("loa_low_months", "Lower limit of agreement", "months", words.months),
-    Measure("loa_high_months", "Upper limit of agreement", "months", words.months),
+    Measure("loa_low_months", "Lower limit of agreement", "months", words.plain),
+    Measure("loa_high_months", "Upper limit of agreement", "months", words.plain),
     Measure("slope", "Slope of prediction on label", "months per month", lambda value: words.plain(value, 3)),
-    Measure("intercept_months", "Intercept", "months", words.months),
+    Measure("intercept_months", "Intercept", "months", words.plain),
     Measure("r2", "R²", "1", lambda value: words.plain(value, 3)),
-    Measure("baseline_median_mae_months", "Baseline: one median age", "months", words.months),
-    Measure("baseline_median_by_sex_mae_months", "Baseline: median age of each sex", "months", words.months),
+    Measure("baseline_median_mae_months", "Baseline: one median age", "months", words.plain),
+    Measure("baseline_median_by_sex_mae_months", "Baseline: median age of each sex", "months", words.plain),
 )
 
 

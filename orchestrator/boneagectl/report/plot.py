@@ -8,7 +8,6 @@ from boneagectl.report import svg
 from boneagectl.report.scale import Axis, tick_text
 
 RIGHT = svg.WIDTH - 14
-_TOP = 52
 _BELOW = 46
 _LEGEND_Y = 32
 
@@ -21,6 +20,8 @@ class Plot:
     y: Axis
     height: float = 290
     inset: float = 0
+    right: float = RIGHT
+    top: float = 52
 
     @property
     def left(self) -> float:
@@ -32,10 +33,10 @@ class Plot:
         return self.height - _BELOW
 
     def at_x(self, value: float) -> float:
-        return self.x.at(value, self.left + self.inset, RIGHT - self.inset)
+        return self.x.at(value, self.left + self.inset, self.right - self.inset)
 
     def at_y(self, value: float) -> float:
-        return self.y.at(value, self.bottom, _TOP)
+        return self.y.at(value, self.bottom, self.top)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         return self.at_x(x), self.at_y(y)
@@ -48,13 +49,13 @@ class Plot:
         parts = [svg.text(self.y.label, 0, 12, "label")]
         for tick in self.y.ticks:
             y = self.at_y(tick)
-            parts.append(svg.line(self.left, y, RIGHT, y, "grid"))
+            parts.append(svg.line(self.left, y, self.right, y, "grid"))
             parts.append(svg.text(tick_text(tick), self.left - 7, y + 4.3, "tick", "end"))
         return "".join(parts)
 
     def x_side(self) -> str:
         """Base line, ticks, tick labels and the label of the x axis."""
-        parts = [self.base(), svg.text(self.x.label, RIGHT, self.height - 6, "label", "end")]
+        parts = [self.base(), svg.text(self.x.label, self.right, self.height - 6, "label", "end")]
         for tick in self.x.ticks:
             x = self.at_x(tick)
             parts.append(svg.line(x, self.bottom, x, self.bottom + 4, "axis"))
@@ -63,19 +64,19 @@ class Plot:
 
     def base(self) -> str:
         """The line the plot stands on."""
-        return svg.line(self.left, self.bottom, RIGHT, self.bottom, "axis")
+        return svg.line(self.left, self.bottom, self.right, self.bottom, "axis")
 
     def across(self, y: float, class_: str) -> str:
         """A level line at the value `y`."""
-        return svg.line(self.left, self.at_y(y), RIGHT, self.at_y(y), class_)
+        return svg.line(self.left, self.at_y(y), self.right, self.at_y(y), class_)
 
     def upright(self, x: float, class_: str) -> str:
         """A vertical line at the value `x`."""
-        return svg.line(self.at_x(x), _TOP, self.at_x(x), self.bottom, class_)
+        return svg.line(self.at_x(x), self.top, self.at_x(x), self.bottom, class_)
 
     def note_top(self, words: str, x: float) -> str:
         """Small words at the upper end of the vertical line at `x`, to its right."""
-        return svg.text(words, self.at_x(x) + 4, _TOP + 9, "note")
+        return svg.text(words, self.at_x(x) + 4, self.top + 9, "note")
 
 
 def legend(entries: list[tuple[str, str]]) -> str:

@@ -10,23 +10,23 @@ AGE_STEP_MONTHS = 60
 """Ticks of an age axis: every five years, where the age bands of the evaluation meet."""
 
 _MOST_AGE_TICKS = 7
+_YEAR_MONTHS = 12
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis: what it shows, in which unit, and the values that get a tick; it ends at its outer ticks."""
+    """One axis: what it shows, in which unit, from where to where, and the values that get a tick."""
 
     label: str
+    low: float
+    high: float
     ticks: tuple[float, ...]
 
-    @property
-    def low(self) -> float:
-        return self.ticks[0]
-
-    @property
-    def high(self) -> float:
-        return self.ticks[-1]
+    @classmethod
+    def of(cls, label: str, ticks: tuple[float, ...]) -> Axis:
+        """An axis that ends at its outer ticks."""
+        return cls(label, ticks[0], ticks[-1], ticks)
 
     def at(self, value: float, start: float, end: float) -> float:
         """The place of `value` when the axis is drawn from `start` to `end`."""
@@ -52,23 +52,29 @@ def axis(label: str, values: Iterable[float], *, count: int = 5, zero: bool = Fa
     """An axis that covers `values` with about `count` steps; `zero` makes it begin at zero or below."""
     known = [*values, *([0.0] if zero else [])] or [0.0]
     low, high = min(known), max(known)
-    return Axis(label, _multiples(low, high, nice_step(high - low, count)))
+    return Axis.of(label, _multiples(low, high, nice_step(high - low, count)))
 
 
 def age_axis(label: str, values: Iterable[float]) -> Axis:
-    """An axis in months with a tick each five years, unless the values lie too far apart for that."""
-    known = [*values] or [0.0]
-    ticks = _multiples(min(known), max(known), AGE_STEP_MONTHS)
-    return Axis(label, ticks) if len(ticks) <= _MOST_AGE_TICKS else axis(label, known)
+    """An axis in whole years of months, a tick each five years, unless the values lie too far apart for that."""
+    years = _multiples(*_span(values), _YEAR_MONTHS)
+    ticks = tuple(tick for tick in _multiples(years[0], years[-1], AGE_STEP_MONTHS) if years[0] <= tick <= years[-1])
+    return Axis(label, years[0], years[-1], ticks) if len(ticks) <= _MOST_AGE_TICKS else axis(label, years)
+
+
+def _span(values: Iterable[float]) -> tuple[float, float]:
+    """The ends of an age axis: from birth, or below where a value is, to five years or beyond."""
+    known = [0.0, float(AGE_STEP_MONTHS), *values]
+    return min(known), max(known)
 
 
 def epoch_axis(epochs: Sequence[float]) -> Axis:
-    """An axis whose first and last tick are whole epochs, with a half epoch of air left to the caller."""
+    """An axis whose ticks are whole epochs, the first and the last among them."""
     low, high = (min(epochs), max(epochs)) if epochs else (1.0, 1.0)
     step = max(1.0, nice_step(high - low, 6))
     step = step if step == int(step) else step * 2
     inner = [index * step for index in range(math.ceil((low + 1) / step), math.floor((high - step / 2) / step) + 1)]
-    return Axis("Epoch", tuple(dict.fromkeys([low, *inner, max(high, low + 1)])))
+    return Axis.of("Epoch", tuple(dict.fromkeys([low, *inner, max(high, low + 1)])))
 
 
 def tick_text(value: float) -> str:

@@ -81,9 +81,10 @@ def dots(points: Iterable[tuple[float, float]], class_: str) -> str:
     return tag("path", d=path, class_=class_) if path else ""
 
 
-def crosses(points: Iterable[tuple[float, float]], class_: str) -> str:
-    """All `points` in one path of small oblique crosses."""
-    path = "".join(f"M{coordinate(x - 1.5)} {coordinate(y - 1.5)}l3 3m0-3l-3 3" for x, y in points)
+def crosses(points: Iterable[tuple[float, float]], class_: str, half: float = 1.5) -> str:
+    """All `points` in one path of oblique crosses that reach `half` units to each side."""
+    arms = "l{0} {0}m0-{0}l-{0} {0}".format(coordinate(2 * half))
+    path = "".join(f"M{coordinate(x - half)} {coordinate(y - half)}{arms}" for x, y in points)
     return tag("path", d=path, class_=class_) if path else ""
 
 

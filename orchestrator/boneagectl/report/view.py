@@ -14,6 +14,7 @@ from boneagectl.report.words import (
     UNKNOWN, count, dollars, duration, interval, listed, months, number, numbers, plain, section, sex, signed, with_unit,
 )  # fmt: skip
 
+NONE = "none"
 Rows = list[tuple[str, ...]]
 
 
@@ -61,7 +62,9 @@ def notes(data: ReportData) -> list[str]:
     if unusable := sum(not row.is_usable for row in data.predictions):
         told.append(f"{unusable} of {len(data.predictions)} predictions are no number; no figure shows them.")
     if data.set_name == "validation":
-        told.append("There is no test set here. The kept weights were chosen on the validation set, so its errors flatter.")
+        told.append(
+            "There is no test set here. The kept weights were chosen on the validation set, so its errors flatter."
+        )
     return told
 
 
@@ -81,14 +84,16 @@ def _hero_detail(data: ReportData, own: Mapping[str, Any]) -> str:
     ci = f"95 % interval {interval(own.get(CI95))}. " if numbers(own.get(CI95), 2) else ""
     baseline = number(own.get("baseline_median_mae_months"))
     against = f" Guessing one median age for everyone would be {months(baseline)} off." if baseline is not None else ""
-    return f"{ci}{count(own.get('n'))} radiographs.{against}"
+    labels = listed(data.evaluation.get("labels"))
+    split = listed(section(data.evaluation.get("split")).get("name"))
+    return f"{ci}{count(own.get('n'))} radiographs; split: {split}; labels: {labels}.{against}"
 
 
 def accuracy(data: ReportData) -> Rows:
     """A row a measure, with a column for each evaluated set, in the order of `SETS`."""
     found = [data.set_of(name) for name in SETS if data.set_of(name)]
-    rows = [(measure.name, *(measure.shown(own.get(measure.key)) for own in found)) for measure in MEASURES]
-    rows.insert(2, ("95 % interval of it", *(with_unit(interval(own.get(CI95)), "months") for own in found)))
+    rows = [(measure.label, *(measure.shown(own.get(measure.key)) for own in found)) for measure in MEASURES]
+    rows.insert(2, ("95 % interval of it, months", *(interval(own.get(CI95)) for own in found)))
     return rows if found else []
 
 
@@ -166,5 +171,14 @@ def provenance(data: ReportData) -> Rows:
     rows = [("Bundle sha256", listed(data.facts.get("bundle_sha256")))]
     rows.append(("Split sha256", listed(section(data.evaluation.get("split")).get("sha256"))))
     for part in ("data", "provenance"):
-        rows += [(f"{part.capitalize()}: {key}", listed(value)) for key, value in section(own.get(part)).items()]
+        rows += [
+            (_title(part, key), NONE if value is None else listed(value))
+            for key, value in section(own.get(part)).items()
+        ]
     return rows
+
+
+def _title(part: str, key: str) -> str:
+    """A provenance entry's name; a count or a fingerprint says that it is the data's."""
+    words = key.replace("_", " ")
+    return (f"{part} {words}" if part == "data" else words).capitalize()

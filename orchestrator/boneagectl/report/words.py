@@ -70,7 +70,7 @@ def share(value: Any) -> str:
 
 def dollars(value: Any) -> str:
     known = number(value)
-    return UNKNOWN if known is None else f"{plain(known, 2)} US$"
+    return UNKNOWN if known is None else f"US$ {plain(known, 2)}"
 
 
 def duration(seconds: Any) -> str:
@@ -81,7 +81,9 @@ def duration(seconds: Any) -> str:
     if known < 60:
         return f"{plain(known, 1)} s"
     minutes = known / 60
-    return f"{plain(minutes, 1)} min" if minutes < 60 else f"{int(round(minutes) // 60)} h {round(minutes) % 60:02d} min"
+    return (
+        f"{plain(minutes, 1)} min" if minutes < 60 else f"{int(round(minutes) // 60)} h {round(minutes) % 60:02d} min"
+    )
 
 
 def sex(male: bool) -> str:
@@ -94,8 +96,8 @@ def listed(value: Any) -> str:
         return ", ".join(f"{key} {listed(inner)}" for key, inner in value.items()) or "none"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(listed, value)) or "none"
-    return {True: "yes", False: "no", None: UNKNOWN, "": UNKNOWN}.get(value, str(value)) if _is_word(value) else f"{value:g}"
-
-
-def _is_word(value: Any) -> bool:
-    return not isinstance(value, float)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return UNKNOWN if value is None or value == "" else str(value)
