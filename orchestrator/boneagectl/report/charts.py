@@ -82,7 +82,7 @@ def scatter(key: str, title: str, desc: str, boys: Sequence[Point], girls: Seque
     ages = age_axis("Labelled bone age (months)", [value for point in (*boys, *girls) for value in point])
     plot = Plot(ages, replace(ages, label="Predicted bone age (months)"), height=400)
     identity = svg.polyline([plot.at(ages.low, ages.low), plot.at(ages.high, ages.high)], "identity")
-    entries = _sexes(boys, girls) + [("prediction = label", svg.line(-11, 0, 11, 0, "identity"))]
+    entries = [*_sexes(boys, girls), ("prediction = label", svg.line(-11, 0, 11, 0, "identity"))]
     return svg.drawing(
         key, title, desc, plot.height, [plot.frame(), _cloud(plot, boys, girls), identity, legend(entries)]
     )

@@ -37,25 +37,24 @@ def to_json(data: ReportData) -> dict[str, Any]:
         ``environment``; ``missing`` (files that were not there).
     """
     facts, best = data.facts, data.best_epoch
-    return _finite(
-        {
-            "schema": SCHEMA,
-            "research_only": RESEARCH_ONLY,
-            "run_id": data.run_id,
-            **{key: facts.get(key) for key in ("command", "bundle_sha256", "cost_usd", "quota_hours")},
-            **{key: facts.get(key) or empty for key, empty in (("legs", []), ("config", {}))},
-            "state": data.state,
-            "labels": data.evaluation.get("labels"),
-            "split": data.evaluation.get("split"),
-            "sets": {name: dict(_group_values(data, name)) for name in _sets(data)},
-            "worst": {name: data.set_of(name).get("worst") or [] for name in _sets(data)},
-            "epochs": data.epochs,
-            "best_epoch": best.get("epoch") if best else None,
-            "totals": {key: data.total_s(key) for key in TOTALS},
-            "environment": data.environment,
-            "missing": data.missing,
-        }
-    )
+    raw = {
+        "schema": SCHEMA,
+        "research_only": RESEARCH_ONLY,
+        "run_id": data.run_id,
+        **{key: facts.get(key) for key in ("command", "bundle_sha256", "cost_usd", "quota_hours")},
+        **{key: facts.get(key) or empty for key, empty in (("legs", []), ("config", {}))},
+        "state": data.state,
+        "labels": data.evaluation.get("labels"),
+        "split": data.evaluation.get("split"),
+        "sets": {name: dict(_group_values(data, name)) for name in _sets(data)},
+        "worst": {name: data.set_of(name).get("worst") or [] for name in _sets(data)},
+        "epochs": data.epochs,
+        "best_epoch": best.get("epoch") if best else None,
+        "totals": {key: data.total_s(key) for key in TOTALS},
+        "environment": data.environment,
+        "missing": data.missing,
+    }
+    return {key: _finite(value) for key, value in raw.items()}
 
 
 def _sets(data: ReportData) -> list[str]:

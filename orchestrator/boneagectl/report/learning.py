@@ -52,7 +52,10 @@ def _loss(data: ReportData) -> Figure:
     desc = f"Line over {len(data.epochs)} epochs, from {plain(series.first, 3)} to {plain(series.last, 3)}."
     svg = charts.curves("loss", "Training loss by epoch", desc, "Loss (no unit)", epoch_numbers(data), [series],
                         leg_ends(data))  # fmt: skip
-    caption = f"Training loss of {_epochs(data)} {_leg_words(data)}. Measured on the training images while the weights change."
+    caption = (
+        f"Training loss of {_epochs(data)} {_leg_words(data)}. "
+        "Measured on the training images while the weights change."
+    )
     rows = tuple(
         (count(epoch), listed(line.get("leg")), plain(line.get("loss"), 4), f"{rate:.2e}" if rate is not None else "")
         for epoch, line in zip(epoch_numbers(data), data.epochs, strict=True)

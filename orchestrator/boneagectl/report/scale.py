@@ -56,16 +56,15 @@ def axis(label: str, values: Iterable[float], *, count: int = 5, zero: bool = Fa
 
 
 def age_axis(label: str, values: Iterable[float]) -> Axis:
-    """An axis in whole years of months, a tick each five years, unless the values lie too far apart for that."""
-    years = _multiples(*_span(values), _YEAR_MONTHS)
-    ticks = tuple(tick for tick in _multiples(years[0], years[-1], AGE_STEP_MONTHS) if years[0] <= tick <= years[-1])
-    return Axis(label, years[0], years[-1], ticks) if len(ticks) <= _MOST_AGE_TICKS else axis(label, years)
-
-
-def _span(values: Iterable[float]) -> tuple[float, float]:
-    """The ends of an age axis: from birth, or below where a value is, to five years or beyond."""
+    """An axis from birth or below in whole years, a tick each five, unless the values lie too far apart for that."""
     known = [0.0, float(AGE_STEP_MONTHS), *values]
-    return min(known), max(known)
+    low = math.floor(min(known) / _YEAR_MONTHS) * _YEAR_MONTHS
+    high = math.ceil(max(known) / _YEAR_MONTHS) * _YEAR_MONTHS
+    if high - low > _MOST_AGE_TICKS * AGE_STEP_MONTHS:
+        return axis(label, known)
+    return Axis(
+        label, low, high, tuple(range(math.ceil(low / AGE_STEP_MONTHS) * AGE_STEP_MONTHS, high + 1, AGE_STEP_MONTHS))
+    )
 
 
 def epoch_axis(epochs: Sequence[float]) -> Axis:
@@ -78,7 +77,6 @@ def epoch_axis(epochs: Sequence[float]) -> Axis:
 
 
 def tick_text(value: float) -> str:
-    """`value` as a reader writes it: no trailing zeros, a true minus sign, thin thousands."""
-    rounded = round(value, 6)
-    text = f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:.6f}".rstrip("0").rstrip(".")
-    return text.replace(",", "\u202f").replace("-", "−") if rounded else "0"
+    """`value` as a reader writes it: no trailing zeros, a true minus sign, thin spaces between thousands."""
+    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.6g}"
+    return text.replace(",", "\u202f").replace("-", "−")

@@ -11,10 +11,24 @@ from boneagectl.report.data import SETS, ReportData
 from boneagectl.report.export import split_words
 from boneagectl.report.measures import CI95, MEASURES
 from boneagectl.report.words import (
-    UNKNOWN, count, dollars, duration, interval, listed, months, number, numbers, plain, section, sex, signed, with_unit,
-)  # fmt: skip
+    UNKNOWN,
+    count,
+    dollars,
+    duration,
+    interval,
+    listed,
+    months,
+    number,
+    numbers,
+    plain,
+    section,
+    sex,
+    signed,
+    with_unit,
+)
 
 NONE = "none"
+_NO_INTERVAL = "The evaluation is not there yet, so there is no interval and no comparison with a baseline."
 Rows = list[tuple[str, ...]]
 
 
@@ -72,12 +86,14 @@ def hero(data: ReportData) -> dict[str, str]:
     """The result in a few words; before the evaluation, the best validation error; before that, that there is none."""
     own = data.set_of(data.set_name)
     if number(own.get("mae_months")) is not None:
-        return {"mae": plain(own["mae_months"]), "what": f"mean absolute error on the {data.set_name} set",
-                "detail": _hero_detail(data, own)}  # fmt: skip
+        return _hero(own["mae_months"], f"mean absolute error on the {data.set_name} set", _hero_detail(data, own))
     if best := data.best_epoch:
-        return {"mae": plain(best["val_mae_months"]), "what": "lowest validation error so far",
-                "detail": "The evaluation is not there yet, so there is no interval and no comparison with a baseline."}  # fmt: skip
-    return {"mae": "", "what": "No result yet", "detail": "No epoch has been validated so far."}
+        return _hero(best["val_mae_months"], "lowest validation error so far", _NO_INTERVAL)
+    return _hero(None, "No result yet", "No epoch has been validated so far.")
+
+
+def _hero(mae_months: Any, what: str, detail: str) -> dict[str, str]:
+    return {"mae": "" if mae_months is None else plain(mae_months), "what": what, "detail": detail}
 
 
 def _hero_detail(data: ReportData, own: Mapping[str, Any]) -> str:
@@ -143,7 +159,7 @@ def worst(data: ReportData) -> Rows:
 def environment(data: ReportData) -> Rows:
     """The machine and its software, in the order people ask for them."""
     own = data.environment
-    rows = [("GPU", gpu(data))] if own else []
+    rows: Rows = [("GPU", gpu(data))] if own else []
     for key, name in (("cpu", "CPU"), ("cores", "Cores"), ("ram_gb", "Memory (GB)"), ("platform", "System"),
                       ("python", "Python"), ("backend", "Keras backend")):  # fmt: skip
         if own.get(key) is not None:
@@ -168,7 +184,7 @@ def legs(data: ReportData) -> Rows:
 def provenance(data: ReportData) -> Rows:
     """Where the numbers come from: data, split, bundle, versions, git state."""
     own = data.environment
-    rows = [("Bundle sha256", listed(data.facts.get("bundle_sha256")))]
+    rows: Rows = [("Bundle sha256", listed(data.facts.get("bundle_sha256")))]
     rows.append(("Split sha256", listed(section(data.evaluation.get("split")).get("sha256"))))
     for part in ("data", "provenance"):
         rows += [
