@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
@@ -72,7 +73,7 @@ class Page(HTMLParser):
         self.text += data
 
     def handle_endtag(self, tag: str) -> None:
-        words = " ".join("".join(self._words).split())
+        words = " ".join(re.split(r"[ \n]+", "".join(self._words).strip()))
         if tag in ("td", "th"):
             self._cells.append(words)
         elif tag == "tr":

@@ -37,7 +37,7 @@ def to_json(data: ReportData) -> dict[str, Any]:
         ``environment``; ``missing`` (files that were not there).
     """
     facts, best = data.facts, data.best_epoch
-    raw = {
+    raw: dict[str, Any] = {
         "schema": SCHEMA,
         "research_only": RESEARCH_ONLY,
         "run_id": data.run_id,
