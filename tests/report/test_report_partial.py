@@ -56,6 +56,24 @@ def test_one_epoch_is_a_point(folder: RunFolder) -> None:
     assert "after each of 1 epoch." in page.figures["mae"].texts["figcaption"]
 
 
+def test_epoch_far_off_is_told_not_drawn(folder: RunFolder) -> None:
+    lines = metrics()
+    lines[0]["val_mae_months"] = 900.0
+    write_lines(folder.metrics, lines)
+    part = page_of(folder).figures["mae"]
+    assert "Not drawn, but in the table: 1 above" in part.texts["figcaption"]
+    assert part.rows[1][2] == "900.00"
+    assert "600" not in part.labels
+
+
+def test_many_legs_are_marked_but_not_named(folder: RunFolder) -> None:
+    write_lines(folder.metrics, [line | {"leg": line["epoch"]} for line in metrics()])
+    page = page_of(folder)
+    assert len(page.figures["mae"].paths["leg"]) == 23
+    assert "leg 2" not in page.figures["mae"].labels
+    assert "in 24 legs" in page.figures["loss"].texts["figcaption"]
+
+
 def test_nulls_and_nan_leave_gaps_not_zeros(folder: RunFolder) -> None:
     lines = metrics()[:4]
     lines[1] |= {"loss": math.nan, "val_mae_months": None, "load_s": None}

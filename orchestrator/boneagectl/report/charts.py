@@ -6,6 +6,7 @@ as in colour, so that a figure reads the same in gray.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from boneagectl.report.scale import age_axis, axis, epoch_axis
 Point = tuple[float, float]
 _MOST_MARKERS = 40
 _LABEL_GAP = 38
-_LEVEL_ROOM = 34
+_LEVEL_AIR = 12
 SAMPLES = {
     "boys": svg.dots([(0, 0)], "dot boys sample"),
     "girls": svg.crosses([(0, 0)], "cross girls sample", 3),
@@ -67,14 +68,11 @@ def _marks(places: Sequence[Point], one: Series) -> str:
 
 
 def _leg_marks(plot: Plot, legs: Mapping[float, str]) -> str:
-    """A dashed line where a leg ends; where many legs crowd, only some are named."""
-    parts, free_from = [], 0.0
-    for epoch, words in legs.items():
-        parts.append(plot.upright(epoch, "leg"))
-        if plot.at_x(epoch) >= free_from and plot.at_x(epoch) + _LABEL_GAP <= RIGHT:
-            parts.append(plot.note_top(words, epoch))
-            free_from = plot.at_x(epoch) + _LABEL_GAP
-    return "".join(parts)
+    """A dashed line where a leg ends; the legs are named only where each name has room before the next line."""
+    places = [*map(plot.at_x, legs), RIGHT]
+    has_room = all(after - before >= _LABEL_GAP for before, after in itertools.pairwise(places))
+    names = [plot.note_top(words, epoch) for epoch, words in legs.items()] if has_room else []
+    return "".join([*(plot.upright(epoch, "leg") for epoch in legs), *names])
 
 
 def scatter(key: str, title: str, desc: str, boys: Sequence[Point], girls: Sequence[Point]) -> str:
@@ -104,7 +102,7 @@ def bland_altman(
     differences = [difference for _, difference in (*boys, *girls)] + [value for value, _ in levels]
     means = age_axis("Mean of label and prediction (months)", [mean for mean, _ in (*boys, *girls)])
     differences_axis = axis("Prediction − label (months)", differences, count=6, zero=True)
-    plot = Plot(means, differences_axis, height=400, right=RIGHT - _LEVEL_ROOM)
+    plot = Plot(means, differences_axis, height=400, right=_room_for(levels))
     parts = [plot.frame(), _cloud(plot, boys, girls), plot.across(0, "axis")]
     entries = _sexes(boys, girls)
     entries += [("bias and limits", svg.line(-11, 0, 11, 0, "level"))] if levels else []
@@ -112,6 +110,12 @@ def bland_altman(
         parts.append(plot.across(value, "level"))
         parts.append(svg.text(words, plot.right + 5, plot.at_y(value) + 4.3, "value"))
     return svg.drawing(key, title, desc, plot.height, [*parts, legend(entries)])
+
+
+def _room_for(levels: Sequence[tuple[float, str]]) -> float:
+    """Where a plot ends whose levels are named to its right."""
+    longest = max((len(words) for _, words in levels), default=0)
+    return min(RIGHT, svg.WIDTH - _LEVEL_AIR - 1.1 * svg.CHARACTER * longest)
 
 
 def histogram(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
 from boneagectl.report import bars, charts
 from boneagectl.report.data import ReportData
 from boneagectl.report.svg import Figure
-from boneagectl.report.words import count, duration, listed, number, plain, section, share
+from boneagectl.report.words import count, duration, listed, months, number, plain, section, share
 
 NO_EPOCH = "No epoch is finished yet, so there are no curves to draw."
 TIME_PARTS = (
@@ -14,6 +18,11 @@ TIME_PARTS = (
     ("validate_s", "Validating"),
     ("checkpoint_s", "Checkpoints"),
 )
+STARTUP = ("startup_s", "Start-up")
+"""The part of the time that the environment tells, not the epochs."""
+
+_FAR_OFF = 8
+"""A value this many times the median would flatten the rest of its curve to the base line."""
 
 
 def figures(data: ReportData) -> list[Figure]:
@@ -47,7 +56,7 @@ def _leg_words(data: ReportData) -> str:
 
 def _loss(data: ReportData) -> Figure:
     series = charts.Series("training", "a", _values(data, "loss"))
-    if not any(value is not None for value in series.values):
+    if series.first is None:
         return Figure.absent("loss", NO_EPOCH if not data.epochs else "The epochs so far carry no loss.")
     desc = f"Line over {len(data.epochs)} epochs, from {plain(series.first, 3)} to {plain(series.last, 3)}."
     svg = charts.curves("loss", "Training loss by epoch", desc, "Loss (no unit)", epoch_numbers(data), [series],
@@ -71,15 +80,32 @@ def _epochs(data: ReportData) -> str:
 def _mae(data: ReportData) -> Figure:
     training = charts.Series("training", "a", _values(data, "mae_months"))
     validation = charts.Series("validation", "b", _values(data, "val_mae_months"))
-    series = [one for one in (training, validation) if any(value is not None for value in one.values)]
+    series = [one for one in (training, validation) if one.first is not None]
     if not series:
         return Figure.absent("mae", NO_EPOCH if not data.epochs else "The epochs so far carry no error in months.")
+    high = _highest_drawn(series)
+    drawn = [_cut(one, high) for one in series]
     desc = " ".join(f"{one.name.capitalize()} from {plain(one.first)} to {plain(one.last)} months." for one in series)
     svg = charts.curves("mae", "Mean absolute error by epoch", desc, "Mean absolute error (months)",
-                        epoch_numbers(data), series, leg_ends(data), _best_point(data))  # fmt: skip
-    return Figure(
-        "mae", svg, _mae_caption(data), ("Epoch", "Training (months)", "Validation (months)"), _mae_rows(data)
-    )
+                        epoch_numbers(data), drawn, leg_ends(data), _best_point(data))  # fmt: skip
+    columns = ("Epoch", "Training (months)", "Validation (months)")
+    return Figure("mae", svg, _mae_caption(data) + _cut_words(series, high), columns, _mae_rows(data))
+
+
+def _highest_drawn(series: Sequence[charts.Series]) -> float:
+    """The highest error worth its place in the figure; a network that starts far off is above it for a while."""
+    known = [value for one in series for value in one.values if value is not None]
+    return _FAR_OFF * statistics.median(known)
+
+
+def _cut(one: charts.Series, high: float) -> charts.Series:
+    """`one` without its values above `high`."""
+    return replace(one, values=tuple(None if value is None or value > high else value for value in one.values))
+
+
+def _cut_words(series: Sequence[charts.Series], high: float) -> str:
+    far = sum(value is not None and value > high for one in series for value in one.values)
+    return f" Not drawn, but in the table: {far} above {months(high, 0)}." if far else ""
 
 
 def _best_point(data: ReportData) -> tuple[float, float] | None:
@@ -103,7 +129,8 @@ def _mae_rows(data: ReportData) -> tuple[tuple[str, ...], ...]:
 def time_spent(data: ReportData) -> list[tuple[str, float]]:
     """Each part of the training and its seconds over all epochs; parts that nobody timed are left out."""
     parts = [(name, data.total_s(key)) for key, name in TIME_PARTS]
-    parts.append(("Start-up", number(section(data.environment.get("times")).get("startup_s"))))
+    key, startup = STARTUP
+    parts.append((startup, number(section(data.environment.get("times")).get(key))))
     return [(name, seconds) for name, seconds in parts if seconds is not None]
 
 
