@@ -1,0 +1,131 @@
+"""What a report is made from: the files of one run folder and the caller's facts about the run."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boneage_trainer.contract import RunFolder, parse_object, read_metrics
+from boneagectl.report.words import number, section
+
+SETS = ("test", "validation")
+"""The sets a run is judged on, the one that counts first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One radiograph with its label and what the network said; a prediction that is no number is NaN."""
+
+    id: str
+    split: str
+    male: bool
+    boneage_months: float
+    predicted_months: float
+
+    @property
+    def error_months(self) -> float:
+        return self.predicted_months - self.boneage_months
+
+    @property
+    def is_usable(self) -> bool:
+        return math.isfinite(self.error_months)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """One run, read once. An object that is not there yet is empty; `missing` names the files.
+
+    `facts` is the caller's: ``run_id``, ``legs``, ``cost_usd``, ``quota_hours``, ``config``,
+    ``bundle_sha256`` and ``command``, each of which may be absent.
+    """
+
+    facts: Mapping[str, Any]
+    epochs: tuple[Mapping[str, Any], ...]
+    predictions: tuple[Prediction, ...]
+    evaluation: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    state: Mapping[str, Any]
+    missing: tuple[str, ...]
+
+    @property
+    def run_id(self) -> str:
+        return str(self.facts.get("run_id") or "without a name")
+
+    @property
+    def set_name(self) -> str | None:
+        """The set the figures show: the test set, before there is one the validation set, else none."""
+        known = {row.split for row in self.predictions}
+        sets = section(self.evaluation.get("sets"))
+        return next((name for name in SETS if section(sets.get(name)) or name in known), None)
+
+    def set_of(self, name: str | None) -> Mapping[str, Any]:
+        """The evaluation of the set `name`; empty where there is none."""
+        return section(section(self.evaluation.get("sets")).get(name or ""))
+
+    @property
+    def shown(self) -> list[Prediction]:
+        """The predictions on the set the figures show, those that are numbers."""
+        name = self.set_name
+        return [row for row in self.predictions if row.split == name and row.is_usable]
+
+    @property
+    def best_epoch(self) -> Mapping[str, Any] | None:
+        """The epoch with the lowest validation MAE, the first of equals: the one that was kept."""
+        known = [epoch for epoch in self.epochs if number(epoch.get("val_mae_months")) is not None]
+        return min(known, key=lambda epoch: float(epoch["val_mae_months"]), default=None)
+
+    def total_s(self, key: str) -> float | None:
+        """The sum of `key` over all epochs in seconds; None where no epoch tells."""
+        known = [value for epoch in self.epochs if (value := number(epoch.get(key))) is not None]
+        return sum(known) if known else None
+
+
+def load_run(folder: RunFolder, facts: Mapping[str, Any]) -> ReportData:
+    """Reads what is in `folder` by now.
+
+    Raises:
+        ContractError: a file is there and broken; a missing one is no error.
+    """
+    expected = (folder.metrics, folder.predictions, folder.evaluation, folder.environment, folder.state)
+    return ReportData(
+        facts=facts,
+        epochs=tuple(read_metrics(folder.metrics)),
+        predictions=tuple(read_predictions(folder.predictions)),
+        evaluation=_read_object(folder.evaluation),
+        environment=_read_object(folder.environment),
+        state=_read_object(folder.state),
+        missing=tuple(path.name for path in expected if not path.is_file()),
+    )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    return parse_object(path.read_text(encoding="utf-8"), path.name) if path.is_file() else {}
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """The rows of a predictions file in file order; a missing file has none."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [_prediction(row) for row in csv.DictReader(stream)]
+
+
+def _prediction(row: Mapping[str, str]) -> Prediction:
+    return Prediction(
+        id=row.get("id") or "",
+        split=row.get("split") or "",
+        male=(row.get("male") or "").strip().lower() in ("true", "1"),
+        boneage_months=_months(row.get("boneage_months")),
+        predicted_months=_months(row.get("predicted_months")),
+    )
+
+
+def _months(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan

@@ -1,0 +1,116 @@
+"""The report as data: one JSON object, or one tidy table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from boneage_trainer.contract import RESEARCH_ONLY
+from boneagectl.report import measures
+from boneagectl.report.data import SETS, ReportData
+from boneagectl.report.words import number, section
+
+SCHEMA = 1
+CSV_COLUMNS = ("set", "group", "metric", "value", "unit")
+TOTALS = ("load_s", "compute_s", "validate_s", "checkpoint_s", "epoch_s")
+EPOCH_UNITS = {
+    "images": "images", "loss": "1", "mae_months": "months", "val_mae_months": "months", "learning_rate": "1",
+    "epoch_s": "s", "load_s": "s", "compute_s": "s", "validate_s": "s", "checkpoint_s": "s",
+    "load_ms_per_image": "ms", "compute_ms_per_image": "ms", "elapsed_s": "s",
+}  # fmt: skip
+
+
+def to_json(data: ReportData) -> dict[str, Any]:
+    """The report as one object that is valid JSON: what is not known or not finite is None.
+
+    The keys, stable within a schema; units stand in the names:
+        ``schema``, ``research_only``, ``run_id``, ``command``, ``bundle_sha256``;
+        ``state`` (state, reason, epoch, epochs); ``labels`` (what the labels are), ``split``;
+        ``sets`` with, for each evaluated set, its groups (all, sex:male, age:0-59,
+        sex:male/age:0-59) and their measures, shares as 0..1, the interval of the MAE as
+        ``mae_ci95_low_months`` and ``mae_ci95_high_months``;
+        ``worst`` for each set; ``epochs`` as the trainer wrote them; ``best_epoch`` (its number);
+        ``totals`` in seconds over all epochs; ``legs``, ``cost_usd``, ``quota_hours``; ``config``;
+        ``environment``; ``missing`` (files that were not there).
+    """
+    facts, best = data.facts, data.best_epoch
+    raw: dict[str, Any] = {
+        "schema": SCHEMA,
+        "research_only": RESEARCH_ONLY,
+        "run_id": data.run_id,
+        **{key: facts.get(key) for key in ("command", "bundle_sha256", "cost_usd", "quota_hours")},
+        **{key: facts.get(key) or empty for key, empty in (("legs", []), ("config", {}))},
+        "state": data.state,
+        "labels": data.evaluation.get("labels"),
+        "split": data.evaluation.get("split"),
+        "sets": {name: dict(_group_values(data, name)) for name in _sets(data)},
+        "worst": {name: data.set_of(name).get("worst") or [] for name in _sets(data)},
+        "epochs": data.epochs,
+        "best_epoch": best.get("epoch") if best else None,
+        "totals": {key: data.total_s(key) for key in TOTALS},
+        "environment": data.environment,
+        "missing": data.missing,
+    }
+    return {key: _finite(value) for key, value in raw.items()}
+
+
+def _sets(data: ReportData) -> list[str]:
+    return [name for name in SETS if data.set_of(name)]
+
+
+def _group_values(data: ReportData, name: str) -> Iterator[tuple[str, dict[str, float | None]]]:
+    for group, values in measures.groups(data.set_of(name)):
+        yield group, measures.flat(values)
+
+
+def _finite(value: Any) -> Any:
+    """`value` as JSON can hold it: tuples as lists, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_csv(data: ReportData) -> str:
+    """The report as a tidy table with the columns of CSV_COLUMNS, one number a row.
+
+    ``set`` is test, validation, training (then ``group`` is ``epoch:N``) or run (``group`` is all).
+    Groups of an evaluated set are those of `to_json`. A number that is not known has no row; a share
+    is 0..1; values are written in full, not rounded.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for name, group, metric, value, unit in _csv_rows(data):
+        if value is not None:
+            writer.writerow((name, group, metric, _written(value), unit))
+    return stream.getvalue()
+
+
+def _csv_rows(data: ReportData) -> Iterator[tuple[str, str, str, float | None, str]]:
+    for name in _sets(data):
+        for group, values in _group_values(data, name):
+            yield from ((name, group, metric, value, measures.unit_of(metric)) for metric, value in values.items())
+    for place, epoch in enumerate(data.epochs, 1):
+        group = f"epoch:{epoch.get('epoch', place)}"
+        yield from (("training", group, key, number(epoch.get(key)), unit) for key, unit in EPOCH_UNITS.items())
+    yield from (("run", "all", key, data.total_s(key), "s") for key in TOTALS)
+    for key, unit in (("cost_usd", "US$"), ("quota_hours", "h")):
+        yield "run", "all", key, number(data.facts.get(key)), unit
+
+
+def _written(value: float) -> str:
+    """A count without a point, anything else in full."""
+    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+
+
+def split_words(data: ReportData) -> str:
+    """The split's name and its counts, as far as the evaluation tells."""
+    split = section(data.evaluation.get("split"))
+    counts = section(split.get("counts"))
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return f"{split.get('name') or 'not known'}{f' ({told})' if told else ''}"

@@ -1,0 +1,71 @@
+"""Ticks are round, few, and cover the data; numbers read as printed ones do."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from boneagectl.report import words
+from boneagectl.report.scale import age_axis, axis, epoch_axis, nice_step, tick_text
+
+
+@pytest.mark.parametrize("span", [1e-9, 0.03, 0.9, 1, 7, 33.04, 228, 5000, 3e12])
+def test_steps_are_round_and_few(span: float) -> None:
+    step = nice_step(span, 5)
+    mantissa = step / 10 ** math.floor(math.log10(step) + 1e-9)
+    assert min(abs(mantissa - nice) for nice in (1, 2, 2.5, 5, 10)) < 1e-6
+    assert 2 <= span / step <= 5.001
+
+
+@pytest.mark.parametrize("values", [[3.0], [0.0], [-4, 9], [228, 1e7], []])
+def test_axis_covers_its_values_with_few_ticks(values: list[float]) -> None:
+    for made in (axis("x", values), age_axis("x", values)):
+        assert made.low < made.high
+        assert all(made.low <= value <= made.high for value in values)
+        assert 2 <= len(made.ticks) <= 8
+
+
+def test_age_axis_has_a_tick_each_five_years() -> None:
+    made = age_axis("x", [-3, 231])
+    assert (made.low, made.high, made.ticks) == (-12, 240, (0, 60, 120, 180, 240))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 15, 24, 100, 1000])
+def test_epoch_axis_has_whole_epochs_and_both_ends(count: int) -> None:
+    made = epoch_axis([float(epoch) for epoch in range(1, count + 1)])
+    assert made.ticks[0] == 1
+    assert made.high == max(count, 2)
+    assert all(tick == int(tick) for tick in made.ticks)
+    assert list(made.ticks) == sorted(set(made.ticks))
+    assert len(made.ticks) <= 9
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (-60, "−60"), (2.5, "2.5"), (12000, "12\u202f000"), (0.00002, "2e−05"), (3e9, "3e+09")],
+)
+def test_ticks_are_short(value: float, text: str) -> None:
+    assert tick_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("shown", "text"),
+    [
+        (words.plain(-0.04), "0.0"),
+        (words.signed(0.04), "0.0"),
+        (words.signed(1.26), "+1.3"),
+        (words.plain(None), "not known"),
+        (words.months(math.nan), "not known"),
+        (words.share(0.4183), "41.8 %"),
+        (words.interval([-1, 2]), "−1.0 to 2.0"),
+        (words.interval([1, None]), "not known"),
+        (words.duration(59), "59.0 s"),
+        (words.duration(5024), "1 h 24 min"),
+        (words.duration(7199), "2 h 00 min"),
+        (words.listed({"a": [1, True, 0.5]}), "a 1, yes, 0.5"),
+        (words.listed(1), "1"),
+    ],
+)
+def test_numbers_in_words(shown: str, text: str) -> None:
+    assert shown == text
