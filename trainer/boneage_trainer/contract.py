@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import os
+import threading
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class ContractError(ValueError):
 # ---------------------------------------------------------------------------------------- config
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
-    "smoke": {"epochs": 2, "width": 8, "augment": "none", "warmup_epochs": 0},
+    "smoke": {"epochs": 2, "width": 4, "augment": "none", "warmup_epochs": 0},
 }
 PRESET_NOTES = {
     "tiny": "residual network trained from scratch, sex as input; for CPUs and 64-128 px images",
@@ -52,7 +53,7 @@ class TrainConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     warmup_epochs: int = 1
-    width: int = 32
+    width: int = 16
     dropout: float = 0.2
     use_sex: bool = True
     augment: str = "light"
@@ -275,7 +276,7 @@ class PackFolder:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Writes `path` whole or not at all: a temporary neighbour, flushed to disk, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     data = content.encode() if isinstance(content, str) else content
     try:
         with open(temporary, "wb") as stream:
