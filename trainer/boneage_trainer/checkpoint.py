@@ -18,9 +18,10 @@ _NOTES = "notes"
 
 def save(path: Path, variables: Sequence[Any], notes: dict[str, Any]) -> None:
     """Writes all `variables` (weights, optimizer, averages, random state) and JSON `notes`, atomically."""
-    arrays = {f"v{number:04d}": np.asarray(variable) for number, variable in enumerate(variables)}
+    arrays: dict[str, Any] = {f"v{number:04d}": np.asarray(variable) for number, variable in enumerate(variables)}
+    arrays[_NOTES] = np.frombuffer(json.dumps(notes).encode(), np.uint8)
     buffer = io.BytesIO()
-    np.savez(buffer, **{_NOTES: np.frombuffer(json.dumps(notes).encode(), np.uint8)}, **arrays)
+    np.savez(buffer, **arrays)
     write_atomic(path, buffer.getvalue())
 
 

@@ -289,8 +289,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`value` as indented, sorted JSON, written atomically; NaN and infinity are refused."""
-    write_atomic(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    """`value` as indented JSON in its own order, written atomically; NaN and infinity are refused."""
+    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def sha256_of(path: Path) -> str:

@@ -33,6 +33,11 @@ class Feed:
     def steps(self) -> int:
         return max(1, len(self.rows) // self.batch_size)
 
+    @property
+    def images(self) -> int:
+        """How many one epoch draws."""
+        return self.steps * min(self.batch_size, len(self.rows))
+
     def epoch(self, number: int) -> Iterator[tuple[npt.NDArray[np.intp], Images]]:
         """Row numbers (b,) and images (b, px, px, 1) of each batch, made ahead by one thread."""
         order = np.random.default_rng((self.seed, number)).permutation(np.asarray(self.rows))
@@ -58,7 +63,8 @@ def augmented(image: Images, key: tuple[int, ...]) -> Images:
     if draw[4] < 0:
         matrix = matrix @ np.array([[-1, 0, side - 1], [0, 1, 0], [0, 0, 1.0]])
     turned = cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return cv2.LUT(turned, _tones(1 + 0.15 * draw[5], 25 * draw[6], 1 + 0.15 * draw[7]))
+    tones = _tones(1 + 0.15 * draw[5], 25 * draw[6], 1 + 0.15 * draw[7])
+    return np.asarray(cv2.LUT(turned, tones), np.uint8)
 
 
 def _tones(contrast: float, brightness: float, gamma: float) -> Images:

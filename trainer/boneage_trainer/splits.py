@@ -14,7 +14,7 @@ import numpy as np
 from boneage_trainer.contract import ContractError
 
 NAMES = ("train", "validation", "test")
-_FEWEST = 10
+FEWEST = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ def split(name: str, ids: Sequence[str], folder: Path | None = None) -> Split:
     Raises:
         ContractError: an unknown name, too few rows, or a csv that does not fit.
     """
-    if len(ids) < _FEWEST:
-        raise ContractError(f"{len(ids)} images are too few to split; at least {_FEWEST} are needed")
+    if len(ids) < FEWEST:
+        raise ContractError(f"{len(ids)} images are too few to split; at least {FEWEST} are needed")
     if name == "paper":
         parts = _drawn(len(ids), 0.2, 2018)
     elif name.startswith("holdout:"):

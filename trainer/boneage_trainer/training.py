@@ -130,7 +130,7 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> None:
         began_s = time.monotonic()
-        line = {"epoch": epoch, "leg": self.session.leg, "images": self.feed.steps * self.feed.batch_size}
+        line: dict[str, Any] = {"epoch": epoch, "leg": self.session.leg, "images": self.feed.images}
         line.update(self._steps(epoch))
         with model.Averaged(self.networks.core):
             line.update(self._validate())
@@ -141,19 +141,19 @@ class Trainer:
     def _steps(self, epoch: int) -> dict[str, float]:
         """One pass over the training set; the time spent waiting for data and computing, apart."""
         core, load_s, compute_s, sums = self.networks.core, 0.0, 0.0, np.zeros(2)
-        core.reset_metrics()
         mark_s = time.monotonic()
         for rows, images in self.feed.epoch(epoch):
             self.session.check()
             ready_s = time.monotonic()
             answer = core.train_on_batch(self._inputs(images, rows), self.networks.z(self.pack.months[rows]))
-            sums = np.array([float(value) for value in answer])  # running means over the epoch
+            sums += [float(value) for value in answer]
+            core.reset_metrics()  # Keras versions differ in whether an answer is the batch's or a running mean
             done_s = time.monotonic()
             load_s, compute_s, mark_s = load_s + ready_s - mark_s, compute_s + done_s - ready_s, done_s
-        count = self.feed.steps * min(self.feed.batch_size, len(self.feed.rows))
+        count = self.feed.images
         return {
-            "loss": float(sums[0]),
-            "mae_months": float(sums[1]) * self.networks.sd_months,
+            "loss": sums[0] / self.feed.steps,
+            "mae_months": sums[1] / self.feed.steps * self.networks.sd_months,
             "learning_rate": float(core.optimizer.learning_rate),
             "load_s": load_s,
             "compute_s": compute_s,
