@@ -48,9 +48,12 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["TF_USE_LEGACY_KERAS"] = "0"  # Azure's image sets it to 1; this is a Keras 3 trainer
+    from boneage_trainer.pack import open_pack  # a wrong pack is told before TensorFlow's seconds
+
+    pack = open_pack(arguments.data.absolute(), job.data)
     from boneage_trainer.training import train
 
-    train(job, arguments.data.absolute(), session, arguments.resume)
+    train(job, pack, session, arguments.resume)
 
 
 def _fail(session: Session, reason: str, code: int) -> int:

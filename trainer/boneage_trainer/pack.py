@@ -15,13 +15,13 @@ from boneage_trainer.contract import ContractError, PackFolder
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """`images` is a memory map, uint8 (n, px, px); `male` 0 or 1 and `months` are float32 (n,)."""
+    """`images` is a memory map, uint8 (n, px, px); `male` 0 or 1 and `months` are float32 (n,), in index order."""
 
     images: npt.NDArray[np.uint8]
     ids: list[str]
     male: npt.NDArray[np.float32]
     months: npt.NDArray[np.float32]
-    card: dict[str, Any]
+    folder: Path
 
 
 def open_pack(root: Path, expected: dict[str, Any]) -> Pack:
@@ -49,4 +49,4 @@ def open_pack(root: Path, expected: dict[str, Any]) -> Pack:
     if np.isnan(months).any():
         raise ContractError(f"pack {root} has images without an age")
     male = (index["male"] == "True").to_numpy(np.float32)
-    return Pack(images, index["id"].tolist(), male, months, card)
+    return Pack(images, index["id"].tolist(), male, months, root)

@@ -24,7 +24,7 @@ from boneage_trainer.contract import (
     write_manifest,
 )
 from boneage_trainer.feed import Feed
-from boneage_trainer.pack import Pack, open_pack
+from boneage_trainer.pack import Pack
 from boneage_trainer.session import Session, Stopped
 from boneage_trainer.splits import Split, split
 
@@ -44,15 +44,14 @@ class Progress:
         return len(self.history)
 
 
-def train(job: Job, data: Path, session: Session, resume: Path | None) -> None:
+def train(job: Job, pack: Pack, session: Session, resume: Path | None) -> None:
     """Trains, evaluates and leaves the whole run folder behind.
 
     Raises:
         Stopped: asked to, or out of time; everything up to the last whole epoch is saved.
         ContractError: the data or the checkpoint do not fit the job.
     """
-    pack = open_pack(data, job.data)
-    parts = split(job.train.split, pack.ids, data)
+    parts = split(job.train.split, pack.ids, pack.folder)
     cv2.setNumThreads(1)
     keras.utils.set_random_seed(job.train.seed)
     if job.train.deterministic:
