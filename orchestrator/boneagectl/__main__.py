@@ -15,7 +15,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command and exits with its code (docs/exit-codes.md)."""
+    """Runs one command and exits with its code (docs/guide.md)."""
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
