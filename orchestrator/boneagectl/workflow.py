@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boneage_trainer.contract import RunFolder, TrainConfig, write_json
-from boneagectl import bundle, locks, planning
+from boneagectl import locks, planning
 from boneagectl.config import Config
 from boneagectl.errors import LimitRefused, NotYet, UsageError
 from boneagectl.ledger import Ledger
@@ -65,6 +65,8 @@ class Workflow:
         return self._prepare(run.run_id, last.number + 1, spec, self._newest_checkpoint(run))
 
     def _prepare(self, run_id: str, number: int, spec: JobSpec, resume: Path | None) -> Prepared:
+        from boneagectl import bundle
+
         target = self.target(spec.target)
         plan = planning.plan(run_id, number, spec, target, self.ledger, self.home)
         return Prepared(plan, bundle.build(spec), target, resume)
