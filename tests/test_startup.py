@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from boneagectl import paths
-from boneagectl.cli.app import COMMANDS, app
+from boneagectl.cli.app import COMMANDS, LazyGroup, app
 
 BANNED = {"azure", "kaggle", "kagglesdk", "mlflow", "tensorflow", "keras", "pandas", "numpy", "cv2", "jinja2", "rich"}
 SCRIPT = """
@@ -54,6 +54,7 @@ def test_few_modules_are_imported(tmp_path: Path, arguments: str, most: int) -> 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_line_is_the_commands_own(name: str) -> None:
     group = typer.main.get_command(app)
+    assert isinstance(group, LazyGroup)
     context = group.make_context("boneagectl", [name], resilient_parsing=True)
     command = group.get_command(context, name)
     line = COMMANDS[name][1]

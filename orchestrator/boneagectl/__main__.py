@@ -15,6 +15,7 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits with its code (docs/exit-codes.md)."""
+    gc.set_threshold(50_000)  # modules stay: looking for garbage after every 700 new objects of theirs costs 4 ms
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -36,7 +37,6 @@ def run(arguments: list[str]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    gc.set_threshold(50_000)  # modules stay: looking for garbage after every 700 new objects of theirs costs 4 ms
     from boneagectl.cli.app import app
 
     try:
