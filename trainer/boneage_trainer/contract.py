@@ -6,8 +6,6 @@ Standard library only, and quick to import: the command line reads it on every c
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import hashlib
 import json
 import os
 import threading
@@ -108,6 +106,8 @@ def _typed(key: str, value: Any, kind: type) -> Any:
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """The message for a name that is not one of `known`, with the nearest one named."""
+    import difflib
+
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -294,6 +294,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sha256_of(path: Path) -> str:
+    import hashlib
+
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
