@@ -14,7 +14,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command and exits with its code (docs/exit-codes.md)."""
+    """Runs one command and exits with its code (docs/guide.md)."""
     gc.set_threshold(50_000)  # modules stay: looking for garbage after every 700 new objects of theirs costs 4 ms
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
