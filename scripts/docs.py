@@ -46,7 +46,9 @@ def results_page() -> str:
 
 
 def _row(figure: dict[str, Any]) -> str:
-    bar = f"≥ {figure['at_least']}" if "at_least" in figure else f"≤ {figure['at_most']}" if "at_most" in figure else "-"
+    bar = (
+        f"≥ {figure['at_least']}" if "at_least" in figure else f"≤ {figure['at_most']}" if "at_most" in figure else "-"
+    )
     ours, other = (f"{figure[side]:.4g} {figure['unit']}" for side in ("ours", "other"))
     cells = (figure["what"], ours, other, f"{figure['ratio']:.2f}", bar, f"`{figure['command']}`", figure["date"])
     return f"| {' | '.join(cells)} |"

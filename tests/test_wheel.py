@@ -29,7 +29,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(python: Path, *arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "BONEAGECTL_HOME": str(home / "state")}
-    return subprocess.run([str(python), *arguments], env=environment, cwd=home, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [str(python), *arguments], env=environment, cwd=home, capture_output=True, text=True, check=False
+    )
 
 
 def test_it_starts_in_both_ways(python: Path, tmp_path: Path) -> None:
