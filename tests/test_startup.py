@@ -58,6 +58,8 @@ def test_help_line_is_the_commands_own(name: str) -> None:
     context = group.make_context("boneagectl", [name], resilient_parsing=True)
     command = group.get_command(context, name)
     line = COMMANDS[name][1]
+    assert command is not None
+    assert command.name == name  # the generated docs/cli.md shows it
     assert command.help.splitlines()[0] == line
     assert len(line) <= 55
 

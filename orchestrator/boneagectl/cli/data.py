@@ -14,6 +14,7 @@ from boneagectl.cli import options
 from boneagectl.errors import MachineError
 
 app = typer.Typer(
+    name="data",
     help="Draw, prepare and describe radiographs.",
     rich_markup_mode=None,
     no_args_is_help=True,
