@@ -164,8 +164,8 @@ class Workflow:
         return snapshot
 
     def look(self, run: Run) -> Snapshot:
-        """The newest snapshot of a run; a leg that never came to be has none to ask for."""
-        leg = run.latest
+        """The newest snapshot of a run; of a leg that is not attached, what the ledger says."""
+        leg = self.ledger.leg(run.latest.leg_id)  # another process may have attached it since
         return self.poll(leg) if leg.handle else Snapshot(leg.state, leg.reason, leg.epoch, leg.epochs)
 
     def watch(self, run: Run, every_s: float) -> Iterator[Snapshot]:

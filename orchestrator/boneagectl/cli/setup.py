@@ -35,7 +35,7 @@ def init(
     write_atomic(path, fill("init/boneage.toml.j2", pack=pack, preset=preset))
     printer = Printer(quiet=quiet)
     printer.data({}, str(path))
-    printer.talk("next: boneagectl data prepare SOURCE, then boneagectl submit")
+    printer.talk("next: boneagectl data prepare SOURCE --out PACK, then boneagectl submit")
 
 
 def doctor(
