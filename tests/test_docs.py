@@ -29,7 +29,7 @@ def test_the_readme_begins_with_its_two_commands() -> None:
 def test_every_command_in_the_readme_exists() -> None:
     text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "guide.md").read_text()
     known = set(re.findall(r"^## `boneagectl (\S+)`", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE))
-    used = set(re.findall(r"boneagectl ([a-z]+)", text))
+    used = set(re.findall(r"(?:^|`)boneagectl ([a-z]+)", text, re.MULTILINE))
     assert {"submit", "watch", "data", "budget"} <= used
     assert used <= known
 
