@@ -44,9 +44,10 @@ class LocalTarget:
 
     name = "local"
 
-    def __init__(self, root: Path, python: str, usd_per_hour: float) -> None:
+    def __init__(self, root: Path, python: str, usd_per_hour: float, stop_grace_s: float = STOP_GRACE_S) -> None:
         self.root = root
         self.python = python
+        self.stop_grace_s = stop_grace_s
         self.usd_micro_per_hour = units.usd_micro(usd_per_hour)
         self.capabilities = Capabilities(
             unattended=True,
@@ -145,7 +146,7 @@ class LocalTarget:
 
     def stop(self, handle: Handle) -> None:
         out = self._out(handle.remote_id)
-        give_up = time.monotonic() + STOP_GRACE_S
+        give_up = time.monotonic() + self.stop_grace_s
         self._signal(out, signal.SIGTERM)
         while self._is_alive(handle.remote_id) and time.monotonic() < give_up:
             time.sleep(_LOG_POLL_S)
