@@ -22,11 +22,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
+
 from boneage_trainer.console import say
 from boneage_trainer.pool import spread
 from boneage_trainer.prepare import prepare
 from boneage_trainer.synth import png
-from PIL import Image
 
 WORKERS = 2
 WIDTH_PX, HEIGHT_PX = 1514, 2044

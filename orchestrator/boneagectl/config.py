@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 from boneage_trainer.contract import PRESETS, ContractError, TrainConfig, unknown
 from boneagectl import units
 from boneagectl.errors import UsageError
+from boneagectl.paths import config_folder
 
 PROJECT_FILE = "boneage.toml"
 PREFIX = "BONEAGECTL_"
@@ -38,6 +38,8 @@ KNOWN = {**DEFAULTS, **_TRAIN_KEYS}
 
 @dataclass(frozen=True, slots=True)
 class Setting:
+    """One setting, and the file, variable or flag it came from."""
+
     value: Any
     origin: str
 
@@ -91,9 +93,7 @@ def user_file() -> Path:
     """The user's own settings: ``BONEAGECTL_USER_CONFIG``, or the platform's place for them."""
     if given := os.environ.get(f"{PREFIX}USER_CONFIG"):
         return Path(given)
-    import platformdirs
-
-    return Path(platformdirs.user_config_dir("boneagectl", appauthor=False)) / "config.toml"
+    return config_folder() / "config.toml"
 
 
 def check_preset(name: str) -> None:
@@ -170,6 +170,8 @@ def _read_file(path: Path, must_exist: bool) -> tuple[dict[str, Setting], dict[s
 
 
 def _parse(path: Path) -> dict[str, Any]:
+    import tomllib
+
     try:
         with open(path, "rb") as stream:
             return tomllib.load(stream)
@@ -213,6 +215,8 @@ def _check_key(key: str, origin: str) -> None:
 
 
 def _parse_value(text: str) -> Any:
+    import tomllib
+
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -7,10 +7,18 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from boneagectl.errors import BoneagectlError, Declined
-from boneagectl.records import as_json
+
+
+class Format(StrEnum):
+    """What `report` writes. It lives here because typer reads it on every start: reporting.py costs more."""
+
+    HTML = "html"
+    JSON = "json"
+    CSV = "csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +30,11 @@ class Printer:
 
     def data(self, value: Any, text: str) -> None:
         """The answer of a command: `value` as JSON, or `text` for people."""
-        print(json.dumps(as_json(value), indent=2) if self.json else text, flush=True)
+        print(_to_json(value, indent=2) if self.json else text, flush=True)
 
     def line(self, value: Any, text: str) -> None:
         """One of several answers, a line each, as they come."""
-        print(json.dumps(as_json(value)) if self.json else text, flush=True)
+        print(_to_json(value) if self.json else text, flush=True)
 
     def talk(self, text: str) -> None:
         if not self.quiet:
@@ -52,6 +60,12 @@ class Printer:
         print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Declined("not confirmed; nothing was done")
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    from boneagectl.records import as_json
+
+    return json.dumps(as_json(value), indent=indent)
 
 
 def print_error(error: BoneagectlError) -> None:

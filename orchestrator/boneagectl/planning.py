@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from boneage_trainer.contract import PackFolder, TrainConfig
-from boneagectl import limits, provenance, units
+from boneagectl import limits, units
 from boneagectl.config import Config
 from boneagectl.errors import UsageError
 from boneagectl.ledger import Ledger
@@ -27,6 +26,8 @@ def spec_from(config: Config, train: TrainConfig | None = None, pack: Path | Non
         ContractError: there is no pack there.
         UsageError: the pack has no ages.
     """
+    from boneagectl import provenance
+
     pack = (pack or Path(config["data.pack"]).expanduser()).absolute()
     return JobSpec(
         train=train or config.train(),
@@ -55,6 +56,8 @@ def plan(run_id: str, leg_number: int, spec: JobSpec, target: Target, ledger: Le
 
 def new_run_id() -> str:
     """Short enough for every vendor's names, and dated so that people recognise it."""
+    import secrets
+
     letters = "".join(secrets.choice(_ALPHABET) for _ in range(4))
     return f"bone-{datetime.now(UTC):%y%m%d}-{letters}"
 

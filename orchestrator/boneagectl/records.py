@@ -107,6 +107,8 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class BundleFile:
+    """One file in the bundle."""
+
     name: str
     bytes: int
     sha256: str

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from boneage_trainer.contract import RunFolder, write_atomic
 from boneagectl import units
+from boneagectl.output import Format
 from boneagectl.records import Leg, Run, as_json
-from boneagectl.workflow import Workflow
 
-
-class Format(StrEnum):
-    HTML = "html"
-    JSON = "json"
-    CSV = "csv"
+if TYPE_CHECKING:
+    from boneagectl.workflow import Workflow
 
 
 def build(flow: Workflow, run: Run, wanted: Format) -> str:

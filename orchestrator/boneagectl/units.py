@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from decimal import ROUND_CEILING, Decimal, InvalidOperation
 
 from boneagectl.errors import UsageError
 
@@ -23,6 +22,8 @@ def parse_duration_s(text: str) -> int:
 
 def parse_hours_s(text: str) -> int:
     """Hours as a decimal number, in seconds, rounded down."""
+    from decimal import Decimal, InvalidOperation
+
     try:
         hours = Decimal(text)
     except InvalidOperation:
@@ -34,6 +35,8 @@ def parse_hours_s(text: str) -> int:
 
 def usd_micro(amount: str | float) -> int:
     """Dollars as integer micro-dollars, rounded up, so that no cost is ever understated."""
+    from decimal import ROUND_CEILING, Decimal, InvalidOperation
+
     try:
         micro = (Decimal(str(amount)) * MICRO).to_integral_value(rounding=ROUND_CEILING)
     except (InvalidOperation, OverflowError, ValueError):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boneage_trainer.contract import RunFolder, TrainConfig, write_json
-from boneagectl import bundle, locks, planning
+from boneagectl import locks
 from boneagectl.config import Config
 from boneagectl.errors import LimitRefused, NotYet, UsageError
 from boneagectl.ledger import Ledger
@@ -47,6 +47,8 @@ class Workflow:
     # ------------------------------------------------------------------------------------ submit
     def prepare(self, name: str | None = None) -> Prepared:
         """Plans the first leg of a new run."""
+        from boneagectl import planning
+
         run_id = planning.check_run_id(name) if name else planning.new_run_id()
         return self._prepare(run_id, 1, planning.spec_from(self.config), None)
 
@@ -65,12 +67,16 @@ class Workflow:
         return self._prepare(run.run_id, last.number + 1, spec, self._newest_checkpoint(run))
 
     def _prepare(self, run_id: str, number: int, spec: JobSpec, resume: Path | None) -> Prepared:
+        from boneagectl import bundle, planning
+
         target = self.target(spec.target)
         plan = planning.plan(run_id, number, spec, target, self.ledger, self.home)
         return Prepared(plan, bundle.build(spec), target, resume)
 
     def _spec_of(self, run: Run) -> JobSpec:
         """The spec of a run that exists: its own config and data, today's limits."""
+        from boneagectl import planning
+
         spec = planning.spec_from(self.config, TrainConfig.from_mapping(run.config), Path(run.pack))
         if spec.data != run.data:
             raise UsageError(

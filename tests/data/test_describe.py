@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from boneage_trainer.describe import describe, main, open_set
 from boneage_trainer.prepare import prepare
 from boneage_trainer.synth import synthesize
-
 from data.trees import make_tree
 
 

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from boneage_trainer.pixels import box_filter, decode, square, square_from
 from PIL import Image
 
+from boneage_trainer.pixels import box_filter, decode, square, square_from
 from data.trees import Gray, picture, png
 
 

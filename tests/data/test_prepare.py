@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from boneage_trainer.contract import ContractError, PackFolder, sha256_of
 from boneage_trainer.pixels import square
 from boneage_trainer.prepare import main, prepare
-
 from data.trees import contents, make_tree, picture, png, run
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
 from boneage_trainer import packing
 from boneage_trainer import prepare as module
 from boneage_trainer.contract import ContractError, PackFolder
 from boneage_trainer.prepare import main, prepare
-
 from data.trees import command, contents, environment, make_tree, picture, png, run
 
 COUNT = 320

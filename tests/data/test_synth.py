@@ -6,11 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from boneage_trainer.contract import ContractError
 from boneage_trainer.hand import Subject, draw
 from boneage_trainer.synth import main, subject, synthesize
 from boneage_trainer.tree import read_tree
-
 from data.trees import contents, run
 
 

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import boneage_trainer
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+import boneage_trainer
 
 Gray = npt.NDArray[np.uint8]
 TRAINER = Path(boneage_trainer.__file__).parents[1]

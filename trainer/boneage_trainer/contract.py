@@ -6,10 +6,9 @@ Standard library only, and quick to import: the command line reads it on every c
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import hashlib
 import json
 import os
+import threading
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ class ContractError(ValueError):
 # ---------------------------------------------------------------------------------------- config
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
-    "smoke": {"epochs": 2, "width": 8, "augment": "none", "warmup_epochs": 0},
+    "smoke": {"epochs": 2, "width": 4, "augment": "none", "warmup_epochs": 0},
 }
 PRESET_NOTES = {
     "tiny": "residual network trained from scratch, sex as input; for CPUs and 64-128 px images",
@@ -52,7 +51,7 @@ class TrainConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     warmup_epochs: int = 1
-    width: int = 32
+    width: int = 16
     dropout: float = 0.2
     use_sex: bool = True
     augment: str = "light"
@@ -107,6 +106,8 @@ def _typed(key: str, value: Any, kind: type) -> Any:
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """The message for a name that is not one of `known`, with the nearest one named."""
+    import difflib
+
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -275,7 +276,7 @@ class PackFolder:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Writes `path` whole or not at all: a temporary neighbour, flushed to disk, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     data = content.encode() if isinstance(content, str) else content
     try:
         with open(temporary, "wb") as stream:
@@ -288,11 +289,13 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`value` as indented, sorted JSON, written atomically; NaN and infinity are refused."""
-    write_atomic(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    """`value` as indented JSON in its own order, written atomically; NaN and infinity are refused."""
+    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def sha256_of(path: Path) -> str:
+    import hashlib
+
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

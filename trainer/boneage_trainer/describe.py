@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
-import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +21,8 @@ from boneage_trainer.console import exit_code, say, show
 from boneage_trainer.contract import ContractError, PackFolder, write_atomic
 from boneage_trainer.pixels import Gray, square_from
 from boneage_trainer.samples import sheet
+from boneage_trainer.splits import FEWEST
+from boneage_trainer.splits import split as split_rows
 from boneage_trainer.tree import Row, read_labels, read_tree
 
 _BIN_MONTHS = 12
@@ -112,7 +112,7 @@ def describe(data: DataSet, split: str | None = None) -> dict[str, Any]:
         **_by_sex(data.subjects),
         "ages": _ages(np.array(ages)) if ages else None,
         "histogram": _histogram(data.subjects),
-        "split": _split(data.subjects) if split else None,
+        "split": _split(data.subjects, split) if split and len(data.subjects) >= FEWEST else None,
         **data.facts,
     }
 
@@ -146,24 +146,17 @@ def _histogram(subjects: Sequence[Subject]) -> list[dict[str, int]]:
     ]  # fmt: skip
 
 
-def _split(subjects: Sequence[Subject]) -> dict[str, Any]:
-    """Counts and mean ages of the paper's train and test set.
-
-    ``test_ids_sha256`` is over the test ids in the split's order, joined by newlines.
-    """
-    train, test = ([subjects[at] for at in part] for part in _paper_split(len(subjects)))
-    ids = "\n".join(one.id for one in test)
+def _split(subjects: Sequence[Subject], name: str) -> dict[str, Any]:
+    """Counts and mean ages of a split's training side (train and validation) and test set, and its hash."""
+    parts = split_rows(name, [one.id for one in subjects])
+    train, test = ([subjects[at] for at in part] for part in (parts.validation + parts.train, parts.test))
     return {
-        "name": "paper", "train": _part(train), "test": _part(test),
-        "test_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
-    }  # fmt: skip
-
-
-def _paper_split(count: int) -> tuple[list[int], list[int]]:
-    """Positions of train and test as scikit-learn's train_test_split(test_size=.2, random_state=2018) has them."""
-    order = np.random.RandomState(2018).permutation(count).tolist()
-    test_count = math.ceil(0.2 * count)
-    return order[test_count:], order[:test_count]
+        "name": name,
+        "train": _part(train),
+        "test": _part(test),
+        "validation_count": len(parts.validation),
+        "test_ids_sha256": parts.sha256,
+    }
 
 
 def _part(subjects: Sequence[Subject]) -> dict[str, Any]:
@@ -240,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m boneage_trainer.describe", description=__doc__.split("\n")[0])
     parser.add_argument("source", type=Path, metavar="SRC", help="an unpacked tree, a csv, or a pack")
     parser.add_argument("--csv", metavar="NAME", help="which csv of a tree, where there are several")
-    parser.add_argument("--split", choices=["paper"], help="also the figures of this split")
+    parser.add_argument("--split", help="also the figures of this split: paper, holdout:FRACTION:SEED or a csv")
     parser.add_argument("--samples", type=Path, metavar="FILE.png", help="also save a sheet of images by sex and age")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     given = parser.parse_args(argv)

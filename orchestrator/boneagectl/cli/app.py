@@ -1,21 +1,68 @@
-"""The command tree."""
+"""The command tree. A command's module is imported when the command is called, so that --help and ls start fast."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import importlib
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 import boneage_trainer
-from boneagectl.cli import data, money, runs, setup
 
 EPILOG = (
     "Exit codes: 0 ok, 2 usage, 3 machine, 4 run failed, 5 limit refused, 6 not yet, 7 declined, 130 interrupted. "
     "Research only: no result is fit for diagnosis."
 )
 
+# Name: where its function or sub-app lives, and its help line: the first of its own help (test_startup.py compares).
+COMMANDS = {
+    "init": ("setup:init", "Write a commented boneage.toml, unless there is one."),
+    "doctor": ("setup:doctor", "Tell the truth about this machine and its GPU."),
+    "config": ("setup:config", "List every setting with its value and origin."),
+    "submit": ("runs:submit", "Plan a training, book its worst case, start it."),
+    "resume": ("runs:resume", "Go on with a run from its last checkpoint."),
+    "ls": ("runs:ls", "List runs, newest first."),
+    "show": ("runs:show", "Show one run: state, newest metrics, legs, folder."),
+    "watch": ("runs:watch", "Follow a run until it is over."),
+    "logs": ("runs:logs", "Print the log of a run's latest leg."),
+    "stop": ("runs:stop", "Have a run save and end; it can be resumed later."),
+    "collect": ("runs:collect", "Bring what a run has made into one folder, checked."),
+    "report": ("runs:report", "Write a run's report: HTML, JSON or CSV."),
+    "data": ("data:app", "Draw, prepare and describe radiographs."),
+    "budget": ("money:app", "Show what is spent and reserved; set the caps."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Knows each command by name and help line, and builds only the one that is asked for."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        # Stand-ins: typer lists these names and suggests them after a typing error.
+        self.commands = {name: TyperCommand(name, short_help=line) for name, (_, line) in COMMANDS.items()}
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return _build(COMMANDS[cmd_name][0]) if cmd_name in COMMANDS else None
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _build(place: str) -> Any:
+    module, _, name = place.partition(":")
+    found = getattr(importlib.import_module(f"boneagectl.cli.{module}"), name)
+    if not isinstance(found, typer.Typer):  # a function: typer builds commands from an app only
+        app = typer.Typer(rich_markup_mode=None, add_completion=False)
+        app.command()(found)
+        found = app
+    return typer.main.get_command(found)
+
+
 app = typer.Typer(
     name="boneagectl",
+    cls=LazyGroup,
     help="Train bone age networks within a student's budget: plan, submit, watch, collect, compare.",
     epilog=EPILOG,
     rich_markup_mode=None,
@@ -37,9 +84,3 @@ def root(
     ] = False,
 ) -> None:
     """Train bone age networks within a student's budget: plan, submit, watch, collect, compare."""
-
-
-setup.register(app)
-app.add_typer(data.app, name="data")
-runs.register(app)
-app.add_typer(money.app, name="budget")

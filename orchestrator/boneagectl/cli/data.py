@@ -13,7 +13,12 @@ import typer
 from boneagectl.cli import options
 from boneagectl.errors import MachineError
 
-app = typer.Typer(help="Draw, prepare and describe radiographs.", rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(
+    help="Draw, prepare and describe radiographs.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 _Size = Annotated[int, typer.Option("--size", metavar="PX", min=16, max=2048, help="Edge length of the square images.")]
 _Csv = Annotated[str | None, typer.Option("--csv", metavar="NAME", help="Which csv, where the folder holds several.")]
@@ -27,7 +32,9 @@ def synth(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same bytes.")] = 1,
     json: options.Json = False,
 ) -> None:
-    """Draw synthetic hand radiographs in the tree of the Kaggle set; the age signal differs by sex.
+    """Draw synthetic hand radiographs.
+
+    They lie in the tree of the Kaggle set; the age signal differs by sex.
 
     Example: boneagectl data synth hands --n 600 --size 96
     """
@@ -43,7 +50,9 @@ def prepare(
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; by default one a core.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Turn a tree of radiographs into a pack: one gray array, an index, a fingerprint. Goes on where it was cut off.
+    """Turn a tree of radiographs into a pack.
+
+    One gray array, an index, a fingerprint. Goes on where it was cut off.
 
     Example: boneagectl data prepare rsna-bone-age --out pack --size 256
     """
@@ -63,7 +72,7 @@ def describe(
     csv: _Csv = None,
     json: options.Json = False,
 ) -> None:
-    """Show the figures of the exploratory analysis: counts, ages, histogram, split.
+    """Show the counts, ages, histogram and split of a set.
 
     Example: boneagectl data describe pack --json
     """

@@ -11,7 +11,7 @@ from boneagectl.cli import options, present
 from boneagectl.output import Printer
 from boneagectl.targets import NAMES, check_name
 
-app = typer.Typer(help="Show what is spent and reserved on each account, and set its caps.", rich_markup_mode=None)
+app = typer.Typer(help="Show what is spent and reserved; set the caps.", rich_markup_mode=None, add_completion=False)
 
 _NO_CAP = "none"
 _USD = typer.Option("--cap-usd", help="Dollars this account may ever cost; 'none' lifts the cap.")

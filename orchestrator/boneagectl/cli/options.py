@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from boneagectl import config, ledger
-from boneagectl.paths import Home
-from boneagectl.workflow import Workflow
+if TYPE_CHECKING:  # --help needs none of these
+    from boneagectl.config import Config
+    from boneagectl.workflow import Workflow
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with documented field names.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
@@ -26,16 +26,22 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beg
 
 def settings(
     file: Path | None = None, profile: str | None = None, assignments: list[str] | None = None, **flags: Any
-) -> config.Config:
+) -> Config:
     """The merged settings; `flags` are those with an option of their own, None where not given."""
+    from boneagectl import config
+
     given = dict(config.parse_assignment(text) for text in assignments or [])
     given.update({key.replace("__", "."): value for key, value in flags.items() if value is not None})
     return config.load(file, profile, given)
 
 
 @contextmanager
-def workflow(merged: config.Config | None = None, may_write: bool = True) -> Iterator[Workflow]:
+def workflow(merged: Config | None = None, may_write: bool = True) -> Iterator[Workflow]:
     """Opens the state folder and the ledger. With `may_write` false nothing is made that is not there."""
+    from boneagectl import ledger
+    from boneagectl.paths import Home
+    from boneagectl.workflow import Workflow
+
     home = Home.default()
     merged = merged or settings()
     if may_write:

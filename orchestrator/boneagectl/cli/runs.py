@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneagectl import reporting
 from boneagectl.cli import options, present
 from boneagectl.errors import RunFailed
-from boneagectl.output import Printer
+from boneagectl.output import Format, Printer
 from boneagectl.records import LegState
-from boneagectl.workflow import Prepared, Workflow
 
-
-def register(app: typer.Typer) -> None:
-    for command in (submit, resume, ls, show, watch, logs, stop, collect, report):
-        app.command()(command)
-
+if TYPE_CHECKING:
+    from boneagectl.workflow import Prepared, Workflow
 
 _Target = Annotated[str | None, typer.Option("--target", "-t", help="Where to train (now: local).")]
 _Limit = Annotated[str | None, typer.Option("--time-limit", help="The longest this leg may take, e.g. 11h30m.")]
@@ -43,7 +37,9 @@ def submit(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Plan a training, book its worst case, and start it; returns at once.
+    """Plan a training, book its worst case, start it.
+
+    Returns at once.
 
     Example: boneagectl submit --target local --set train.epochs=3
     """
@@ -67,7 +63,9 @@ def resume(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Go on with a paused, failed or lost run from its last checkpoint, as its next leg.
+    """Go on with a run from its last checkpoint.
+
+    It may be paused, failed or lost; what follows is its next leg.
 
     Example: boneagectl resume last --time-limit 2h
     """
@@ -133,9 +131,11 @@ def watch(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Follow a run until it is over. Ctrl-C stops watching, never the training.
+    """Follow a run until it is over.
 
-    Exits with 0 when complete or paused, 4 when it failed or was lost. Example: boneagectl watch last
+    Ctrl-C stops watching, never the training. Exits with 0 when complete or paused, 4 when it failed or was lost.
+
+    Example: boneagectl watch last
     """
     printer = Printer(json, quiet)
     with options.workflow() as flow:
@@ -189,7 +189,9 @@ def stop(
 
 
 def collect(run: options.RunName = "last", json: options.Json = False, quiet: options.Quiet = False) -> None:
-    """Bring a run's metrics, model, predictions and log into one folder, checked; also while it runs.
+    """Bring what a run has made into one folder, checked.
+
+    Its metrics, model, predictions and log; also while it runs.
 
     Example: boneagectl collect last
     """
@@ -204,25 +206,31 @@ def collect(run: options.RunName = "last", json: options.Json = False, quiet: op
 
 def report(
     run: options.RunName = "last",
-    format_: Annotated[reporting.Format, typer.Option("--format", help="What to write.")] = reporting.Format.HTML,
+    format_: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.HTML,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write; by default beside the run, or stdout.")
     ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the HTML report in the browser.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Collect a run and write its report: one HTML file, or its figures as JSON or CSV on stdout.
+    """Write a run's report: HTML, JSON or CSV.
+
+    Collects the run first. HTML is one file; the figures as JSON or CSV go to stdout.
 
     Example: boneagectl report last --format csv
     """
+    from boneagectl import reporting
+
     printer = Printer(quiet=quiet)
     with options.workflow() as flow:
         flow.refresh()
         found = flow.ledger.find_run(run)
         content = reporting.build(flow, found, format_)
-        path = out or (flow.home.report(found.run_id) if format_ is reporting.Format.HTML else None)
+        path = out or (flow.home.report(found.run_id) if format_ is Format.HTML else None)
         reporting.deliver(content, path)
         if path:
             printer.data({"report": path}, str(path))
         if open_ and path:
+            import webbrowser
+
             webbrowser.open(path.absolute().as_uri())

@@ -16,18 +16,13 @@ from boneagectl.paths import Home
 from boneagectl.targets import check_name
 
 
-def register(app: typer.Typer) -> None:
-    for command in (init, doctor, config):
-        app.command()(command)
-
-
 def init(
     folder: Annotated[Path, typer.Argument(help="The project's folder.")] = Path(),
     pack: Annotated[str, typer.Option("--data", help="The pack the project trains on.")] = "pack",
     preset: Annotated[str, typer.Option("--preset", help="The training preset.")] = "tiny",
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a commented boneage.toml; an existing one is never touched.
+    """Write a commented boneage.toml, unless there is one.
 
     Example: boneagectl init my-project
     """
@@ -49,9 +44,11 @@ def doctor(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Tell the truth about this machine: GPU or why none, cores, memory, disk, what is installed.
+    """Tell the truth about this machine and its GPU.
 
-    Exits with 3 where something stands in the way. Example: boneagectl doctor --json
+    GPU or why none, cores, memory, disk, what is installed. Exits with 3 where something stands in the way.
+
+    Example: boneagectl doctor --json
     """
     from boneagectl import doctor as examination
 
@@ -71,7 +68,7 @@ def config(
     set_: options.Set = None,
     json: options.Json = False,
 ) -> None:
-    """List every setting with its value and where it comes from.
+    """List every setting with its value and origin.
 
     Example: boneagectl config --profile quick
     """

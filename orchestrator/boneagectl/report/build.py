@@ -5,26 +5,16 @@ The same input gives the same bytes: no clock, no random numbers, no network, no
 
 from __future__ import annotations
 
+from boneagectl.render import fill
 from boneagectl.report.data import ReportData, load_run
 from boneagectl.report.export import to_csv, to_json
 from boneagectl.report.view import view
-from boneagectl.resources import data_dir
 
 __all__ = ["ReportData", "load_run", "render_html", "to_csv", "to_json"]
 
-TEMPLATE = "report.html.j2"
+TEMPLATE = "report/report.html.j2"
 
 
 def render_html(data: ReportData) -> str:
     """The report as one HTML file that needs nothing beside it."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(data_dir("templates") / "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(TEMPLATE).render(view(data))
+    return fill(TEMPLATE, **view(data))

@@ -59,18 +59,27 @@ def _loss(data: ReportData) -> Figure:
     if series.first is None:
         return Figure.absent("loss", NO_EPOCH if not data.epochs else "The epochs so far carry no loss.")
     desc = f"Line over {len(data.epochs)} epochs, from {plain(series.first, 3)} to {plain(series.last, 3)}."
-    svg = charts.curves("loss", "Training loss by epoch", desc, "Loss (no unit)", epoch_numbers(data), [series],
+    lines = [
+        line for line in (series, charts.Series("validation", "b", _values(data, "val_loss"))) if line.first is not None
+    ]
+    svg = charts.curves("loss", "Loss by epoch", desc, "Loss (no unit)", epoch_numbers(data), lines,
                         leg_ends(data))  # fmt: skip
     caption = (
-        f"Training loss of {_epochs(data)} {_leg_words(data)}. "
-        "Measured on the training images while the weights change."
+        f"Loss of {_epochs(data)} {_leg_words(data)}. Measured on the training images while the weights change, "
+        "and on the validation images after each epoch."
     )
     rows = tuple(
-        (count(epoch), listed(line.get("leg")), plain(line.get("loss"), 4), f"{rate:.2e}" if rate is not None else "")
+        (
+            count(epoch),
+            listed(line.get("leg")),
+            plain(line.get("loss"), 4),
+            plain(line.get("val_loss"), 4),
+            f"{rate:.2e}" if rate is not None else "",
+        )
         for epoch, line in zip(epoch_numbers(data), data.epochs, strict=True)
         for rate in [number(line.get("learning_rate"))]
     )
-    return Figure("loss", svg, caption, ("Epoch", "Leg", "Loss", "Learning rate"), rows)
+    return Figure("loss", svg, caption, ("Epoch", "Leg", "Training loss", "Validation loss", "Learning rate"), rows)
 
 
 def _epochs(data: ReportData) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from boneage_trainer.contract import RunFolder, parse_object, read_metrics, write_atomic, write_json
-from boneagectl import artifacts, bundle, locks, units
+from boneagectl import artifacts, locks, units
 from boneagectl.errors import MachineError
 from boneagectl.records import (
     Artifacts,
@@ -71,6 +71,8 @@ class LocalTarget:
         return Quote(self.name, spec.time_limit_s, worst, self.usd_micro_per_hour, 1, source, date.today().isoformat())  # noqa: DTZ011
 
     def render(self, spec: JobSpec, bundle_: Bundle, leg_id: str, dest: Path, resume: Path | None) -> None:
+        from boneagectl import bundle
+
         write_atomic(dest / bundle.NAME, bundle_.content)
         argv = [self.python, f"sent/{bundle.NAME}", "--data", str(spec.pack), "--out", "out", "--leg", leg_id]
         argv += ["--time-limit-s", str(spec.time_limit_s)]

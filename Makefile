@@ -1,0 +1,42 @@
+# make demo: one training from nothing to a report. make test: everything that must hold.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS ?= dev
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: help setup demo test lint bench docs clean
+
+help:
+	@grep -E '^# make|^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*##/ -/'
+
+setup: $(VENV)/ready ## make .venv with all that demo, tests and benchmarks need
+
+# The stamp names what it was made from, so a changed pin or interpreter sets up again.
+$(VENV)/ready: pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (TensorFlow is large: some minutes the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; this is $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "error: no virtual environment could be made. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	@"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: setup ## draw, pack, train, collect, report: under two minutes on two cores
+	@"$(BIN)/python" scripts/demo.py
+
+test: setup lint ## lint, types and the whole suite
+	@"$(BIN)/python" -m pytest
+
+lint: setup ## style and strict types
+	@"$(BIN)/ruff" check .
+	@"$(BIN)/ruff" format --check .
+	@"$(BIN)/mypy"
+
+bench: setup ## measure both sides of each bar; merges into benchmarks/results.json
+	@"$(BIN)/python" benchmarks/run.py
+
+docs: setup ## write docs/cli.md from the commands and docs/results.md from the figures
+	@"$(BIN)/python" scripts/docs.py
+
+clean: ## remove what make made, demo included
+	rm -rf $(VENV) .demo build dist .pytest_cache .mypy_cache .ruff_cache

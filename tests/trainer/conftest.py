@@ -1,0 +1,93 @@
+"""A small pack, and the trainer as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boneage_trainer.contract import Job, PackFolder, RunFolder, TrainConfig, write_atomic
+from boneage_trainer.prepare import prepare
+from boneage_trainer.synth import synthesize
+
+SOURCE = Path(__file__).resolve().parents[2] / "trainer"
+
+
+@pytest.fixture(scope="session")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 synthetic hands at 32 px."""
+    folder = tmp_path_factory.mktemp("a pack")
+    synthesize(folder / "hands", 96, 32, 1)
+    prepare(folder / "hands", folder / "pack", 32)
+    return folder / "pack"
+
+
+@dataclass
+class Bench:
+    """Starts legs on one pack below one folder."""
+
+    pack: Path
+    root: Path
+
+    def job(self, **train: Any) -> Path:
+        card = PackFolder(self.pack).read_card()
+        data = {key: card[key] for key in ("fingerprint", "count", "image_size_px")}
+        given = {"width": 4, "epochs": 4, "batch_size": 8, "deterministic": True, "warmup_epochs": 1, **train}
+        job = Job(train=TrainConfig.from_mapping(given), data=data, provenance={"git_commit": None})
+        write_atomic(self.root / "job.json", job.to_json())
+        return self.root / "job.json"
+
+    def start(self, leg: str, *options: str, **train: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "boneage_trainer", str(self.job(**train)), "--data", str(self.pack)]
+        command += ["--out", str(self.root / leg), "--leg", leg, *options]
+        environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONUNBUFFERED": "1"}
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, leg: str, *options: str, **train: Any) -> tuple[int, str]:
+        process = self.start(leg, *options, **train)
+        output, _ = process.communicate(timeout=120)
+        return process.returncode, output
+
+    def out(self, leg: str) -> RunFolder:
+        return RunFolder(self.root / leg)
+
+    def state(self, leg: str) -> dict[str, Any]:
+        state: dict[str, Any] = json.loads(self.out(leg).state.read_text())
+        return state
+
+
+@pytest.fixture
+def bench(pack: Path, tmp_path: Path) -> Bench:
+    return Bench(pack, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """One training that nobody disturbed, as the leg ``whole``."""
+    bench = Bench(pack, tmp_path_factory.mktemp("undisturbed"))
+    code, output = bench.run("whole")
+    assert code == 0, output
+    return bench
+
+
+def wait_until(holds: Callable[[], bool], limit_s: float = 60) -> None:
+    """Returns once `holds`; fails when it has not for `limit_s`."""
+    end_s = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < end_s, "waited in vain"
+        time.sleep(0.01)

@@ -1,0 +1,95 @@
+"""``python -m boneage_trainer JOB.json --data PACK --out FOLDER``, or ``python bundle.zip`` with its own job.
+
+Exit codes: 0 complete or paused, 1 failed, 2 the call, the job or its data is wrong, 4 ended at the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from boneage_trainer.contract import RESEARCH_ONLY, ContractError, Job, RunFolder
+from boneage_trainer.session import Session, Stopped
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains one leg and exits with its code."""
+    arguments = _parser().parse_args(argv)
+    session = Session(RunFolder(arguments.out.absolute()), arguments.leg, arguments.time_limit_s)
+    session.begin()
+    sys.exit(_run(session, arguments))
+
+
+def _run(session: Session, arguments: argparse.Namespace) -> int:
+    try:
+        _train(session, arguments)
+    except Stopped as stop:
+        session.end("paused", str(stop))
+        print(f"paused: {stop}; epoch {session.epoch} of {session.epochs} is saved", flush=True)
+        return 0
+    except ContractError as error:
+        return _fail(session, str(error), 2)
+    except Exception as error:
+        traceback.print_exc()
+        return _fail(session, f"{type(error).__name__}: {error}", 1)
+    session.end("complete")
+    return 0
+
+
+def _train(session: Session, arguments: argparse.Namespace) -> None:
+    job = Job.from_json(_job_text(arguments.job))
+    session.epochs = job.train.epochs
+    print(RESEARCH_ONLY, flush=True)
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["TF_USE_LEGACY_KERAS"] = "0"  # Azure's image sets it to 1; this is a Keras 3 trainer
+    from boneage_trainer.pack import open_pack  # a wrong pack is told before TensorFlow's seconds
+
+    pack = open_pack(arguments.data.absolute(), job.data)
+    from boneage_trainer.training import train
+
+    train(job, pack, session, arguments.resume)
+
+
+def _fail(session: Session, reason: str, code: int) -> int:
+    line = " ".join(reason.split())[:500]
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    try:
+        session.end("failed", line)
+    except OSError as error:
+        print(f"error: and the state could not be written: {error}", file=sys.stderr, flush=True)
+    return code
+
+
+def _job_text(given: Path | None) -> str:
+    """The job named on the command line, or the one in the zip that this code runs from."""
+    if given:
+        try:
+            return given.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ContractError(f"job {given} cannot be read: {error.strerror}") from None
+    archive = Path(sys.path[0])
+    if not zipfile.is_zipfile(archive):
+        raise ContractError("no job given, and this is no bundle: python -m boneage_trainer JOB.json --data … --out …")
+    with zipfile.ZipFile(archive) as bundle:
+        return bundle.read("job.json").decode()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="boneage_trainer", description=RESEARCH_ONLY)
+    parser.add_argument("job", type=Path, nargs="?", help="job.json; in a bundle, its own")
+    parser.add_argument("--data", type=Path, required=True, help="the pack to train on")
+    parser.add_argument("--out", type=Path, required=True, help="this leg's run folder")
+    parser.add_argument("--resume", type=Path, help="run folder of the leg to go on from")
+    parser.add_argument("--leg", default="", help="this leg's id")
+    parser.add_argument("--time-limit-s", type=float, help="seconds after which the process is ended")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
