@@ -142,10 +142,13 @@ class LocalTarget:
         if not path.exists():
             return
         with open(path, encoding="utf-8", errors="replace") as stream:
+            rest = ""
             while True:
                 alive = self._is_alive(handle.remote_id)
-                yield from (line.rstrip("\n") for line in stream)
+                *lines, rest = (rest + stream.read()).split("\n")
+                yield from lines
                 if not (follow and alive):
+                    yield from [rest] if rest else []
                     return
                 time.sleep(_LOG_POLL_S)
 
