@@ -74,7 +74,8 @@ def _upgrade(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration]
         db.execute(f"pragma user_version = {len(migrations)}")
         db.execute("commit")
     except BaseException:
-        db.execute("rollback")
+        if db.in_transaction:
+            db.execute("rollback")
         raise
 
 
