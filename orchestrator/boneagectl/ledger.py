@@ -39,12 +39,23 @@ class Ledger:
         self.path = path
         try:
             self._db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            for pragma in ("journal_mode = wal", "synchronous = full", "foreign_keys = on"):
-                self._db.execute(f"pragma {pragma}")
-            migrate(self._db, path)
         except sqlite3.Error as error:
             raise _broken(path, error) from None
+        try:
+            self._set_up()
+        except sqlite3.Error as error:
+            self.close()
+            raise _broken(path, error) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self) -> None:
+        """The schema comes first: a file of a newer version must stay as it is, its journal mode too."""
+        self._db.row_factory = sqlite3.Row
+        migrate(self._db, self.path)
+        for pragma in ("journal_mode = wal", "synchronous = full", "foreign_keys = on"):
+            self._db.execute(f"pragma {pragma}")
 
     def close(self) -> None:
         self._db.close()
@@ -58,9 +69,10 @@ class Ledger:
                 yield self._db
                 self._db.execute("commit")
             except BaseException:
-                self._db.execute("rollback")
+                if self._db.in_transaction:  # SQLite has ended it already where the disk is full
+                    self._db.execute("rollback")
                 raise
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             raise _broken(self.path, error) from None
 
     # ------------------------------------------------------------------------------- booking
@@ -114,11 +126,12 @@ class Ledger:
     def release(self, leg_id: str, why: str) -> None:
         """Gives back the reservation of a leg that never came to be; `why` stays readable."""
         with self._writing() as db:
-            db.execute(
+            changed = db.execute(
                 "update legs set state = ?, reason = ? where leg_id = ? and state = ?",
                 (LegState.RELEASED, why, leg_id, LegState.RESERVED),
             )
-            self._settle(db, leg_id, 0, 0, f"released: {why}")
+            if changed.rowcount:
+                self._settle(db, leg_id, 0, 0, f"released: {why}")
 
     def observe(self, leg_id: str, snapshot: Snapshot) -> None:
         """Notes what a poll saw; a leg that is over is settled with it, and never changes again."""
@@ -174,7 +187,7 @@ class Ledger:
     # ------------------------------------------------------------------------------- reading
     def runs(self, limit: int | None = None) -> list[Run]:
         """Every run with its legs, newest first."""
-        rows = self._db.execute("select * from runs order by created_s desc, run_id desc limit ?", (limit or -1,))
+        rows = self._db.execute("select * from runs order by created_s desc, rowid desc limit ?", (limit or -1,))
         return [self._run(row) for row in rows.fetchall()]
 
     def find_run(self, name: str) -> Run:
@@ -184,7 +197,7 @@ class Ledger:
             UsageError: none, or more than one, is meant.
         """
         if name == "last":
-            rows = self._db.execute("select * from runs order by created_s desc, run_id desc limit 1").fetchall()
+            rows = self._db.execute("select * from runs order by created_s desc, rowid desc limit 1").fetchall()
         else:
             pattern = "select * from runs where run_id = ?1 or substr(run_id, 1, length(?1)) = ?1 order by run_id <> ?1"
             rows = self._db.execute(pattern, (name,)).fetchall()
@@ -214,7 +227,10 @@ class Ledger:
 def opened(path: Path) -> Iterator[Ledger]:
     """The ledger at `path`, closed again after the block."""
     with closing(Ledger(path)) as ledger:
-        yield ledger
+        try:
+            yield ledger
+        except sqlite3.Error as error:
+            raise _broken(path, error) from None
 
 
 def _check_cap(account: Account, plan: Plan) -> None:

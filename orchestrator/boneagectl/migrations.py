@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from boneagectl.errors import MachineError
@@ -41,38 +42,40 @@ def _v1(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-MIGRATIONS = (_v1,)
+Migration = Callable[[sqlite3.Connection], None]
+MIGRATIONS: tuple[Migration, ...] = (_v1,)
 
 
-def migrate(db: sqlite3.Connection, path: Path) -> None:
-    """Brings the ledger at `path` to this version's schema.
+def migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Brings the ledger at `path` to the schema that the last of `migrations` makes.
 
     Raises:
         MachineError: a newer version of boneagectl made the file.
     """
     version = _version(db)
-    if version > len(MIGRATIONS):
+    if version > len(migrations):
         raise MachineError(
-            f"the ledger {path} has schema {version}; this boneagectl knows {len(MIGRATIONS)}",
+            f"the ledger {path} has schema {version}; this boneagectl knows {len(migrations)}",
             "upgrade boneagectl; nothing was changed",
         )
-    if version < len(MIGRATIONS):
-        _upgrade(db, path)
+    if version < len(migrations):
+        _upgrade(db, path, migrations)
 
 
-def _upgrade(db: sqlite3.Connection, path: Path) -> None:
+def _upgrade(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
     """Takes the write lock first, so that of two processes that start at once only one migrates."""
     db.execute("begin immediate")
     try:
         version = _version(db)
-        if 0 < version < len(MIGRATIONS):
+        if 0 < version < len(migrations):
             _back_up(path, version)
-        for step in MIGRATIONS[version:]:
+        for step in migrations[version:]:
             step(db)
-        db.execute(f"pragma user_version = {len(MIGRATIONS)}")
+        db.execute(f"pragma user_version = {len(migrations)}")
         db.execute("commit")
     except BaseException:
-        db.execute("rollback")
+        if db.in_transaction:
+            db.execute("rollback")
         raise
 
 

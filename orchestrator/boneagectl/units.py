@@ -28,7 +28,7 @@ def parse_hours_s(text: str) -> int:
         hours = Decimal(text)
     except InvalidOperation:
         raise UsageError(f"{text!r} is not a number of hours", "write it as 20 or 1.5") from None
-    if not 0 <= hours < 1_000_000:
+    if not hours.is_finite() or not 0 <= hours < 1_000_000:
         raise UsageError(f"a number of hours lies between 0 and 1000000, not {text!r}")
     return int(hours * 3600)
 
@@ -41,7 +41,7 @@ def usd_micro(amount: str | float) -> int:
         micro = (Decimal(str(amount)) * MICRO).to_integral_value(rounding=ROUND_CEILING)
     except (InvalidOperation, OverflowError, ValueError):
         raise UsageError(f"{amount!r} is not an amount of dollars", "write it as 12.50") from None
-    if not 0 <= micro < 10**15:
+    if not micro.is_finite() or not 0 <= micro < 10**15:
         raise UsageError(f"an amount of dollars lies between 0 and a billion, not {amount!r}")
     return int(micro)
 

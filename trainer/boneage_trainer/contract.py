@@ -72,7 +72,7 @@ class TrainConfig:
             if key not in hints:
                 raise ContractError(unknown("training setting", key, hints))
         preset = given.get("preset", "tiny")
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise ContractError(unknown("preset", preset, PRESETS))
         merged = {**PRESETS[preset], **given}
         config = cls(**{key: _typed(key, value, hints[key]) for key, value in merged.items()})

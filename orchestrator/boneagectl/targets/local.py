@@ -37,6 +37,7 @@ STOP_GRACE_S = 60
 _LOG_POLL_S = 0.2
 _LAUNCH = "launch.json"
 _LOCK = "alive.lock"
+_PID = "pid"
 
 
 class LocalTarget:
@@ -44,9 +45,10 @@ class LocalTarget:
 
     name = "local"
 
-    def __init__(self, root: Path, python: str, usd_per_hour: float) -> None:
+    def __init__(self, root: Path, python: str, usd_per_hour: float, stop_grace_s: float = STOP_GRACE_S) -> None:
         self.root = root
         self.python = python
+        self.stop_grace_s = stop_grace_s
         self.usd_micro_per_hour = units.usd_micro(usd_per_hour)
         self.capabilities = Capabilities(
             unattended=True,
@@ -98,7 +100,7 @@ class LocalTarget:
         out = RunFolder(place / "out")
         out.root.mkdir(exist_ok=True)
         with open(out.log, "ab") as log:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 launch["argv"],
                 cwd=place,
                 env={**os.environ, **launch["env"]},
@@ -108,6 +110,8 @@ class LocalTarget:
                 start_new_session=True,
                 pass_fds=(lock,),
             )
+        process.returncode = 0  # nobody here waits for it: it outlives this process
+        write_atomic(place / _PID, str(process.pid))
 
     def find(self, leg_id: str) -> Handle | None:
         started = self._out(leg_id).state.exists() or self._is_alive(leg_id)
@@ -138,16 +142,21 @@ class LocalTarget:
         if not path.exists():
             return
         with open(path, encoding="utf-8", errors="replace") as stream:
+            rest = ""
             while True:
                 alive = self._is_alive(handle.remote_id)
-                yield from (line.rstrip("\n") for line in stream)
+                *lines, rest = (rest + stream.read()).split("\n")
+                yield from lines
                 if not (follow and alive):
+                    yield from [rest] if rest else []
                     return
                 time.sleep(_LOG_POLL_S)
 
     def stop(self, handle: Handle) -> None:
         out = self._out(handle.remote_id)
-        give_up = time.monotonic() + STOP_GRACE_S
+        if not self._is_alive(handle.remote_id):
+            return
+        give_up = time.monotonic() + self.stop_grace_s
         self._signal(out, signal.SIGTERM)
         while self._is_alive(handle.remote_id) and time.monotonic() < give_up:
             time.sleep(_LOG_POLL_S)
@@ -157,10 +166,10 @@ class LocalTarget:
     def _signal(self, out: RunFolder, number: signal.Signals) -> None:
         """To the whole process group, and only while the lock says that the process id is still ours."""
         out.stop_request.touch()
-        if not (out.state.exists() and locks.is_held(out.root.parent / _LOCK)):
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(parse_object(out.state.read_text(), out.state.name)["pid"], number)
+        pid = _pid(out)
+        if pid and locks.is_held(out.root.parent / _LOCK):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, number)
 
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
         return artifacts.bring(self._out(handle.remote_id), RunFolder(dest))
@@ -171,6 +180,14 @@ class LocalTarget:
 
     def _is_alive(self, leg_id: str) -> bool:
         return locks.is_held(self.root / leg_id / _LOCK)
+
+
+def _pid(out: RunFolder) -> int | None:
+    """As noted by the starter, or by the trainer where the starter died before it could."""
+    noted = out.root.parent / _PID
+    if noted.exists():
+        return int(noted.read_text())
+    return int(parse_object(out.state.read_text(), out.state.name)["pid"]) if out.state.exists() else None
 
 
 def _last_words(out: RunFolder) -> str:

@@ -1,0 +1,99 @@
+"""Every test has a state folder of its own, an environment without settings, and no way out of this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("contract_suite", "support")
+
+from boneagectl.__main__ import run  # noqa: E402
+
+from emulators import fake_trainer  # noqa: E402
+from support import Outcome, end_everything, make_pack  # noqa: E402
+
+HOSTILE = ("with space", "Röntgen 手", "it's \"quoted\"", "-dash", "$(HOME);&%7B{x}")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost", None, "")
+
+
+def _refuse_the_world(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in ("socket.connect", "socket.sendto"):
+        address = arguments[1]
+        host = address[0] if isinstance(address, tuple) else None
+    elif event == "socket.getaddrinfo":
+        host = arguments[0]
+    else:
+        return
+    if host not in _LOOPBACK:
+        raise PermissionError(f"a test reached for {host}; only loopback is allowed")
+
+
+sys.addaudithook(_refuse_the_world)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns the folder that stands in for the user's own."""
+    user = tmp_path_factory.mktemp("user")
+    for name in [name for name in os.environ if name.startswith(("BONEAGECTL_", "FAKE_"))]:
+        monkeypatch.delenv(name)
+    for name in ("DATA", "CONFIG", "CACHE", "STATE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(user / name.lower()))
+    monkeypatch.setenv("HOME", str(user))
+    monkeypatch.setenv("BONEAGECTL_HOME", str(user / "home"))
+    return user
+
+
+@pytest.fixture
+def home(clean_environment: Path) -> Iterator[Path]:
+    """The state folder; what a test leaves running in it ends with the test."""
+    yield clean_environment / "home"
+    end_everything(clean_environment / "home")
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Path:
+    """The program that stands in for an interpreter that trains."""
+    return fake_trainer.install(tmp_path / "bin")
+
+
+@pytest.fixture
+def project(tmp_path: Path, home: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a project with a pack, whose trainings take three short epochs."""
+    folder = tmp_path / "project"
+    make_pack(folder / "pack")
+    (folder / "boneage.toml").write_text("train.epochs = 3\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("BONEAGECTL_TARGETS__LOCAL__PYTHON", str(trainer))
+    return folder
+
+
+@pytest.fixture(params=HOSTILE)
+def hostile(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder whose name breaks whatever pastes it into a command line."""
+    folder = tmp_path / str(request.param)
+    folder.mkdir()
+    return folder
+
+
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], home: Path) -> Cli:
+    """Calls the command line in this process; `code` is the exit code it must end with."""
+
+    def call(*arguments: object, code: int = 0) -> Outcome:
+        capsys.readouterr()
+        ended = run([str(item) for item in arguments])
+        outcome = Outcome(ended, *capsys.readouterr())
+        assert ended == code, f"{arguments} ended with {ended}\n{outcome.out}\n{outcome.err}"
+        assert "Traceback" not in outcome.err
+        return outcome
+
+    return call

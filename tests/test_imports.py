@@ -1,0 +1,103 @@
+"""Who may call whom (docs and design): read from the imports, held here."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import ROOT
+
+ORCHESTRATOR, TRAINER = ROOT / "orchestrator" / "boneagectl", ROOT / "trainer" / "boneage_trainer"
+
+# From the top down; a module imports from its own layer and those below.
+LAYERS = (
+    ("__main__",),
+    ("cli",),
+    ("doctor", "reporting"),
+    ("workflow",),
+    ("planning", "targets"),
+    ("limits", "bundle", "inspection"),
+    ("ledger", "artifacts", "config"),
+    ("migrations", "locks", "render", "paths", "provenance", "probe", "report", "output"),
+    ("resources", "records"),
+    ("units",),
+    ("errors",),
+)
+RANK = {name: len(LAYERS) - at for at, layer in enumerate(LAYERS) for name in layer}
+TRAINER_MAY = {"boneage_trainer", "numpy", "pandas", "keras", "tensorflow", "cv2"}
+OWN_LIBRARIES = {"typer", "jinja2", "platformdirs", "boneage_trainer", "boneagectl"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Each module that `path` imports, dotted; ``from boneagectl import units`` is boneagectl.units."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            assert node.module
+            is_package = node.module in ("boneagectl", "boneage_trainer", "boneagectl.cli", "boneagectl.report")
+            yield from (f"{node.module}.{alias.name}" if is_package else node.module for alias in node.names)
+
+
+def parts(path: Path) -> str:
+    """The layered name of a module: its file, or its folder."""
+    relative = path.relative_to(ORCHESTRATOR)
+    return relative.parts[0].removesuffix(".py")
+
+
+def modules(root: Path) -> list[Path]:
+    return sorted(root.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules(ORCHESTRATOR), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_orchestrator_knows_the_contract_only(path: Path) -> None:
+    for name in imports(path):
+        top = name.partition(".")[0]
+        assert top in OWN_LIBRARIES | set(sys.stdlib_module_names) or path.name == "probe.py", name
+        if top == "boneage_trainer":
+            assert name in ("boneage_trainer", "boneage_trainer.contract"), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(ORCHESTRATOR), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_arrow_points_up(path: Path) -> None:
+    own = parts(path)
+    if own == "__init__":
+        return
+    assert own in RANK, f"{own} stands in no layer of this test; say where it belongs"
+    for name in imports(path):
+        if name.startswith("boneagectl.") and (other := name.split(".")[1]) != "errors":
+            assert RANK[other] <= RANK[own], f"{own} imports {other}, which lies above it"
+
+
+@pytest.mark.parametrize("path", modules(TRAINER), ids=lambda path: path.name)
+def test_the_trainer_stands_alone(path: Path) -> None:
+    for name in imports(path):
+        top = name.partition(".")[0]
+        assert top in TRAINER_MAY | set(sys.stdlib_module_names), f"{path.name} imports {name}"
+
+
+def test_the_contract_needs_the_standard_library_only() -> None:
+    tops = {name.partition(".")[0] for name in imports(TRAINER / "contract.py")}
+    assert tops <= set(sys.stdlib_module_names)
+
+
+FORBIDDEN = [
+    "".join(pieces)
+    for pieces in (("py", "pi.org"), ("files.python", "hosted"), ("index", "-url"), ("/ho", "me/"), ("/wo", "rk/"),
+                   ("/Us", "ers/"), ("C:", "\\Users"))
+]  # fmt: skip
+
+
+def test_no_file_names_a_package_index_or_a_machine_s_path() -> None:
+    folders = ("orchestrator", "trainer", "templates", "infra", "tests", "benchmarks")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    for path in [*files, ROOT / "pyproject.toml"]:
+        if "__pycache__" in path.parts or path.suffix in (".pyc", ".png", ".gz"):
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        assert [word for word in FORBIDDEN if word in text] == [], path
