@@ -162,7 +162,7 @@ def test_assignments(text: str, value: object) -> None:
 def test_bad_assignments() -> None:
     with pytest.raises(UsageError, match="has no '='"):
         config.parse_assignment("train.epochs")
-    with pytest.raises(UsageError, match="--set: unknown setting 'epochs'.*Did you mean 'train.epochs'"):
+    with pytest.raises(UsageError, match=r"--set: unknown setting 'epochs'.*Did you mean 'train.epochs'"):
         config.parse_assignment("epochs=3")
 
 

@@ -150,7 +150,7 @@ def _read_project(file: Path | None, start: Path) -> tuple[dict[str, Setting], d
     for folder in (start, *start.parents):
         if (found := folder / PROJECT_FILE).is_file():
             return _read_file(found, must_exist=True)
-        if (found := folder / "pyproject.toml").is_file() and "boneagectl" in _parse(found).get("tool", {}):
+        if (found := folder / "pyproject.toml").is_file() and _own_table(found):
             return _read_file(found, must_exist=True)
     return {}, {}
 
@@ -159,14 +159,22 @@ def _read_file(path: Path, must_exist: bool) -> tuple[dict[str, Setting], dict[s
     """The settings of one file and those of its profiles."""
     if not must_exist and not path.is_file():
         return {}, {}
-    table = _parse(path)
-    if path.name == "pyproject.toml":
-        table = table.get("tool", {}).get("boneagectl", {})
+    table = _own_table(path)
     profiles = table.pop("profiles", {})
     if not isinstance(profiles, dict) or not all(isinstance(item, dict) for item in profiles.values()):
         raise UsageError(f"profiles in {path} must be tables", "write [profiles.NAME] and the settings below it")
     named = {name: _layer(item, path, f"profile {name} in {path}") for name, item in profiles.items()}
     return _layer(table, path, str(path)), named
+
+
+def _own_table(path: Path) -> dict[str, Any]:
+    """What `path` says to boneagectl; of another tool's file, nothing."""
+    table: Any = _parse(path)
+    for name in ("tool", "boneagectl") if path.name == "pyproject.toml" else ():
+        table = table.get(name, {}) if isinstance(table, dict) else {}
+    if not isinstance(table, dict):
+        raise UsageError(f"[tool.boneagectl] in {path} must be a table, not {table!r}")
+    return table
 
 
 def _parse(path: Path) -> dict[str, Any]:
