@@ -150,7 +150,7 @@ def _read_project(file: Path | None, start: Path) -> tuple[dict[str, Setting], d
     for folder in (start, *start.parents):
         if (found := folder / PROJECT_FILE).is_file():
             return _read_file(found, must_exist=True)
-        if (found := folder / "pyproject.toml").is_file() and "boneagectl" in _parse(found).get("tool", {}):
+        if (found := folder / "pyproject.toml").is_file() and _own_table(_parse(found)) is not None:
             return _read_file(found, must_exist=True)
     return {}, {}
 
@@ -161,12 +161,20 @@ def _read_file(path: Path, must_exist: bool) -> tuple[dict[str, Setting], dict[s
         return {}, {}
     table = _parse(path)
     if path.name == "pyproject.toml":
-        table = table.get("tool", {}).get("boneagectl", {})
+        table = {} if (own := _own_table(table)) is None else own
+    if not isinstance(table, dict):
+        raise UsageError(f"tool.boneagectl in {path} must be a table", "write [tool.boneagectl]")
     profiles = table.pop("profiles", {})
     if not isinstance(profiles, dict) or not all(isinstance(item, dict) for item in profiles.values()):
         raise UsageError(f"profiles in {path} must be tables", "write [profiles.NAME] and the settings below it")
     named = {name: _layer(item, path, f"profile {name} in {path}") for name, item in profiles.items()}
     return _layer(table, path, str(path)), named
+
+
+def _own_table(pyproject: dict[str, Any]) -> Any:
+    """What stands under ``tool.boneagectl``, or None."""
+    tool = pyproject.get("tool")
+    return tool.get("boneagectl") if isinstance(tool, dict) else None
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -61,9 +61,9 @@ class LocalTarget:
 
     # -------------------------------------------------------------------------- before the start
     def check(self) -> list[Finding]:
-        from boneagectl import doctor
+        from boneagectl import inspection
 
-        return doctor.training_findings(self.python)
+        return inspection.training_findings(self.python)
 
     def quote(self, spec: JobSpec) -> Quote:
         """The trainer ends itself at its time limit, by force if need be: that is the worst case."""
