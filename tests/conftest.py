@@ -13,11 +13,10 @@ import pytest
 pytest.register_assert_rewrite("contract_suite", "support")
 
 from boneagectl.__main__ import run  # noqa: E402
-
 from emulators import fake_trainer  # noqa: E402
 from support import Outcome, end_everything, make_pack  # noqa: E402
 
-HOSTILE = ("with space", "Röntgen 手", "it's \"quoted\"", "-dash", "$(HOME);&%7B{x}")
+HOSTILE = ("with space", "Röntgen 手", 'it\'s "quoted"', "-dash", "$(HOME);&%7B{x}")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost", None, "")
 
 

@@ -8,9 +8,9 @@ import sys
 import zipfile
 from pathlib import Path
 
-import boneage_trainer
 import pytest
 
+import boneage_trainer
 from boneage_trainer.contract import Job
 from boneagectl import bundle
 from support import environment, make_spec

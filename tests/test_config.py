@@ -60,11 +60,11 @@ def test_a_preset_shows_its_own_values(folder: Path) -> None:
     assert (settings.train().epochs, settings.train().width, settings.train().augment) == (2, 12, "none")
 
 
-def test_the_project_file_is_found_from_below_it(folder: Path) -> None:
+def test_the_project_file_is_found_from_below_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "boneage.toml").write_text("time_limit = '7h'\n")
     below = folder / "a" / "b"
     below.mkdir(parents=True)
-    os.chdir(below)
+    monkeypatch.chdir(below)
     assert config.load()["time_limit"] == "7h"
 
 
@@ -162,7 +162,7 @@ def test_assignments(text: str, value: object) -> None:
 def test_bad_assignments() -> None:
     with pytest.raises(UsageError, match="has no '='"):
         config.parse_assignment("train.epochs")
-    with pytest.raises(UsageError, match="--set: unknown setting 'epochs'.*Did you mean 'train.epochs'"):
+    with pytest.raises(UsageError, match=r"--set: unknown setting 'epochs'.*Did you mean 'train.epochs'"):
         config.parse_assignment("epochs=3")
 
 

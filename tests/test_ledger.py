@@ -219,7 +219,9 @@ def test_a_newer_schema_is_refused_and_the_file_unchanged(path: Path, journal: s
     assert sha256(path) == before
 
 
-@pytest.mark.parametrize("content", [b"this is no database, however long it is " * 200, b"SQLite format 3\0" + b"?" * 9000])
+@pytest.mark.parametrize(
+    "content", [b"this is no database, however long it is " * 200, b"SQLite format 3\0" + b"?" * 9000]
+)
 def test_a_corrupt_file_is_refused_and_untouched(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(MachineError, match="cannot be used"):
