@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ pytest.register_assert_rewrite("contract_suite", "support")
 
 from boneagectl.__main__ import run  # noqa: E402
 from emulators import fake_trainer  # noqa: E402
-from support import Outcome, end_everything, make_pack  # noqa: E402
+from support import Cli, Outcome, end_everything, make_pack  # noqa: E402
 
 HOSTILE = ("with space", "Röntgen 手", 'it\'s "quoted"', "-dash", "$(HOME);&%7B{x}")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost", None, "")
@@ -78,9 +78,6 @@ def hostile(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     folder = tmp_path / str(request.param)
     folder.mkdir()
     return folder
-
-
-Cli = Callable[..., Outcome]
 
 
 @pytest.fixture

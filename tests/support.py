@@ -28,6 +28,9 @@ class Outcome:
     out: str
     err: str
 
+
+Cli = Callable[..., Outcome]
+
     @property
     def json(self) -> Any:
         return json.loads(self.out)

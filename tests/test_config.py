@@ -10,7 +10,7 @@ import pytest
 
 from boneagectl import config
 from boneagectl.errors import UsageError
-from conftest import Cli
+from support import Cli
 
 
 @pytest.fixture(autouse=True)
@@ -60,11 +60,11 @@ def test_a_preset_shows_its_own_values(folder: Path) -> None:
     assert (settings.train().epochs, settings.train().width, settings.train().augment) == (2, 12, "none")
 
 
-def test_the_project_file_is_found_from_below_it(folder: Path) -> None:
+def test_the_project_file_is_found_from_below_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "boneage.toml").write_text("time_limit = '7h'\n")
     below = folder / "a" / "b"
     below.mkdir(parents=True)
-    os.chdir(below)
+    monkeypatch.chdir(below)
     assert config.load()["time_limit"] == "7h"
 
 

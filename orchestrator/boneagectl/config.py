@@ -150,7 +150,7 @@ def _read_project(file: Path | None, start: Path) -> tuple[dict[str, Setting], d
     for folder in (start, *start.parents):
         if (found := folder / PROJECT_FILE).is_file():
             return _read_file(found, must_exist=True)
-        if (found := folder / "pyproject.toml").is_file() and _own_table(found):
+        if (found := folder / "pyproject.toml").is_file() and _own_table(_parse(found)) is not None:
             return _read_file(found, must_exist=True)
     return {}, {}
 
@@ -159,7 +159,11 @@ def _read_file(path: Path, must_exist: bool) -> tuple[dict[str, Setting], dict[s
     """The settings of one file and those of its profiles."""
     if not must_exist and not path.is_file():
         return {}, {}
-    table = _own_table(path)
+    table = _parse(path)
+    if path.name == "pyproject.toml":
+        table = {} if (own := _own_table(table)) is None else own
+    if not isinstance(table, dict):
+        raise UsageError(f"tool.boneagectl in {path} must be a table", "write [tool.boneagectl]")
     profiles = table.pop("profiles", {})
     if not isinstance(profiles, dict) or not all(isinstance(item, dict) for item in profiles.values()):
         raise UsageError(f"profiles in {path} must be tables", "write [profiles.NAME] and the settings below it")
@@ -167,14 +171,10 @@ def _read_file(path: Path, must_exist: bool) -> tuple[dict[str, Setting], dict[s
     return _layer(table, path, str(path)), named
 
 
-def _own_table(path: Path) -> dict[str, Any]:
-    """What `path` says to boneagectl; of another tool's file, nothing."""
-    table: Any = _parse(path)
-    for name in ("tool", "boneagectl") if path.name == "pyproject.toml" else ():
-        table = table.get(name, {}) if isinstance(table, dict) else {}
-    if not isinstance(table, dict):
-        raise UsageError(f"[tool.boneagectl] in {path} must be a table, not {table!r}")
-    return table
+def _own_table(pyproject: dict[str, Any]) -> Any:
+    """What stands under ``tool.boneagectl``, or None."""
+    tool = pyproject.get("tool")
+    return tool.get("boneagectl") if isinstance(tool, dict) else None
 
 
 def _parse(path: Path) -> dict[str, Any]:

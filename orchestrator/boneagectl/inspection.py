@@ -1,4 +1,4 @@
-"""Asks another interpreter what it can train with; it need not have boneagectl."""
+"""Asks the interpreter that trains what it can train with; `local` and doctor show the answer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from boneagectl.records import Finding
 _PROBE_TIMEOUT_S = 180
 
 
-def findings(python: str) -> list[Finding]:
+def training_findings(python: str) -> list[Finding]:
     """What the interpreter `python` can train with: versions, and the GPU TensorFlow sees or why none."""
     try:
-        probe = _probed(python)
+        probe = run_probe(python)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         return [
             Finding("bad", "local", f"{python} cannot be examined: {error}", "boneagectl config: targets.local.python")
@@ -36,7 +36,7 @@ def _gpu_findings(probe: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("warn", "gpu", f"none: {probe['no_gpu_reason']}", "training works on the CPU; small presets only")
 
 
-def _probed(python: str) -> dict[str, Any]:
+def run_probe(python: str) -> dict[str, Any]:
     """Asks another interpreter about itself; it starts TensorFlow, so it takes some seconds."""
     source = (Path(__file__).parent / "probe.py").read_text()
     done = subprocess.run(

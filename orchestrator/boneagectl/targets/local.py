@@ -63,7 +63,7 @@ class LocalTarget:
     def check(self) -> list[Finding]:
         from boneagectl import inspection
 
-        return inspection.findings(self.python)
+        return inspection.training_findings(self.python)
 
     def quote(self, spec: JobSpec) -> Quote:
         """The trainer ends itself at its time limit, by force if need be: that is the worst case."""
@@ -130,7 +130,7 @@ class LocalTarget:
         leg_state, reason = LegState(state["state"]), state["reason"]
         if leg_state is LegState.RUNNING and not alive:
             leg_state, reason = LegState.LOST, "the process is gone: killed, or the machine went down"
-        until_s = time.time() if alive else state["updated_s"]
+        until_s = time.time() if leg_state is LegState.RUNNING else state["updated_s"]
         elapsed_s = max(0, round(until_s - state["started_s"]))
         metrics = read_metrics(out.metrics)
         spent = units.cost_usd_micro(self.usd_micro_per_hour, elapsed_s)
