@@ -28,12 +28,12 @@ class Outcome:
     out: str
     err: str
 
-
-Cli = Callable[..., Outcome]
-
     @property
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+Cli = Callable[..., Outcome]
 
 
 def environment(**more: str) -> dict[str, str]:
