@@ -1,0 +1,360 @@
+"""Each command, as people and scripts meet it. The jobs are real processes of the fake trainer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boneage_trainer.contract import TrainConfig
+from conftest import Cli
+from emulators import fake_trainer
+from support import Outcome, boneagectl, environment, make_pack, starts, wait_for
+
+SCHEMA = Path(__file__).parent / "golden" / "schema.json"
+ACCEPT = "ACCEPT_GOLDEN"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings that take until they are stopped."""
+    monkeypatch.setenv("FAKE_EPOCHS", "1000")
+
+
+@pytest.fixture
+def paid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BONEAGECTL_TARGETS__LOCAL__USD_PER_HOUR", "0.9")
+
+
+def wait_for_epoch(cli: Cli, run: str, epoch: int) -> None:
+    wait_for(lambda: cli("show", run, "--json").json["epoch"] >= epoch)
+
+
+# ----------------------------------------------------------------------------------- happy paths
+def test_a_training_from_init_to_report(project: Path, cli: Cli, home: Path) -> None:
+    (project / "boneage.toml").unlink()
+    assert cli("init", "--data", "pack").out == "boneage.toml\n"
+    assert cli("ls").out == "no runs yet; boneagectl submit starts one\n"
+    started = cli("submit", "--set", "train.epochs=3", "--name", "first-run")
+    assert started.out == "first-run\n"
+    assert "limit    ok      cap: account local: no cap set" in started.err
+    watched = cli("watch", "first-run", "--every", 0.1)
+    assert watched.out == ""
+    assert "complete, epoch 3/3" in watched.err.splitlines()[-1]
+    assert re.search(r"^first-run +complete +3/3 +1 +local", cli("ls").out, re.MULTILINE)
+    assert cli("ls", "--ids").out == "first-run\n"
+    shown = cli("show").out
+    assert "first-run-01" in shown
+    assert "fingerprint 9eab" in shown
+    assert cli("logs").out.splitlines()[-1] == "complete: 3 epochs"
+    assert cli("logs", "first", "-f").out == cli("logs").out
+    folder = Path(cli("collect").out.strip())
+    assert folder == home / "runs" / "first-run" / "legs" / "01" / "artifacts"
+    assert (folder / "model.keras").read_bytes() == b"model"
+    assert "complete" in cli("stop", "last").out
+    assert re.search(r"^local +\$0.00 +\$0.00 +none", cli("budget").out, re.MULTILINE)
+    assert starts(home) == {"first-run-01": 1}
+
+
+def test_stop_resume_and_a_second_leg(project: Path, cli: Cli, long: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli("submit", "--name", "first-run")
+    wait_for_epoch(cli, "first-run", 2)
+    assert "first-run-01 is running" in cli("resume", "first-run", code=6).err
+    stopped = cli("stop", "first-run", "--yes", "--json").json["snapshot"]
+    assert (stopped["state"], stopped["reason"]) == ("paused", "stop")
+    cli("watch", "first-run", "--once")
+    monkeypatch.setenv("FAKE_EPOCHS", str(stopped["epoch"] + 2))
+    resumed = cli("resume", "first-run", "--json").json
+    assert resumed["plan"]["leg_number"] == 2
+    cli("watch", "--every", 0.1)
+    done = cli("show", "--json").json
+    assert (done["state"], done["epoch"]) == ("complete", stopped["epoch"] + 2)
+    assert [leg["state"] for leg in done["legs"]] == ["paused", "complete"]
+    metrics = Path(cli("collect", "--json").json["folder"]) / "metrics.jsonl"
+    epochs = [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()]
+    assert epochs == list(range(1, stopped["epoch"] + 3))
+    assert "is complete" in cli("resume", "first-run", code=2).err
+    assert "boneagectl report first-run" in cli("resume", "first-run", code=2).err
+
+
+@pytest.mark.parametrize("mode", ["crash", "fail", "silent"])
+def test_a_training_that_breaks_exits_4_and_can_be_resumed(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setenv("FAKE_MODE", mode)
+    cli("submit", "--name", "first-run")
+    failed = cli("watch", "--every", 0.1, code=4)
+    word = {"crash": "lost: the process is gone", "fail": "the loss is not", "silent": "no module named keras"}[mode]
+    assert word in failed.err
+    assert "boneagectl resume first-run" in failed.err
+    cli("watch", "--once", "--json", code=4)
+    monkeypatch.setenv("FAKE_MODE", "")
+    cli("resume", "first-run")
+    cli("watch", "--every", 0.1)
+    assert cli("show", "--json").json["epoch"] == 3
+
+
+def test_a_time_limit_pauses(project: Path, cli: Cli, long: None) -> None:
+    cli("submit", "--time-limit", "1s")
+    cli("watch", "--every", 0.1)
+    seen = cli("show", "--json").json
+    assert (seen["state"], seen["reason"]) == ("paused", "time_limit")
+
+
+# --------------------------------------------------------------------------------------- dry run
+def test_a_dry_run_writes_its_folder_and_nothing_else(project: Path, home: Path, cli: Cli) -> None:
+    before = contents(project.parent)
+    said = cli("submit", "--dry-run", "--name", "first-run", "--json")
+    made = {name: data for name, data in contents(project.parent).items() if name not in before}
+    assert set(made) == {"project/first-run-01/bundle.zip", "project/first-run-01/launch.json"}
+    assert not home.exists()
+    assert "nothing was booked" in said.err
+    cli("submit", "--name", "first-run")
+    assert contents(project / "first-run-01") == contents(home / "runs/first-run/legs/01/sent")
+    assert contents(project / "first-run-01") == contents(home / "local/first-run-01/sent")
+    assert "is not an empty folder" in cli("submit", "--dry-run", "--name", "first-run", code=2).err
+
+
+def test_a_dry_run_beside_a_ledger_leaves_it_alone(project: Path, home: Path, cli: Cli) -> None:
+    cli("budget", "set", "local", "--cap-hours", "1")
+    before = contents(home)
+    said = cli("submit", "--dry-run", "--out", project / "shown").out
+    assert "REFUSED cap" in said, "a dry run shows what would be refused"
+    assert contents(home) == before
+
+
+# ---------------------------------------------------------------------------------------- limits
+def test_over_the_cap_is_refused_and_books_nothing(project: Path, home: Path, cli: Cli, paid: None) -> None:
+    cli("budget", "set", "local", "--cap-usd", "1")
+    refused = cli("submit", "--time-limit", "2h", "--yes", code=5)
+    assert refused.out == ""
+    assert "this may cost $1.80, $1.00 of the $1.00 cap is free" in refused.err
+    assert cli("ls", "--json").json == {"runs": []}
+    assert starts(home) == {}
+    assert not (home / "runs").exists()
+    account = cli("budget", "--json").json["accounts"][0]
+    assert (account["cap_usd"], account["reserved_usd"], account["spent_usd"]) == (1.0, 0.0, 0.0)
+    cli("submit", "--time-limit", "1h", "--yes", "--name", "first-run")
+    cli("submit", "--time-limit", "30m", "--yes", code=5)
+
+
+def test_caps_are_set_kept_and_lifted(project: Path, cli: Cli) -> None:
+    cli("budget", "set", "local", "--cap-usd", "12.50", "--cap-hours", "20")
+    kept = cli("budget", "set", "local", "--cap-hours", "none", "--json").json
+    assert (kept["cap_usd"], kept["cap_s"]) == (12.5, None)
+    lifted = cli("budget", "set", "local", "--cap-usd", "none", "--json").json
+    assert (lifted["cap_usd"], lifted["cap_s"]) == (None, None)
+    for wrong in ("nan", "-1", "much", "inf"):
+        cli("budget", "set", "local", "--cap-usd", wrong, code=2)
+        cli("budget", "set", "local", "--cap-hours", wrong, code=2)
+    assert "Did you mean 'local'" in cli("budget", "set", "locl", "--cap-usd", "1", code=2).err
+
+
+def test_what_costs_is_asked_first(project: Path, home: Path, cli: Cli, paid: None) -> None:
+    declined = cli("submit", code=7)
+    assert "Nobody can be asked here" in declined.err
+    assert "--yes" in declined.err
+    assert starts(home) == {}
+    assert cli("ls", "--json").json == {"runs": []}
+    cli("submit", "--yes", "--name", "first-run")
+    cli("watch", "--every", 0.1)
+    run = cli("ls", "--json").json["runs"][0]
+    assert run["legs"][0]["reserved_usd"] == 10.8
+
+
+def test_stop_is_asked_first(project: Path, cli: Cli, long: None) -> None:
+    cli("submit")
+    cli("stop", "last", code=7)
+    assert cli("show", "--json").json["state"] != "paused"
+    cli("stop", "last", "-y")
+
+
+# ------------------------------------------------------------------------------ the user's mistakes
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["submit", "--data", "none"], 2, "is not a pack"),
+        (["submit", "--name", "Ünfit name"], 2, "cannot name a run"),
+        (["submit", "--name", "../../x"], 2, "cannot name a run"),
+        (["submit", "--name", "-x-"], 2, "cannot name a run"),
+        (["submit", "--target", "azur"], 2, "unknown target 'azur'"),
+        (["submit", "--time-limit", "soon"], 2, "is not a duration"),
+        (["submit", "--set", "train.epoch=3"], 2, "Did you mean 'train.epochs'"),
+        (["submit", "--set", "train.epochs=x"], 2, "epochs must be int"),
+        (["submit", "--config", "none.toml"], 2, "cannot be read"),
+        (["submit", "--profile", "none"], 2, "unknown profile"),
+        (["submit", "--dry-run", "--out", "boneage.toml"], 2, "is not an empty folder"),
+        (["submit", "surplus"], 2, "surplus"),
+        (["sumbit"], 2, "submit"),
+        (["show", "none"], 2, "there is no run 'none'"),
+        (["watch"], 2, "there is no run 'last'"),
+        (["logs", "none"], 2, "boneagectl ls"),
+        (["stop", "none"], 2, "there is no run"),
+        (["collect", "none"], 2, "there is no run"),
+        (["resume", "none"], 2, "there is no run"),
+        (["ls", "--limit", "0"], 2, "limit"),
+        (["init", "elsewhere", "--preset", "tinny"], 2, "Did you mean 'tiny'"),
+    ],
+)
+def test_a_mistake_is_named(project: Path, cli: Cli, arguments: list[str], code: int, message: str) -> None:
+    outcome = cli(*arguments, code=code)
+    assert outcome.out == ""
+    assert message in outcome.err
+
+
+def test_names_that_are_taken_or_mean_two(project: Path, cli: Cli) -> None:
+    cli("submit", "--name", "apple-1")
+    cli("submit", "--name", "apple-2")
+    assert "there is a run 'apple-1' already" in cli("submit", "--name", "apple-1", code=2).err
+    assert "could be apple-1, apple-2" in cli("show", "apple", code=2).err
+    cli("show", "apple-1")
+
+
+def test_a_pack_without_ages_or_another_pack(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pack(project / "blind", labelled=False)
+    assert "has no ages" in cli("submit", "--data", "blind", code=2).err
+    monkeypatch.setenv("FAKE_MODE", "fail")
+    cli("submit", "--name", "first-run")
+    cli("watch", "--every", 0.1, code=4)
+    make_pack(project / "pack", fingerprint="0" * 64)
+    assert "is not the one first-run was trained on" in cli("resume", "first-run", code=2).err
+    (project / "pack" / "pack.json").write_text("{")
+    cli("resume", "first-run", code=2)
+
+
+@pytest.mark.parametrize("command", [["ls"], ["submit"], ["budget"], ["watch"]])
+def test_a_state_folder_that_cannot_be(
+    project: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        monkeypatch.setenv("BONEAGECTL_HOME", str(place))
+        assert "cannot be written" in cli(*command, code=3).err
+    cli("submit", "--dry-run")
+
+
+def test_a_ledger_that_is_none(project: Path, home: Path, cli: Cli) -> None:
+    home.mkdir()
+    (home / "ledger.db").write_text("not a database " * 100)
+    for command in (["ls"], ["submit"], ["budget"], ["submit", "--dry-run"]):
+        assert "cannot be used" in cli(*command, code=3).err
+    assert (home / "ledger.db").read_text() == "not a database " * 100
+
+
+FULL_DISK = """
+import resource, sys
+from boneagectl.__main__ import run
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+sys.exit(run(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 1000, 60_000, 120_000])
+def test_a_full_disk_is_an_error_of_the_machine(project: Path, home: Path, cli: Cli, limit_bytes: int) -> None:
+    cli("ls")
+    command = [sys.executable, "-c", FULL_DISK, str(limit_bytes), "submit", "--name", "first-run"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=30)
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    assert starts(home) == {}
+    account = cli("budget", "--json").json["accounts"][0]
+    assert (account["reserved_s"], account["spent_s"]) == (0, 0)
+
+
+def test_an_interpreter_that_is_not_there(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BONEAGECTL_TARGETS__LOCAL__PYTHON", "/no/such/python")
+    assert "could not be started" in cli("submit", "--name", "first-run", code=3).err
+    run = cli("ls", "--json").json["runs"][0]
+    assert run["state"] == "released"
+    assert cli("watch", "--once").out == ""
+    assert "never started" in cli("logs", code=6).err
+    assert "ever started" in cli("collect", code=6).err
+
+
+# ------------------------------------------------------------------------------ out, err, modes
+def test_stdout_has_data_only_and_stderr_talk_only(project: Path, cli: Cli) -> None:
+    loud, quiet = cli("submit", "--name", "run-1"), cli("submit", "--name", "run-2", "--quiet")
+    assert (loud.out, quiet.out, quiet.err) == ("run-1\n", "run-2\n", "")
+    assert "started; boneagectl watch run-1" in loud.err
+    cli("watch", "run-2", "--every", 0.1)
+    quiet = cli("watch", "run-2", "-q")
+    assert (quiet.out, quiet.err) == ("", "")
+    for line in cli("watch", "run-2", "--json").out.splitlines():
+        assert json.loads(line)["snapshot"]["state"] == "complete"
+
+
+def test_a_pipe_that_closes_is_no_error(project: Path, cli: Cli) -> None:
+    cli("submit", "--name", "first-run")
+    command = f"{sys.executable} -m boneagectl config | true"
+    done = subprocess.run(command, shell=True, env=environment(), capture_output=True, text=True, timeout=30)  # noqa: S602
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_module_runs_as_a_process(project: Path, cli: Cli) -> None:
+    assert boneagectl("--version").out.startswith("boneagectl ")
+    assert boneagectl("submit", "--name", "first-run").out == "first-run\n"
+    assert boneagectl("watch", "--every", 0.1).code == 0
+    assert boneagectl("show", "none").code == 2
+
+
+def test_hostile_folders(hostile: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BONEAGECTL_HOME", str(hostile / "home"))
+    monkeypatch.setenv("BONEAGECTL_TARGETS__LOCAL__PYTHON", str(fake_trainer.install(hostile / "bin")))
+    make_pack(hostile / "pack")
+    (hostile / "project").mkdir()
+    monkeypatch.chdir(hostile / "project")
+    cli("init", "--data", "../pack")
+    cli("submit", "--set", "train.epochs=1", "--name", "first-run")
+    cli("watch", "--every", 0.1)
+    brought = Path(cli("collect").out.rstrip("\n"))
+    assert brought.is_relative_to(hostile)
+    cli("submit", "--dry-run", f"--out={hostile / 'shown'}", "--data", hostile / "pack")
+    assert json.loads((hostile / "shown" / "launch.json").read_text())["argv"][3] == str(hostile / "pack")
+
+
+# ---------------------------------------------------------------------------- the names in --json
+OPEN = {"sha256", "provenance", "metrics", "config"}  # filled by others: the trainer, git, the file names
+
+
+def shape(value: Any, name: str = "") -> Any:
+    """The names in a JSON value; of a list, those of its first item."""
+    if name in OPEN:
+        return "..."
+    if isinstance(value, dict):
+        return {key: shape(item, key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return "."
+
+
+def test_the_field_names_of_json_are_stable(project: Path, cli: Cli) -> None:
+    said: dict[str, Outcome] = {"submit --dry-run": cli("submit", "--dry-run", "--json", "--out", project / "shown")}
+    said["submit"] = cli("submit", "--name", "first-run", "--json")
+    said["watch"] = cli("watch", "--every", 0.1, "--json", "-q")
+    said["ls"], said["show"] = cli("ls", "--json"), cli("show", "--json")
+    said["stop"], said["collect"] = cli("stop", "last", "--json"), cli("collect", "--json")
+    said["budget"], said["budget set"] = cli("budget", "--json"), cli("budget", "set", "local", "--json")
+    said["config"] = cli("config", "--json")
+    found = {name: shape(json.loads(one.out.splitlines()[-1] if name == "watch" else one.out))
+             for name, one in said.items()}  # fmt: skip
+    text = json.dumps(found, indent=1, sort_keys=True) + "\n"
+    if os.environ.get(ACCEPT):
+        SCHEMA.write_text(text)
+    assert text == SCHEMA.read_text(), (
+        f"the field names of --json changed, which breaks scripts; if that is meant, run this test once with {ACCEPT}=1"
+    )
+
+
+def test_every_training_setting_is_in_config(project: Path, cli: Cli) -> None:
+    keys = cli("config", "--json").json["settings"]
+    assert {f"train.{name}" for name in TrainConfig.__dataclass_fields__} <= set(keys)
