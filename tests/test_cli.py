@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from boneage_trainer.contract import TrainConfig
-from conftest import Cli
 from emulators import fake_trainer
-from support import Outcome, boneagectl, environment, make_pack, starts, wait_for
+from support import Cli, Outcome, boneagectl, environment, make_pack, starts, wait_for
 
 SCHEMA = Path(__file__).parent / "golden" / "schema.json"
 ACCEPT = "ACCEPT_GOLDEN"

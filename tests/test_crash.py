@@ -14,8 +14,7 @@ import pytest
 
 from boneagectl.ledger import opened
 from boneagectl.records import LegState
-from conftest import Cli
-from support import environment, make_pack, starts, wait_for
+from support import Cli, environment, make_pack, starts, wait_for
 
 # Runs the real command line; dies at the Nth line of the watched modules, or counts them where N is 0.
 DRIVER = """
