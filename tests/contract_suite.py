@@ -201,8 +201,8 @@ class TargetContract:
         running = target.collect(handle, dest.root)
         assert "metrics.jsonl" in running.sha256
         self.wait_until(target, handle, LegState.COMPLETE)
+        wait_for(lambda: target.collect(handle, dest.root).unlisted == ())  # the state comes before its listing
         whole = target.collect(handle, dest.root)
-        assert whole.unlisted == ()
         assert {name: sha256_of(dest.root / name) for name in whole.sha256} == whole.sha256
         assert {"state.json", "metrics.jsonl", "checkpoint/last.npz", "model.keras", "MANIFEST.json"} <= set(
             whole.sha256
@@ -224,7 +224,7 @@ class TargetContract:
             for line in dest.metrics.read_text().splitlines():
                 json.loads(line)
             json.loads(dest.manifest.read_text())
-        assert target.collect(handle, dest.root).unlisted == ()
+        wait_for(lambda: target.collect(handle, dest.root).unlisted == ())
 
     def test_collect_of_nothing(self, target: Target, tmp_path: Path) -> None:
         with pytest.raises(NotYet):

@@ -122,7 +122,7 @@ LocalTarget(Path(sys.argv[1]), "unused", 0.0).submit(sys.argv[2], Path(sys.argv[
         self.wait_until(target, handle, LegState.COMPLETE)
         launch = json.loads((hostile / "sent" / "launch.json").read_text())
         assert launch["argv"][3] == str(hostile / "pack")
-        assert target.collect(handle, hostile / "brought").unlisted == ()
+        wait_for(lambda: target.collect(handle, hostile / "brought").unlisted == ())
 
 
 @pytest.mark.parametrize("rate", [-1.0, float("nan"), 1e12])
