@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -294,7 +295,7 @@ def test_stdout_has_data_only_and_stderr_talk_only(project: Path, cli: Cli) -> N
 
 def test_a_pipe_that_closes_is_no_error(project: Path, cli: Cli) -> None:
     cli("submit", "--name", "first-run")
-    command = f"{sys.executable} -m boneagectl config | true"
+    command = f"{shlex.quote(sys.executable)} -m boneagectl config | true"
     done = subprocess.run(command, shell=True, env=environment(), capture_output=True, text=True, timeout=30)  # noqa: S602
     assert (done.returncode, done.stderr) == (0, "")
 

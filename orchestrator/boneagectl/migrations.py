@@ -52,31 +52,30 @@ def migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration] 
     Raises:
         MachineError: a newer version of boneagectl made the file.
     """
+    if _version(db) == len(migrations):
+        return
+    db.execute("begin immediate")  # of two processes that start at once only one migrates
+    try:
+        _upgrade(db, path, migrations)
+        db.execute("commit")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("rollback")
+        raise
+
+
+def _upgrade(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
     version = _version(db)
     if version > len(migrations):
         raise MachineError(
             f"the ledger {path} has schema {version}; this boneagectl knows {len(migrations)}",
             "upgrade boneagectl; nothing was changed",
         )
-    if version < len(migrations):
-        _upgrade(db, path, migrations)
-
-
-def _upgrade(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
-    """Takes the write lock first, so that of two processes that start at once only one migrates."""
-    db.execute("begin immediate")
-    try:
-        version = _version(db)
-        if 0 < version < len(migrations):
-            _back_up(path, version)
-        for step in migrations[version:]:
-            step(db)
-        db.execute(f"pragma user_version = {len(migrations)}")
-        db.execute("commit")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("rollback")
-        raise
+    if 0 < version < len(migrations):
+        _back_up(path, version)
+    for step in migrations[version:]:
+        step(db)
+    db.execute(f"pragma user_version = {len(migrations)}")
 
 
 def _version(db: sqlite3.Connection) -> int:

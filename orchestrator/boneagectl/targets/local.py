@@ -128,9 +128,11 @@ class LocalTarget:
 
     def _snapshot(self, out: RunFolder, state: dict[str, Any], alive: bool) -> Snapshot:
         leg_state, reason = LegState(state["state"]), state["reason"]
-        if leg_state is LegState.RUNNING and not alive:
+        until_s = time.time() if alive and leg_state is LegState.RUNNING else state["updated_s"]
+        if alive and leg_state.is_over:  # it still lists its files, and the machine is still taken
+            leg_state, reason = LegState.RUNNING, f"{leg_state}, finishing"
+        elif leg_state is LegState.RUNNING and not alive:
             leg_state, reason = LegState.LOST, "the process is gone: killed, or the machine went down"
-        until_s = time.time() if leg_state is LegState.RUNNING else state["updated_s"]
         elapsed_s = max(0, round(until_s - state["started_s"]))
         metrics = read_metrics(out.metrics)
         spent = units.cost_usd_micro(self.usd_micro_per_hour, elapsed_s)
