@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -358,3 +359,50 @@ def test_the_field_names_of_json_are_stable(project: Path, cli: Cli) -> None:
 def test_every_training_setting_is_in_config(project: Path, cli: Cli) -> None:
     keys = cli("config", "--json").json["settings"]
     assert {f"train.{name}" for name in TrainConfig.__dataclass_fields__} <= set(keys)
+
+
+def test_a_leg_is_settled_at_the_price_it_was_booked_at(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rate was a flag of submit; the commands that follow do not know it."""
+    monkeypatch.setenv("FAKE_EPOCHS", "1000")
+    cli("submit", "--set", "targets.local.usd_per_hour=3600", "--time-limit", "1m", "--yes")
+    wait_for(lambda: cli("show", "--json").json["legs"][0]["elapsed_s"] >= 1)
+    cli("stop", "last", "--yes")
+    (leg,) = cli("show", "--json").json["legs"]
+    assert leg["reserved_usd"] == 60
+    assert leg["spent_usd"] == leg["elapsed_s"] >= 1
+    assert cli("budget", "--json").json["accounts"][0]["spent_usd"] == leg["spent_usd"]
+
+
+def test_on_a_terminal_a_cost_is_shown_and_asked_about_however_quiet(project: Path, cli: Cli) -> None:
+    command = [sys.executable, "-m", "boneagectl", "submit", "-q", "--set", "targets.local.usd_per_hour=2"]
+    for answer, code in ((b"n\n", 7), (b"y\n", 0)):
+        mine, theirs = os.openpty()
+        process = subprocess.Popen(
+            command, env=environment(), stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        os.write(mine, answer)
+        _, said = process.communicate(timeout=30)
+        os.close(mine)
+        os.close(theirs)
+        assert process.returncode == code, said
+        assert b"at most $24.00" in said
+        assert b"Book and start this? [y/N]" in said
+    assert len(cli("ls", "--json").json["runs"]) == 1
+
+
+def test_ctrl_c_leaves_the_training_running_and_says_so(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_EPOCHS", "1000")
+    cli("submit", "--name", "long-run")
+    command = [sys.executable, "-m", "boneagectl", "watch", "long-run", "--every", "0.1"]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    assert "running" in process.stderr.readline() + process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "goes on" in said
+    assert cli("show", "long-run", "--json").json["state"] == "running"

@@ -26,9 +26,8 @@ def run(arguments: list[str]) -> int:
         return 0
     try:
         return _dispatch(arguments)
-    except KeyboardInterrupt:
-        print("\ninterrupted; a training that was submitted goes on", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt:  # before typer, which turns it into an exit, has begun
+        return _interrupted()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -42,8 +41,14 @@ def _dispatch(arguments: list[str]) -> int:
     try:
         app(arguments, prog_name="boneagectl")
     except SystemExit as done:
-        return done.code if isinstance(done.code, int) else 0
+        code = done.code if isinstance(done.code, int) else 0
+        return _interrupted() if code == INTERRUPTED else code
     return 0
+
+
+def _interrupted() -> int:
+    print("\ninterrupted; a training that was submitted goes on", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _report(error: Exception) -> int:

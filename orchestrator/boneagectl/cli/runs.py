@@ -85,9 +85,12 @@ def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Prin
 
 def _start(flow: Workflow, prepared: Prepared, printer: Printer, yes: bool) -> None:
     plan = prepared.plan
-    printer.talk(present.plan_text(plan, prepared.bundle))
-    if plan.quote.worst_usd_micro and not plan.refusals:
+    text = present.plan_text(plan, prepared.bundle)
+    if plan.quote.worst_usd_micro and not plan.refusals and not yes:
+        Printer().talk(text)  # what is asked about is shown, however quiet
         printer.confirm("Book and start this?", yes)
+    else:
+        printer.talk(text)
     handle = flow.submit(prepared)
     value = {**present.plan_json(plan, prepared.bundle), "handle": str(handle)}
     printer.data(value, plan.run_id)

@@ -78,7 +78,8 @@ class LocalTarget:
         argv = [self.python, f"sent/{bundle.NAME}", "--data", str(spec.pack), "--out", "out", "--leg", leg_id]
         argv += ["--time-limit-s", str(spec.time_limit_s)]
         argv += ["--resume", str(resume)] if resume else []
-        write_json(dest / _LAUNCH, {"argv": argv, "env": {"PYTHONUNBUFFERED": "1"}})
+        price = {"usd_micro_per_hour": self.usd_micro_per_hour}  # settings may change before the leg is settled
+        write_json(dest / _LAUNCH, {"argv": argv, "env": {"PYTHONUNBUFFERED": "1"}, **price})
 
     # ------------------------------------------------------------------------------- the start
     def submit(self, leg_id: str, rendered: Path) -> Handle:
@@ -96,7 +97,7 @@ class LocalTarget:
 
     @staticmethod
     def _start(place: Path, lock: int) -> None:
-        launch = parse_object((place / "sent" / _LAUNCH).read_text(), _LAUNCH)
+        launch = _launch(place)
         out = RunFolder(place / "out")
         out.root.mkdir(exist_ok=True)
         with open(out.log, "ab") as log:
@@ -135,7 +136,7 @@ class LocalTarget:
             leg_state, reason = LegState.LOST, "the process is gone: killed, or the machine went down"
         elapsed_s = max(0, round(until_s - state["started_s"]))
         metrics = read_metrics(out.metrics)
-        spent = units.cost_usd_micro(self.usd_micro_per_hour, elapsed_s)
+        spent = units.cost_usd_micro(_launch(out.root.parent)["usd_micro_per_hour"], elapsed_s)
         newest = metrics[-1] if metrics else None
         return Snapshot(leg_state, reason, state["epoch"], state["epochs"], elapsed_s, spent, newest)
 
@@ -182,6 +183,10 @@ class LocalTarget:
 
     def _is_alive(self, leg_id: str) -> bool:
         return locks.is_held(self.root / leg_id / _LOCK)
+
+
+def _launch(place: Path) -> dict[str, Any]:
+    return parse_object((place / "sent" / _LAUNCH).read_text(), _LAUNCH)
 
 
 def _pid(out: RunFolder) -> int | None:
