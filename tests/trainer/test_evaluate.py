@@ -62,7 +62,9 @@ def test_predictions_stand_beside_their_own_labels() -> None:
     """The paper's test generator was shuffled: perfect predictions scored a MAE of 46.6."""
     count = 40
     months = np.arange(1, count + 1, dtype=np.float32)
-    pack = Pack(np.zeros((count, 1, 1), np.uint8), [str(i) for i in range(count)], months % 2, months, Path())
+    pack = Pack(
+        np.zeros((count, 1, 1), np.uint8), [str(i) for i in range(count)], months % 2, months, Path(), [""] * count
+    )
     order = np.random.default_rng(0).permutation(count).tolist()
     parts = Split("x", order[:10], order[10:20], order[20:], "")
     text = evaluate.predictions_csv(

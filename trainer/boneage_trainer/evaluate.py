@@ -29,9 +29,10 @@ _WORST = 10
 
 def write(folder: RunFolder, pack: Pack, parts: Split, predicted: Mapping[str, Any]) -> None:
     """Writes ``predictions.csv`` and ``evaluation.json`` for the validation and test sets in `predicted`."""
-    write_atomic(folder.predictions, predictions_csv(pack, parts, predicted))
     train_months, train_male = pack.months[parts.train], pack.male[parts.train]
     sets = {}
+    predicted = {name: np.mean(np.atleast_2d(values), axis=0) for name, values in predicted.items()}
+    write_atomic(folder.predictions, predictions_csv(pack, parts, predicted))
     for name, values in predicted.items():
         rows = getattr(parts, name)
         baselines = _baselines(train_months, train_male, pack.months[rows], pack.male[rows])
