@@ -10,6 +10,7 @@ import numpy as np
 from boneage_trainer import checkpoint, environment, evaluate, model
 from boneage_trainer.feed import Feed, in_batches
 from boneage_trainer.phases import viewed
+from boneage_trainer.predictor import Predictor
 
 if TYPE_CHECKING:
     from boneage_trainer.training import Trainer
@@ -44,9 +45,10 @@ def predict(trainer: Trainer, full: Any, rows: list[int]) -> Any:
     """Ages in months, float32 (views, n), in the order of `rows`."""
     feed = Feed(trainer.pack, rows, trainer.predict_batch, 0, augment=False)
     answers: list[list[Any]] = [[] for _ in range(trainer.config.test_views)]
+    answer = Predictor(full, trainer.device.with_(jit=False))
     for some, images in feed.made(in_batches(rows, trainer.predict_batch), 0):
         trainer.session.check()
         male = [trainer.pack.male[some][:, None]] if trainer.config.use_sex else []
         for number, found in enumerate(answers):
-            found.append(np.asarray(full.predict_on_batch([viewed(images, number), *male]))[:, 0])
+            found.append(answer([viewed(images, number), *male])[:, 0])
     return np.stack([np.concatenate(found) for found in answers])

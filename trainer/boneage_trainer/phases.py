@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from boneage_trainer.config import TrainConfig
 from boneage_trainer.device import Device
 from boneage_trainer.features import FeatureCache
 from boneage_trainer.feed import Feed, Rows
 from boneage_trainer.model import Networks
+from boneage_trainer.predictor import Predictor
 from boneage_trainer.steps import Steps, optimizer_for
 from boneage_trainer.views import view
 
@@ -46,7 +46,7 @@ class Phase:
         with device.scope():
             optimizer = optimizer_for(config, rate, feed.steps, self.last - self.first + 1)
             self.steps = Steps(self.model, optimizer, config, device, config.average_epochs * feed.steps)
-        self.predict = predictor(self.model, device)
+        self.predict = Predictor(self.model, device)
 
     def batches(self, epoch: int) -> Iterator[tuple[Rows, Any]]:
         """Rows (b,) and images or features (b, ...) of each batch of `epoch`."""
@@ -70,35 +70,6 @@ def is_cacheable(config: TrainConfig) -> bool:
     """Whether some epochs see a frozen backbone's features of images that come again."""
     comes_again = config.augment == "none" or config.cached_views > 0
     return config.cache_features and comes_again and config.backbone_epochs[0] > 0
-
-
-def predictor(model: Any, device: Device) -> Callable[[Sequence[Any]], Any]:
-    """A function from a batch of inputs to the model's answers, as an array, on all replicas of this machine."""
-    if not device.strategy:
-        return lambda inputs: np.asarray(model.predict_on_batch(list(inputs)))
-
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
-    def run(inputs: Any) -> Any:
-        return device.strategy.run(lambda one: model(list(one), training=False), args=(inputs,))
-
-    def predict(inputs: Sequence[Any]) -> Any:
-        answers = device.strategy.experimental_local_results(run(_local_pieces(device, inputs)))
-        return np.concatenate([np.asarray(answer) for answer in answers])[: len(inputs[0])]
-
-    return predict
-
-
-def _local_pieces(device: Device, inputs: Sequence[Any]) -> Any:
-    """The batch cut over this machine's replicas, the last images repeated where it does not divide."""
-    count = -(-len(inputs[0]) // device.local) * device.local
-    full = [np.concatenate([one, one[-1:].repeat(count - len(one), axis=0)]) for one in inputs]
-
-    def piece(context: Any) -> Any:
-        at = context.replica_id_in_sync_group % device.local
-        size = count // device.local
-        return tuple(tf.convert_to_tensor(one[at * size : (at + 1) * size]) for one in full)
-
-    return device.strategy.experimental_distribute_values_from_function(piece)
 
 
 def viewed(images: Any, number: int) -> Any:

@@ -11,7 +11,8 @@ from boneage_trainer.config import TrainConfig
 from boneage_trainer.contract import RunFolder
 from boneage_trainer.device import Device
 from boneage_trainer.pack import Pack
-from boneage_trainer.phases import is_cacheable, predictor
+from boneage_trainer.phases import is_cacheable
+from boneage_trainer.predictor import Predictor
 from boneage_trainer.splits import Split
 from boneage_trainer.steps import Steps, optimizer_for
 
@@ -35,7 +36,7 @@ def settled(
         with candidate.scope():
             networks = model.build(config, images.shape[1], ages, pack.folder, candidate.precision)
             if only_once:
-                predict = predictor(networks.body, candidate)
+                predict = Predictor(networks.body, candidate)
                 return lambda: predict([images])
             steps = Steps(networks.core, optimizer_for(config, 1e-4, 1, 1), config, candidate, 1)
         zeros = np.zeros((len(images), 1), np.float32)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from boneage_trainer.config import TrainConfig
 from boneage_trainer.device import Device
+from boneage_trainer.predictor import of_model
 
 _LOSS_SCALE = 1024.0
 """For float16, whose smallest gradients would become zero; what overflows is left out of its step."""
@@ -90,7 +91,7 @@ class Steps:
 
     def _of_part(self, inputs: Any, target: Any) -> tuple[Any, Any, list[Any]]:
         with tf.GradientTape() as tape:
-            errors = self.model(list(inputs), training=True) - target
+            errors = of_model(self.model, inputs, training=True) - target
             loss = loss_of(self._loss, errors)
             scaled = loss * (self._scale / self.device.replicas)
         found = tape.gradient(scaled, [variable.value for variable in self.model.trainable_variables])

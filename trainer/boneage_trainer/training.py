@@ -19,7 +19,8 @@ from boneage_trainer.errors import ContractError
 from boneage_trainer.features import FeatureCache
 from boneage_trainer.feed import Feed, in_batches
 from boneage_trainer.pack import Pack
-from boneage_trainer.phases import Phase, is_cacheable, predictor
+from boneage_trainer.phases import Phase, is_cacheable
+from boneage_trainer.predictor import Predictor
 from boneage_trainer.recorder import Recorder
 from boneage_trainer.session import Session, Stopped
 from boneage_trainer.settling import settled
@@ -114,7 +115,7 @@ class Trainer:
 
     def _cache(self) -> FeatureCache | None:
         """Room for the features of training and validation, or None where there is none."""
-        body, predict = self.networks.body, predictor(self.networks.body, self.device)
+        body, predict = self.networks.body, Predictor(self.networks.body, self.device)
 
         def compute(rows: Sequence[int], draw: int) -> Iterator[Any]:
             for _, images in self.feed.made(in_batches(rows, self.predict_batch), draw):
