@@ -76,12 +76,13 @@ class Steps:
         parts = self.device.accumulate
         if parts == 1:
             return self._of_part(inputs, target)
-        size = target.shape[0] // parts
+        inputs, target = tf.nest.map_structure(
+            lambda one: tf.reshape(one, (parts, one.shape[0] // parts, *one.shape[1:])), (inputs, target)
+        )
         zeros = [tf.zeros(variable.shape) for variable in self.model.trainable_variables]
 
         def add(part: Any, loss: Any, error: Any, sums: list[Any]) -> tuple[Any, ...]:
-            cut = slice(part * size, (part + 1) * size)
-            found = self._of_part(tuple(one[cut] for one in inputs), target[cut])
+            found = self._of_part(tuple(one[part] for one in inputs), target[part])
             grown = [total + gradient for total, gradient in zip(sums, found[2], strict=True)]
             return part + 1, loss + found[0], error + found[1], grown
 
