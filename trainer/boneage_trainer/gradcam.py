@@ -106,7 +106,7 @@ def cells(model: Any, images: Images, males: npt.NDArray[np.float32]) -> Maps:
     layer = model.get_layer(FEATURE_MAP).output
     below = keras.Model(model.inputs, layer)
     above = keras.Model([layer, *model.inputs[1:]], model.output)
-    given = inputs(model, images, males)
+    given = [tf.convert_to_tensor(one) for one in inputs(model, images, males)]
     features = below(given, training=False)
     with tf.GradientTape() as tape:
         tape.watch(features)  # by name, since a frozen network has nothing else that is watched
