@@ -150,6 +150,7 @@ def test_hostile_values_stay_in_their_cells(where: str, tmp_path: Path) -> None:
     text = as_text(found, environment)
     assert headings(text) == HEADINGS
     assert "\\<script\\>" in text
+    assert not any(line.startswith("\\#") for line in text.splitlines()), "a value began a line of its own"
     for raw in ("<script", "x|y", "[a](", "`c`", "**d**"):
         assert raw not in text.replace("\\" + raw[0], "")
 

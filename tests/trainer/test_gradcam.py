@@ -102,6 +102,10 @@ def test_the_sheet_has_the_worst_four_and_four_of_median_error(tmp_path: Path) -
     assert (tmp_path / "gradcam.png").read_bytes() == first
 
 
+def test_large_images_are_fewer_but_all_that_is_shown_is_there() -> None:
+    assert [gradcam.affordable(px) for px in (16, 128, 160, 224, 1024)] == [32, 32, 20, 10, 8]
+
+
 def test_few_images_with_strange_names_are_enough(tmp_path: Path) -> None:
     pack = pack_of(3, ["Röntgen 手", "a" * 300, "x\n\0y"])
     found = gradcam.write(RunFolder(tmp_path), brightness(PX), pack, [0, 1, 2], np.stack([pack.months] * 2))

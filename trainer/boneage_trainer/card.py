@@ -32,13 +32,10 @@ _RSNA = (
 
 
 def write(folder: RunFolder, job: Job) -> None:
-    """Writes ``model_card.md`` from `job` and the evaluation and environment that lie in `folder` by now."""
-    evaluation, environment = (_read(path) for path in (folder.evaluation, folder.environment))
+    """Writes ``model_card.md`` from `job` and the evaluation and environment, which must lie in `folder` by now."""
+    paths = (folder.evaluation, folder.environment)
+    evaluation, environment = (parse_object(path.read_text(encoding="utf-8"), path.name) for path in paths)
     write_atomic(folder.model_card, text(dataclasses.asdict(job), evaluation, environment))
-
-
-def _read(path: Any) -> dict[str, Any]:
-    return parse_object(path.read_text(encoding="utf-8"), path.name) if path.exists() else {}
 
 
 def text(job: Values, evaluation: Values, environment: Values) -> str:
@@ -70,22 +67,21 @@ def _what(train: Values) -> list[str]:
 
 def _use(evaluation: Values) -> list[str]:
     ages = part(evaluation, "parts", "train")
-    span = f"{number(ages.get('min_months'), 0)} to {number(ages.get('max_months'), 0)} months"
+    known = f"{number(ages.get('min_months'), 0)} to {number(ages.get('max_months'), 0)} months"
     return [
         "- For: teaching, and research on methods, on data like those it was trained on.",
         "- Not for: diagnosis, treatment, age assessment in asylum or court, or any decision about a person.",
-        f"- Not for ages outside those trained on ({span}), other body parts, or other views of the hand.",
+        f"- Not for ages outside those trained on ({known}), other body parts, or other views of the hand.",
     ]
 
 
 def _data(job: Values, evaluation: Values) -> list[str]:
     split, data = part(evaluation, "split"), part(job, "data")
-    parts = [(name, part(evaluation, "parts", name)) for name in NAMES]
     heads = ("Part", "Images", "Boys", "Girls", "Mean age", "SD", "Youngest", "Oldest")
     ages = ("mean_months", "sd_months", "min_months", "max_months")
     rows = [
         (name, *(one.get(key) for key in ("n", "male", "female")), *(number(one.get(key)) for key in ages))
-        for name, one in parts
+        for name, one in ((name, part(evaluation, "parts", name)) for name in NAMES)
     ]
     return [
         f"Pack of {cell(data.get('count'))} radiographs, fingerprint {cell(data.get('fingerprint'))}.",
@@ -128,12 +124,11 @@ def _training(train: Values) -> list[str]:
 def _hardware(environment: Values) -> list[str]:
     gpus = ", ".join(str(gpu.get("name")) for gpu in environment.get("gpus") or [])
     device = gpus or f"no GPU ({environment.get('no_gpu_reason') or 'unknown why'})"
-    times = sorted(part(environment, "times").items())
     return [
         f"{cell(device)}; {cell(environment.get('cpu'))}, {cell(environment.get('cores'))} cores,"
         f" {cell(environment.get('ram_gb'))} GB of memory. Times are of the last leg.",
         "",
-        *table(("Time", "Value"), [(key, number(value)) for key, value in times]),
+        *table(("Time", "Value"), [(key, number(value)) for key, value in sorted(part(environment, "times").items())]),
     ]
 
 

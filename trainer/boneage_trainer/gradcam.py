@@ -52,7 +52,7 @@ def _written(folder: RunFolder, model: Any, pack: Pack, rows: Sequence[int], gue
     order = np.asarray(rows, np.intp)
     worst, ordinary = chosen(np.abs(guess - pack.months[order]))
     shown = [*worst, *ordinary]
-    at = np.array([*shown, *_others(len(order), shown)][:_MOST], np.intp)
+    at = np.array([*shown, *_others(len(order), shown)][: affordable(pack.images.shape[1])], np.intp)
     images, males = pack.take(order[at]), pack.male[order[at]]
     small = cells(model, images, males)
     heat = enlarged(small, images.shape[1])
@@ -73,6 +73,11 @@ def chosen(sizes: npt.NDArray[np.float64]) -> tuple[list[int], list[int]]:
     worst = [int(at) for at in np.argsort(-sizes, kind="stable")[:_SHOWN]]
     nearest = np.argsort(np.abs(sizes - np.median(sizes)), kind="stable")
     return worst, [int(at) for at in nearest if at not in worst][:_SHOWN]
+
+
+def affordable(px: int) -> int:
+    """How many images of that size cost only seconds on a CPU: 32 up to 128 px, then by area, at least 8."""
+    return max(2 * _SHOWN, min(_MOST, _MOST * 128**2 // px**2))
 
 
 def _others(count: int, shown: Sequence[int]) -> list[int]:
