@@ -42,7 +42,7 @@ def test_given_values_lie_over_the_preset_s() -> None:
         ({"preset": "tyny"}, r"unknown preset 'tyny'\. Did you mean 'tiny'\?"),
         ({"preset": ["tiny"]}, "preset"),
         ({"preset": None}, "preset"),
-        ({"augment": "lite"}, r"unknown augmentation 'lite'"),
+        ({"augment": "lite"}, r"unknown augment 'lite'"),
         ({"epochs": True}, "epochs must be int, not True"),
         ({"epochs": "x"}, "epochs must be int, not 'x'"),
         ({"epochs": 2.5}, "epochs must be int, not 2.5"),

@@ -118,7 +118,7 @@ def _defaults() -> dict[str, Setting]:
 def _fill_preset(merged: dict[str, Setting]) -> dict[str, Setting]:
     """Shows the preset's values in place of the general defaults."""
     preset = merged["train.preset"].value
-    for key, value in (PRESETS.get(preset, {}) if isinstance(preset, str) else {}).items():
+    for key, value in (PRESETS[preset].settings if isinstance(preset, str) and preset in PRESETS else {}).items():
         if merged[f"train.{key}"].origin == "default":
             merged[f"train.{key}"] = Setting(value, "default")
     return merged

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boneage_trainer import evaluate, seen
+from boneage_trainer import ages, evaluate, seen
 from boneage_trainer.contract import PackFolder, RunFolder
 from boneage_trainer.pack import Pack, open_pack
 from boneage_trainer.splits import split
@@ -111,7 +111,8 @@ def test_text_is_for_people_and_says_the_same(pack: Path, run: RunFolder, capsys
     ("harm", "said"),
     [
         ("no model", "there is no"),
-        ("torn model", "no model that Keras can read"),
+        ("torn model", "no model that Keras can load"),
+        ("damaged model", "no model that Keras can load"),
         ("other size", "images of 64 px, the pack has 32"),
         ("torn split", "columns id,split,sha256"),
         ("strange split", "'exam'"),
@@ -124,6 +125,10 @@ def test_what_cannot_be_is_refused_with_a_line(harm: str, said: str, pack: Path,
         run.model.unlink()
     elif harm == "torn model":
         run.model.write_bytes(run.model.read_bytes()[:500])
+    elif harm == "damaged model":
+        data = bytearray(run.model.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        run.model.write_bytes(data)
     elif harm == "other size":
         brightness(64).save(run.model)
     elif harm == "torn split":
@@ -138,6 +143,14 @@ def test_what_cannot_be_is_refused_with_a_line(harm: str, said: str, pack: Path,
     assert said in stderr
     assert stderr.count("\n") == 1
     assert {path: path.read_bytes() for path in run.root.iterdir()} == before
+
+
+def test_a_model_without_sex_gets_the_image_alone(opened: Pack, tmp_path: Path) -> None:
+    brightness(PX, sex=False).save(tmp_path / "model.keras")
+    rows = [5, 3, 90]
+    found = ages.of_pack(ages.load(tmp_path / "model.keras"), opened, rows, 2)
+    assert (found.shape, found.dtype) == ((2, 3), np.float32)
+    assert found[0] == pytest.approx(expected(opened, rows) - 10 * opened.male[rows], abs=0.01)
 
 
 def test_split_csv_has_every_image_with_its_part_and_hash(opened: Pack, run: RunFolder) -> None:

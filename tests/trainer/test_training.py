@@ -17,7 +17,7 @@ import pytest
 from boneage_trainer.contract import parse_sentinel, read_metrics, sha256_of
 from trainer.conftest import SOURCE, Bench, wait_until
 
-CLOCKS = ("leg", "time_s", "elapsed_s", "epoch_s", "load_s", "compute_s", "validate_s", "checkpoint_s",
+CLOCKS = ("leg", "time_s", "elapsed_s", "epoch_s", "load_s", "compute_s", "validate_s", "checkpoint_s", "compile_s",
           "load_ms_per_image", "compute_ms_per_image")  # fmt: skip
 
 

@@ -8,21 +8,36 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import traceback
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from boneage_trainer.contract import RESEARCH_ONLY, ContractError, Job, RunFolder
 from boneage_trainer.session import Session, Stopped
+from boneage_trainer.surroundings import is_chief
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains one leg and exits with its code."""
     arguments = _parser().parse_args(argv)
-    session = Session(RunFolder(arguments.out.absolute()), arguments.leg, arguments.time_limit_s)
-    session.begin()
-    sys.exit(_run(session, arguments))
+    with _written(arguments.out.absolute()) as out:
+        session = Session(RunFolder(out), arguments.leg, arguments.time_limit_s)
+        session.begin()
+        code = _run(session, arguments)
+    sys.exit(code)
+
+
+@contextmanager
+def _written(out: Path) -> Iterator[Path]:
+    """Where this machine writes: of several that train together only the chief writes to `out`."""
+    if is_chief():
+        yield out
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(scratch)
 
 
 def _run(session: Session, arguments: argparse.Namespace) -> int:
@@ -53,7 +68,7 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     pack = open_pack(arguments.data.absolute(), job.data)
     from boneage_trainer.training import train
 
-    train(job, pack, session, arguments.resume)
+    train(job, pack, session, RunFolder((arguments.resume or arguments.out).absolute()))
 
 
 def _fail(session: Session, reason: str, code: int) -> int:

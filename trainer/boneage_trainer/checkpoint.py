@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from collections.abc import Sequence
@@ -11,37 +10,41 @@ from typing import Any
 
 import numpy as np
 
-from boneage_trainer.contract import ContractError, write_atomic
+from boneage_trainer.contract import writing_atomically
+from boneage_trainer.errors import ContractError
 
 _NOTES = "notes"
 
 
-def save(path: Path, variables: Sequence[Any], notes: dict[str, Any]) -> None:
-    """Writes all `variables` (weights, optimizer, averages, random state) and JSON `notes`, atomically."""
-    arrays: dict[str, Any] = {f"v{number:04d}": np.asarray(variable) for number, variable in enumerate(variables)}
+def snapshot(variables: Sequence[Any]) -> list[Any]:
+    """Copies in host memory, which training on does not touch."""
+    return [np.array(variable) for variable in variables]
+
+
+def save(path: Path, values: Sequence[Any], notes: dict[str, Any]) -> None:
+    """Writes all `values` (weights, optimizer, averages, random state) and JSON `notes`, atomically."""
+    arrays: dict[str, Any] = {f"v{number:04d}": value for number, value in enumerate(values)}
     arrays[_NOTES] = np.frombuffer(json.dumps(notes).encode(), np.uint8)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_atomic(path, buffer.getvalue())
+    with writing_atomically(path) as stream:
+        np.savez(stream, **arrays)
 
 
-def load(path: Path, variables: Sequence[Any] | None = None) -> dict[str, Any]:
-    """Returns the notes and, where given, fills `variables`; the file's own checksums are verified.
+def read(path: Path) -> tuple[dict[str, Any], list[Any]]:
+    """The notes and the values; the file's own checksums are verified.
 
     Raises:
-        ContractError: the file is torn, or was written by another network.
+        ContractError: the file is torn or missing.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
             notes: dict[str, Any] = json.loads(archive[_NOTES].tobytes())
-            if variables is not None:
-                _fill(variables, [archive[name] for name in sorted(archive.files) if name != _NOTES], path)
+            return notes, [archive[name] for name in sorted(archive.files) if name != _NOTES]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ContractError(f"checkpoint {path} cannot be read: {error}") from None
-    return notes
 
 
-def _fill(variables: Sequence[Any], values: list[Any], path: Path) -> None:
+def fill(variables: Sequence[Any], values: Sequence[Any], path: Path) -> None:
+    """Puts the values of `path` into `variables`; raises ContractError where they are another network's."""
     if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
         raise ContractError(f"checkpoint {path} belongs to another network")
     for variable, value in zip(variables, values, strict=True):

@@ -9,109 +9,21 @@ import dataclasses
 import json
 import os
 import threading
-import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from boneage_trainer.config import TrainConfig as TrainConfig
+from boneage_trainer.errors import ContractError as ContractError
+from boneage_trainer.errors import unknown as unknown
+from boneage_trainer.presets import PRESETS as PRESETS
 
 SCHEMA = 1
 SENTINEL = "BONEAGE "
 RESEARCH_ONLY = "For research and education only. Not a medical device; not for diagnosis or treatment."
 STATES = ("running", "paused", "complete", "failed")
-
-
-class ContractError(ValueError):
-    """A job, config or file breaks the contract; the message says what must hold and what came."""
-
-
-# ---------------------------------------------------------------------------------------- config
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {},
-    "smoke": {"epochs": 2, "width": 4, "augment": "none", "warmup_epochs": 0},
-}
-PRESET_NOTES = {
-    "tiny": "residual network trained from scratch, sex as input; for CPUs and 64-128 px images",
-    "smoke": "the same network, as small and short as it gets: proves the pipeline, learns little",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """Everything the trainer needs to know, whatever machine it runs on.
-
-    `split` is ``paper`` (the student paper's: 64/16/20 %), ``holdout:FRACTION:SEED``, or the path of
-    a csv with the columns ``id,split`` (train, validation or test) relative to the pack.
-    `early_stopping_patience` counts epochs without a better validation MAE; 0 switches it off.
-    """
-
-    preset: str = "tiny"
-    epochs: int = 24
-    batch_size: int = 32
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
-    warmup_epochs: int = 1
-    width: int = 16
-    dropout: float = 0.2
-    use_sex: bool = True
-    augment: str = "light"
-    split: str = "paper"
-    seed: int = 2018
-    early_stopping_patience: int = 0
-    deterministic: bool = False
-
-    @classmethod
-    def from_mapping(cls, given: Mapping[str, Any]) -> TrainConfig:
-        """Builds a config from `given` over its preset's defaults.
-
-        Raises:
-            ContractError: an unknown key, preset or choice, or a value of the wrong type or range.
-        """
-        hints = typing.get_type_hints(cls)
-        for key in given:
-            if key not in hints:
-                raise ContractError(unknown("training setting", key, hints))
-        preset = given.get("preset", "tiny")
-        if not isinstance(preset, str) or preset not in PRESETS:
-            raise ContractError(unknown("preset", preset, PRESETS))
-        merged = {**PRESETS[preset], **given}
-        config = cls(**{key: _typed(key, value, hints[key]) for key, value in merged.items()})
-        config._check_ranges()
-        return config
-
-    def _check_ranges(self) -> None:
-        if self.augment not in ("none", "light"):
-            raise ContractError(unknown("augmentation", self.augment, ("none", "light")))
-        for key, low, high in _RANGES:
-            value = getattr(self, key)
-            if not low <= value <= high:
-                raise ContractError(f"{key} must lie in {low}..{high}, not {value}")
-
-
-_RANGES = (
-    ("epochs", 1, 10_000), ("batch_size", 1, 4096), ("learning_rate", 1e-8, 10), ("weight_decay", 0, 1),
-    ("warmup_epochs", 0, 1000), ("width", 4, 512), ("dropout", 0, 0.95), ("seed", 0, 2**32 - 1),
-    ("early_stopping_patience", 0, 10_000),
-)  # fmt: skip
-
-
-def _typed(key: str, value: Any, kind: type) -> Any:
-    """`value` as `kind`, where nothing is lost by it; true is no number and 2.5 is no epoch count."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not kind:
-        raise ContractError(f"{key} must be {kind.__name__}, not {value!r}")
-    return value
-
-
-def unknown(what: str, name: object, known: Iterable[str]) -> str:
-    """The message for a name that is not one of `known`, with the nearest one named."""
-    import difflib
-
-    names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {name!r}.{hint} Known: {', '.join(names)}"
 
 
 # ------------------------------------------------------------------------------------------- job
@@ -290,19 +202,25 @@ class PackFolder:
 
 
 # ------------------------------------------------------------------------------------ safe files
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Writes `path` whole or not at all: a temporary neighbour, flushed to disk, then renamed."""
+@contextmanager
+def writing_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """A stream whose content becomes `path` whole or not at all: a neighbour, flushed to disk, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    data = content.encode() if isinstance(content, str) else content
     try:
         with open(temporary, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes `path` whole or not at all."""
+    with writing_atomically(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,22 +7,25 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from boneage_trainer.contract import SCHEMA, Job, RunFolder, sha256_of, write_json
+from boneage_trainer.device import Device
 
 _PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "pandas", "opencv-python-headless", "opencv-python")
 
 
-def write(folder: RunFolder, job: Job, times: dict[str, float]) -> None:
-    """Writes ``environment.json``; `times` are this leg's, in seconds."""
+def write(folder: RunFolder, job: Job, device: Device, measured: list[Any], times: dict[str, float]) -> None:
+    """Writes ``environment.json``; `measured` led to the device's settings, `times` are this leg's, in seconds."""
     gpus, reason = gpus_seen()
     write_json(folder.environment, {
         "schema": SCHEMA, "python": platform.python_version(), "platform": platform.platform(),
         "cpu": _cpu_model(), "cores": _cores(), "ram_gb": round(_ram_bytes() / 1e9, 1),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "backend": keras.backend.backend(), "gpus": gpus, "no_gpu_reason": reason,
+        "device": {"replicas": device.replicas, "machines": device.workers, **device.settings, "measured": measured},
         "data": job.data, "provenance": job.provenance, "bundle_sha256": _bundle_sha256(),
         "times": {key: round(value, 3) for key, value in times.items()},
     })  # fmt: skip

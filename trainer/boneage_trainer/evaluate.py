@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from boneage_trainer import comparing, figures, seen
+from boneage_trainer import ages, comparing, figures, seen
 from boneage_trainer.console import exit_code, say, show, whole_number
 from boneage_trainer.contract import (
     RESEARCH_ONLY,
@@ -136,10 +136,8 @@ def evaluate_run(run: RunFolder, data: Path, split_name: str, views: int, out: P
     pack = open_pack(data, PackFolder(data).read_card())
     split_, rows = _chosen(pack, split_name)
     earlier, seen_ = _earlier(run), seen.read(run)
-    from boneage_trainer import predicting  # brings TensorFlow, which takes seconds
-
-    model = predicting.load(run.model)
-    predicted = {name: predicting.predict(model, pack, some, views) for name, some in rows.items()}
+    model = ages.load(run.model)
+    predicted = {name: ages.of_pack(model, pack, some, views) for name, some in rows.items()}
     sets = _sets(pack, rows, predicted, earlier.get("training_medians_months") or {}, seen_)
     document = {**_head(split_), "model": {"run": run.root.name, "split": earlier.get("split")}, "sets": sets}
     if target:

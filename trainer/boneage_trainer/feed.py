@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from boneage_trainer.pack import Pack
 
 Images = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.intp]
 _AHEAD = 4
 
 
@@ -38,20 +39,34 @@ class Feed:
         """How many one epoch draws."""
         return self.steps * min(self.batch_size, len(self.rows))
 
-    def epoch(self, number: int) -> Iterator[tuple[npt.NDArray[np.intp], Images]]:
-        """Row numbers (b,) and images (b, px, px, 1) of each batch, made ahead by one thread."""
+    def order(self, number: int) -> list[Rows]:
+        """The rows (b,) of each batch of epoch `number`."""
         order = np.random.default_rng((self.seed, number)).permutation(np.asarray(self.rows))
         size = min(self.batch_size, len(order))
-        batches = [order[start : start + size] for start in range(0, self.steps * size, size)]
-        return _ahead(batches, lambda rows: self._images(rows, number))
+        return [order[start : start + size] for start in range(0, self.steps * size, size)]
 
-    def _images(self, rows: npt.NDArray[np.intp], epoch: int) -> Images:
-        images: Images = self.pack.images[np.sort(rows)][np.argsort(np.argsort(rows))]
-        if self.augment:
-            images = np.stack(
-                [augmented(image, (self.seed, epoch, int(row))) for image, row in zip(images, rows, strict=True)]
-            )
+    def epoch(self, number: int, draw: int | None = None) -> Iterator[tuple[Rows, Images]]:
+        """Row numbers (b,) and images (b, px, px, 1) of each batch, made ahead by a thread.
+
+        `draw` names the augmentation; by default every epoch has its own.
+        """
+        return self.made(self.order(number), number if draw is None else draw)
+
+    def made(self, batches: Iterable[Rows], draw: int) -> Iterator[tuple[Rows, Images]]:
+        """The images of the rows of each of `batches`; draw 0 leaves them as they are."""
+        return _ahead(batches, lambda rows: self._images(rows, draw))
+
+    def _images(self, rows: Rows, draw: int) -> Images:
+        images = self.pack.take(rows)
+        if self.augment and draw:
+            for at, row in enumerate(rows):
+                images[at] = augmented(images[at], (self.seed, draw, int(row)))
         return images[..., None]
+
+
+def in_batches(rows: Sequence[int], size: int) -> list[Rows]:
+    """`rows` in their own order, `size` at a time, the rest in the last."""
+    return [np.asarray(rows[at : at + size]) for at in range(0, len(rows), size)]
 
 
 def augmented(image: Images, key: tuple[int, ...]) -> Images:
@@ -73,7 +88,7 @@ def _tones(contrast: float, brightness: float, gamma: float) -> Images:
     return np.clip(128 + contrast * (levels - 128) + brightness, 0, 255).astype(np.uint8)
 
 
-def _ahead(batches: list[npt.NDArray[np.intp]], make: Any) -> Iterator[tuple[npt.NDArray[np.intp], Images]]:
+def _ahead(batches: Iterable[Any], make: Callable[[Any], Images]) -> Iterator[tuple[Any, Images]]:
     """Makes batches in a thread while the last one is at work; an error there is raised here."""
     made: queue.Queue[Any] = queue.Queue(_AHEAD)
     leaving = threading.Event()

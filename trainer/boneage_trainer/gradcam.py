@@ -14,10 +14,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from boneage_trainer.ages import inputs
 from boneage_trainer.contract import RESEARCH_ONLY, ContractError, RunFolder, write_atomic
 from boneage_trainer.figures import rounded
 from boneage_trainer.pack import Pack
-from boneage_trainer.predicting import inputs
 
 FEATURE_MAP = "feature_map"
 _MOST = 32

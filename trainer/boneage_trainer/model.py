@@ -1,8 +1,10 @@
-"""The network: preprocessing, body and the way back to months in one Keras model of built-in layers."""
+"""The network: preprocessing, backbone, head and the way back to months, in one Keras model of built-in layers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,55 +12,87 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers
 
-from boneage_trainer.contract import TrainConfig
+from boneage_trainer import backbones
+from boneage_trainer.config import TrainConfig
 
+FEATURE_MAP = "feature_map"
 _WIDTHS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """`core` maps images (and sex) to z-scores and is trained; `full` shares it and gives months."""
+    """Four views of the same layers.
 
+    `body` maps images to features, `head` features (and sex) to targets, `core` images (and sex) to
+    targets, `full` to months. A target is a z-score, or months where targets are not standardized.
+    """
+
+    body: Any
+    head: Any
     core: Any
     full: Any
     mean_months: float
     sd_months: float
 
-    def z(self, months: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def target(self, months: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return ((months - self.mean_months) / self.sd_months).astype(np.float32)
 
+    def months(self, target: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return (target * self.sd_months + self.mean_months).astype(np.float32)
 
-def build(config: TrainConfig, image_size_px: int, mean_months: float, sd_months: float) -> Networks:
-    """A residual network for uint8 gray images (px, px, 1) and, if asked, sex (1,), male 1 and female 0.
+    def freeze(self, frozen: bool) -> None:
+        """Whether the backbone learns; a frozen one also keeps its batch statistics."""
+        for layer in self.body.layers:
+            layer.trainable = not frozen
 
-    `mean_months` and `sd_months` are those of the training ages.
+
+def build(
+    config: TrainConfig, image_size_px: int, ages_months: npt.NDArray[np.float32], folder: Path, precision: str
+) -> Networks:
+    """Networks for uint8 gray images (px, px, 1) and, if asked, sex (1,), male 1 and female 0.
+
+    `ages_months` are those of the training set; `folder` is where the path of a weights file starts;
+    `precision` is a Keras dtype policy.
+
+    Raises:
+        ContractError: the backbone cannot take such images, or its weights are missing or wrong.
     """
+    keras.config.set_dtype_policy(precision)
+    mean, sd = (float(ages_months.mean()), float(ages_months.std()) or 1.0) if config.standardize_target else (0.0, 1.0)
     image = keras.Input((image_size_px, image_size_px, 1), dtype="uint8", name="image")
-    inputs = [image]
-    x = _body(_preprocess(image), config.width)
-    if config.use_sex:
-        male = keras.Input((1,), name="male")
-        inputs.append(male)
-        centred = layers.Rescaling(2.0, -1.0)(male)
-        x = layers.Concatenate()([x, layers.Dense(16, activation="relu")(centred)])
-    x = layers.Dense(8 * config.width, activation="relu")(x)
-    x = layers.Dropout(config.dropout, seed=config.seed)(x)
-    z = layers.Dense(1, name="z")(x)
-    core = keras.Model(inputs, z)
-    full = keras.Model(inputs, layers.Rescaling(sd_months, mean_months, name="months")(z))
-    return Networks(core, full, mean_months, sd_months)
+    body = keras.Model(image, _features(image, config, folder))
+    head_on = _head(config)
+    features = keras.Input(body.output.shape[1:], dtype=body.output.dtype, name="features")
+    male = [keras.Input((1,), dtype="float32", name="male")] if config.use_sex else []
+    target = head_on(body.output, *male)
+    months = layers.Rescaling(sd, mean, dtype="float32", name="months")(target)
+    return Networks(
+        body=body,
+        head=keras.Model([features, *male], head_on(features, *male)),
+        core=keras.Model([image, *male], target),
+        full=keras.Model([image, *male], months),
+        mean_months=mean,
+        sd_months=sd,
+    )
 
 
-def _preprocess(image: Any) -> Any:
-    """Each image to mean 0 and variance 1; a constant one becomes zeros, never NaN."""
-    return layers.LayerNormalization(axis=[1, 2, 3], center=False, scale=False)(layers.Rescaling(1 / 255)(image))
+# ------------------------------------------------------------------------------------------ body
+def _features(image: Any, config: TrainConfig, folder: Path) -> Any:
+    """(b, channels) for the pooled head, the whole map (b, h, w, channels) for the paper's."""
+    x = backbones.scaled(layers.Rescaling(1.0, dtype="float32")(image), config)
+    if config.backbone == "residual":
+        x = _residual(x, config.width)
+    else:
+        x = backbones.application(backbones.repeated(x), config, folder)
+    x = layers.Identity(name=FEATURE_MAP)(x)
+    return x if config.head == "flat" else layers.GlobalAveragePooling2D()(x)
 
 
-def _body(x: Any, width: int) -> Any:
+def _residual(x: Any, width: int) -> Any:
     x = _normed(layers.Conv2D(width, 3, strides=2, padding="same", use_bias=False)(x))
     for stage, factor in enumerate(_WIDTHS):
         x = _block(x, width * factor, stride=2 if stage else 1)
-    return layers.GlobalAveragePooling2D()(x)
+    return x
 
 
 def _block(x: Any, filters: int, stride: int) -> Any:
@@ -75,40 +109,20 @@ def _normed(x: Any) -> Any:
     return layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
 
 
-def compiled(networks: Networks, config: TrainConfig, steps_per_epoch: int) -> None:
-    """Huber loss on z-scores; AdamW with a linear warm-up, a cosine to zero, and averaged weights."""
-    total = steps_per_epoch * config.epochs
-    warmup = min(steps_per_epoch * config.warmup_epochs, total // 2)
-    rate = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else config.learning_rate,
-        decay_steps=max(1, total - warmup),
-        warmup_target=config.learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
-    optimizer = keras.optimizers.AdamW(
-        learning_rate=rate, weight_decay=config.weight_decay, use_ema=True, ema_momentum=_ema_momentum(steps_per_epoch)
-    )
-    networks.core.compile(optimizer=optimizer, loss=keras.losses.Huber(delta=0.5), metrics=["mean_absolute_error"])
-    optimizer.build(networks.core.trainable_variables)
+# ------------------------------------------------------------------------------------------ head
+def _head(config: TrainConfig) -> Callable[..., Any]:
+    """Layers that are made once and applied to features wherever they come from."""
+    on_sex = layers.Dense(16, activation="relu")
+    join, drop = layers.Concatenate(), layers.Dropout(config.dropout, seed=config.seed)
+    answer = layers.Dense(1, dtype="float32", name="target")
+    flat, hidden = config.head == "flat", layers.Dense(128 if config.head == "flat" else 8 * config.width, "relu")
+    flatten, norm = layers.Flatten(), layers.BatchNormalization()
 
+    def apply(features: Any, *male: Any) -> Any:
+        x = drop(flatten(features)) if flat else features
+        for one in male:
+            x = join([x, on_sex(layers.Rescaling(2.0, -1.0)(one))])
+        x = norm(hidden(x)) if flat else drop(hidden(x))
+        return answer(x)
 
-def _ema_momentum(steps_per_epoch: int) -> float:
-    """An average over about half an epoch, so that short trainings are not held back by their first weights."""
-    return float(np.clip(1 - 2 / steps_per_epoch, 0.5, 0.999))
-
-
-class Averaged:
-    """While entered, the model holds the averaged weights in place of the trained ones."""
-
-    def __init__(self, core: Any) -> None:
-        self.pairs = list(zip(core.trainable_variables, core.optimizer._model_variables_moving_average, strict=True))
-        self.kept: list[Any] = []
-
-    def __enter__(self) -> None:
-        self.kept = [np.array(variable) for variable, _ in self.pairs]
-        for variable, average in self.pairs:
-            variable.assign(average)
-
-    def __exit__(self, *_: object) -> None:
-        for (variable, _), value in zip(self.pairs, self.kept, strict=True):
-            variable.assign(value)
+    return apply

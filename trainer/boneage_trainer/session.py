@@ -14,6 +14,7 @@ import time
 from types import FrameType
 
 from boneage_trainer.contract import SCHEMA, RunFolder, write_json, write_manifest
+from boneage_trainer.surroundings import environment_limit_s
 
 _CHECK_EVERY_S = 0.2
 EXIT_HARD_LIMIT = 4
@@ -28,6 +29,7 @@ class Session:
 
     `time_limit_s` counts from the start of the process. Two rings: the loop stops itself early enough
     to save (`check`, `fits`), and at the limit itself a watchdog ends the process, whatever it does.
+    Where the surroundings end the session earlier (Kaggle, Colab, Slurm), that is the loop's limit.
     """
 
     def __init__(self, folder: RunFolder, leg: str, time_limit_s: float | None) -> None:
@@ -38,6 +40,8 @@ class Session:
         self.epoch = 0
         self.epochs = 0
         self._clock_s = time.monotonic()
+        self._limits = [(limit_s, name) for limit_s, name in ((time_limit_s, "time limit"), environment_limit_s())
+                        if limit_s is not None]  # fmt: skip
         self._signal = ""
         self._next_check_s = 0.0
 
@@ -49,6 +53,8 @@ class Session:
         """Notes that the leg runs, and listens from here on."""
         self.folder.root.mkdir(parents=True, exist_ok=True)
         self.folder.stop_request.unlink(missing_ok=True)
+        for left in self.folder.root.rglob(".*.tmp"):  # by a process that was killed while it wrote
+            left.unlink(missing_ok=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._hear)
         self.note("running", "starting")
@@ -68,25 +74,26 @@ class Session:
         self.note(state, reason)
         write_manifest(self.folder)
 
-    def check(self) -> None:
-        """Raises Stopped where somebody asked for it or the time is up; cheap enough for every batch."""
-        if self._signal:
-            raise Stopped(self._signal)
+    def wish(self) -> str:
+        """Why to stop now, or nothing; cheap enough for every batch."""
         now_s = time.monotonic()
-        if now_s < self._next_check_s:
-            return
+        if self._signal or now_s < self._next_check_s:
+            return self._signal
         self._next_check_s = now_s + _CHECK_EVERY_S
-        if self.folder.stop_request.exists():
-            raise Stopped("stop requested")
-        if not self.fits(0):
-            raise Stopped("time limit")
+        return "stop requested" if self.folder.stop_request.exists() else self.exceeded(0)
 
-    def fits(self, needed_s: float) -> bool:
-        """Whether `needed_s` more seconds leave the margin that saving takes."""
-        if not self.time_limit_s:
-            return True
-        margin_s = min(60.0, 0.1 * self.time_limit_s)
-        return self.elapsed_s + needed_s + margin_s <= self.time_limit_s
+    def check(self) -> None:
+        """Raises Stopped where somebody asked for it or the time is up."""
+        if reason := self.wish():
+            raise Stopped(reason)
+
+    def exceeded(self, needed_s: float) -> str:
+        """The limit that `needed_s` more seconds, and the margin that saving takes, would break; or nothing."""
+        for limit_s, name in self._limits:
+            margin_s = min(60.0, 0.1 * limit_s)
+            if self.elapsed_s + needed_s + margin_s > limit_s:
+                return name
+        return ""
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
         self._signal = f"signal {signal.Signals(number).name}"

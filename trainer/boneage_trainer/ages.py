@@ -1,4 +1,4 @@
-"""Loads a trained model and predicts the images of a pack, in several views where asked."""
+"""Ages for the images of a pack by a saved model, in several views where asked."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
+from boneage_trainer import predict
 from boneage_trainer.contract import ContractError
 from boneage_trainer.pack import Pack
 from boneage_trainer.views import view
@@ -25,17 +25,14 @@ def load(path: Path) -> Any:
     """
     if not path.is_file():
         raise ContractError(f"there is no {path}; the trainer writes it when a run is complete")
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises what zip, json and h5 raise, and its own
-        raise ContractError(f"{path} is no model that Keras can read: {' '.join(str(error).split())[:200]}") from None
+    model = predict.load(path)
     names = [one.name for one in model.inputs]
     if names not in (["image"], ["image", "male"]):
         raise ContractError(f"{path} must have the inputs image and perhaps male, not {', '.join(names)}")
     return model
 
 
-def predict(model: Any, pack: Pack, rows: Sequence[int], views: int) -> npt.NDArray[np.float32]:
+def of_pack(model: Any, pack: Pack, rows: Sequence[int], views: int) -> npt.NDArray[np.float32]:
     """Ages in months, float32 (views, n), in the order of `rows`; view 0 is the plain one.
 
     Raises:

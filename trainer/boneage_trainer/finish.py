@@ -1,0 +1,54 @@
+"""The end of a training: the best weights as a model, its predictions, and what they are worth."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from boneage_trainer import checkpoint, environment, evaluate, model
+from boneage_trainer.feed import Feed, in_batches
+from boneage_trainer.phases import viewed
+from boneage_trainer.predictor import Predictor
+
+if TYPE_CHECKING:
+    from boneage_trainer.training import Trainer
+
+
+def finish(trainer: Trainer, times: dict[str, float], measured: list[Any]) -> None:
+    """Evaluates the best epoch's weights and leaves model, predictions, evaluation and environment.
+
+    Raises:
+        OSError: something could not be written.
+    """
+    began_s, config, folder = time.monotonic(), trainer.config, trainer.session.folder
+    trainer.recorder.settle()
+    networks = model.build(
+        config.without_weights(), trainer.pack.images.shape[1], trainer.pack.months[trainer.parts.train],
+        trainer.pack.folder, "float32",
+    )  # fmt: skip
+    checkpoint.fill(networks.core.variables, trainer.recorder.best[1], folder.best)
+    predictions = {
+        name: predict(trainer, networks.full, getattr(trainer.parts, name)) for name in ("validation", "test")
+    }
+    networks.full.save(folder.model)
+    evaluate.write(folder, trainer.pack, trainer.parts, predictions)
+    mine = trainer.recorder.progress.history[trainer.first_epoch - 1 :]
+    for key in ("compile_s", "load_s", "compute_s", "validate_s", "checkpoint_s"):
+        times[key] = sum(line[key] for line in mine)
+    times.update(evaluate_s=time.monotonic() - began_s, total_s=trainer.session.elapsed_s, epochs_this_leg=len(mine))
+    environment.write(folder, trainer.job, trainer.device, measured, times)
+
+
+def predict(trainer: Trainer, full: Any, rows: list[int]) -> Any:
+    """Ages in months, float32 (views, n), in the order of `rows`."""
+    feed = Feed(trainer.pack, rows, trainer.predict_batch, 0, augment=False)
+    answers: list[list[Any]] = [[] for _ in range(trainer.config.test_views)]
+    answer = Predictor(full, trainer.device.with_(jit=False))
+    for some, images in feed.made(in_batches(rows, trainer.predict_batch), 0):
+        trainer.session.check()
+        male = [trainer.pack.male[some][:, None]] if trainer.config.use_sex else []
+        for number, found in enumerate(answers):
+            found.append(answer([viewed(images, number), *male])[:, 0])
+    return np.stack([np.concatenate(found) for found in answers])
