@@ -1,76 +1,120 @@
-"""The figures against hand-computed ones, and the paper's bugs that must stay impossible."""
+"""What is written of an evaluation, and the paper's bugs that must stay impossible."""
 
 from __future__ import annotations
 
 import csv
 import io
-import math
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from boneage_trainer import evaluate
+from boneage_trainer.contract import RunFolder
 from boneage_trainer.pack import Pack
 from boneage_trainer.splits import Split
 
-MALE = np.array([1, 1, 0, 0], np.float32)
-MONTHS = np.array([24, 100, 130, 200], np.float32)
-GUESS = np.array([30, 90, 130, 230], np.float32)
+COUNT = 40
+MONTHS = np.arange(1, COUNT + 1, dtype=np.float32)
+ORDER = np.random.default_rng(0).permutation(COUNT).tolist()
+PARTS = Split("x", ORDER[:10], ORDER[10:20], ORDER[20:], "")
+HASHES = [f"{number:064x}"[::-1] for number in range(COUNT)]
 
 
-def test_the_figures_are_those_one_computes_by_hand() -> None:
-    found = evaluate.evaluate(list("abcd"), MALE, MONTHS, GUESS)
-    assert found["n"] == 4
-    assert found["mae_months"] == pytest.approx((6 + 10 + 0 + 30) / 4)
-    assert found["rmse_months"] == pytest.approx(math.sqrt((36 + 100 + 900) / 4), abs=1e-4)
-    assert found["bias_months"] == pytest.approx(6.5)
-    assert found["median_ae_months"] == 8
-    assert (found["within_6_months"], found["within_12_months"], found["within_24_months"]) == (0.5, 0.75, 0.75)
-    assert found["r2"] == pytest.approx(1 - 1036 / ((MONTHS - MONTHS.mean()) ** 2).sum(), abs=1e-4)
-    assert found["worst"][0] == {
-        "id": "d", "male": False, "boneage_months": 200.0, "predicted_months": 230.0, "error_months": 30.0,
-    }  # fmt: skip
+def pack_of(months: Any = MONTHS, hashes: list[str] = HASHES) -> Pack:
+    ids = [str(number) for number in range(len(months))]
+    return Pack(np.zeros((len(months), 1, 1), np.uint8), ids, months % 2, months, Path(), hashes)
 
 
-def test_groups_add_up() -> None:
-    found = evaluate.evaluate(list("abcd"), MALE, MONTHS, GUESS)
-    assert {name: group["mae_months"] for name, group in found["by_sex"].items()} == {"male": 8.0, "female": 15.0}
-    assert [group["n"] for group in found["by_age_band"].values()] == [1, 1, 1, 1]
-    assert sum(g["n"] for sex in found["by_sex_and_age_band"].values() for g in sex.values()) == 4
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_bland_altman_is_bias_and_twice_the_spread() -> None:
-    found = evaluate.evaluate(list("abcd"), MALE, MONTHS, GUESS)
-    errors = (GUESS - MONTHS).astype(float)
-    assert found["loa_high_months"] == pytest.approx(errors.mean() + 1.96 * errors.std(ddof=1), abs=1e-4)
-    assert found["loa_low_months"] == pytest.approx(errors.mean() - 1.96 * errors.std(ddof=1), abs=1e-4)
-
-
-def test_what_has_no_value_is_null() -> None:
-    found = evaluate.evaluate(list("ab"), MALE[:2], np.array([60, 60]), np.array([50, 70]))
-    assert found["r2"] is None
-    assert found["slope"] is None
-    assert found["by_sex"]["female"] == {
-        **dict.fromkeys(found["by_sex"]["male"]),
-        "n": 0,
-        "mae_ci95_months": [None, None],
-    }
+def write(folder: Path, test: Any, pack: Pack | None = None, **more: Any) -> dict[str, Any]:
+    """The evaluation as it lies on disk; validation is predicted without error."""
+    predicted = {"validation": MONTHS[PARTS.validation], "test": test}
+    returned = evaluate.write(RunFolder(folder), pack or pack_of(), PARTS, predicted, **more)
+    written: dict[str, Any] = json.loads(RunFolder(folder).evaluation.read_text())
+    assert written == returned
+    return written
 
 
 def test_predictions_stand_beside_their_own_labels() -> None:
     """The paper's test generator was shuffled: perfect predictions scored a MAE of 46.6."""
-    count = 40
-    months = np.arange(1, count + 1, dtype=np.float32)
-    pack = Pack(
-        np.zeros((count, 1, 1), np.uint8), [str(i) for i in range(count)], months % 2, months, Path(), [""] * count
-    )
-    order = np.random.default_rng(0).permutation(count).tolist()
-    parts = Split("x", order[:10], order[10:20], order[20:], "")
-    text = evaluate.predictions_csv(
-        pack, parts, {name: months[getattr(parts, name)] for name in ("validation", "test")}
-    )
-    rows = list(csv.DictReader(io.StringIO(text)))
-    assert [int(row["id"]) for row in rows] == sorted(order[10:])
-    assert all(float(row["boneage_months"]) == float(row["predicted_months"]) for row in rows)
-    assert {row["split"] for row in rows if int(row["id"]) in order[20:]} == {"test"}
+    rows = {name: getattr(PARTS, name) for name in ("validation", "test")}
+    lines = rows_of(evaluate.predictions_csv(pack_of(), rows, {name: MONTHS[rows[name]] for name in rows}))
+    assert [int(line["id"]) for line in lines] == sorted(ORDER[10:])
+    assert all(float(line["boneage_months"]) == float(line["predicted_months"]) for line in lines)
+    assert {line["split"] for line in lines if int(line["id"]) in ORDER[20:]} == {"test"}
+
+
+def test_the_baseline_is_the_training_sets_and_is_compared_image_by_image(tmp_path: Path) -> None:
+    found = write(tmp_path, MONTHS[PARTS.test] + 1)
+    train = MONTHS[PARTS.train]
+    assert found["training_medians_months"]["male"] == np.median(train[train % 2 == 1])
+    guess = np.where(MONTHS % 2 == 1, np.median(train[train % 2 == 1]), np.median(train[train % 2 == 0]))
+    errors = np.abs(guess - MONTHS)[PARTS.test]
+    test = found["sets"]["test"]
+    assert test["baseline_median_by_sex_mae_months"] == pytest.approx(errors.mean(), abs=1e-4)
+    assert test["against_median_by_sex"]["difference_months"] == pytest.approx(1 - errors.mean(), abs=1e-4)
+    assert test["against_median_by_sex"]["improved_share"] == pytest.approx((errors > 1).mean())
+
+
+def test_one_view_has_no_word_of_views(tmp_path: Path) -> None:
+    plain, as_row = write(tmp_path, MONTHS[PARTS.test]), write(tmp_path, MONTHS[PARTS.test][None])
+    assert plain == as_row
+    assert "view" not in json.dumps(plain["sets"])
+    assert list(rows_of(RunFolder(tmp_path).predictions.read_text())[0])[-1] == "predicted_months"
+
+
+def test_several_views_are_averaged_and_compared_with_the_plain_one(tmp_path: Path) -> None:
+    actual = MONTHS[PARTS.test]
+    size = np.linspace(1, 5, len(actual), dtype=np.float32)
+    found = write(tmp_path, np.stack([actual + 3 * size, actual - size]))["sets"]["test"]
+    assert found["mae_months"] == pytest.approx(size.mean(), abs=1e-4)
+    assert found["plain_view_mae_months"] == pytest.approx(3 * size.mean(), abs=1e-4)
+    assert found["against_plain_view"]["difference_months"] == pytest.approx(-2 * size.mean(), abs=1e-4)
+    assert found["against_plain_view"]["improved_share"] == 1
+    assert found["views"] == 2
+    assert found["view_disagreement"]["mean_sd_months"] == pytest.approx(np.sqrt(8) * size.mean(), abs=1e-3)
+    assert found["view_disagreement"]["rank_correlation"] == 1
+
+
+def test_disagreement_stands_beside_its_image_and_is_empty_elsewhere(tmp_path: Path) -> None:
+    actual = MONTHS[PARTS.test]
+    write(tmp_path, np.stack([actual + actual, actual - actual]))
+    for line in rows_of(RunFolder(tmp_path).predictions.read_text()):
+        expected = f"{np.sqrt(2) * float(line['boneage_months']):.3f}" if line["split"] == "test" else ""
+        assert line["disagreement_months"] == expected
+
+
+def test_the_kinds_of_labels_are_told_apart(tmp_path: Path) -> None:
+    labels = write(tmp_path, MONTHS[PARTS.test])["labels"]
+    assert "single-rater" in labels
+    assert "six raters" in labels
+    assert "cannot be compared" in labels
+
+
+def test_an_image_that_is_also_in_training_is_counted(tmp_path: Path) -> None:
+    """Two ids, one file: the sha256 tells."""
+    clean = write(tmp_path, MONTHS[PARTS.test])["sets"]
+    assert (clean["test"]["trained_on"], clean["test"]["validated_on_count"]) == (False, 0)
+    assert clean["validation"]["validated_on_count"] == 10
+    hashes = list(HASHES)
+    hashes[PARTS.test[3]] = hashes[PARTS.train[0]]
+    leaky = write(tmp_path, MONTHS[PARTS.test], pack_of(hashes=hashes))["sets"]
+    assert (leaky["test"]["trained_on"], leaky["test"]["trained_on_count"]) == (True, 1)
+    assert leaky["validation"]["trained_on"] is False
+
+
+def test_parts_are_described_and_what_grad_cam_found_is_passed_on(tmp_path: Path) -> None:
+    found = write(tmp_path, MONTHS[PARTS.test], gradcam={"done": False, "reason": "none"})
+    assert found["gradcam"] == {"done": False, "reason": "none"}
+    ages = MONTHS[PARTS.train]
+    assert found["parts"]["train"] == {
+        "n": 10, "male": int((ages % 2).sum()), "female": 10 - int((ages % 2).sum()),
+        "mean_months": round(float(ages.mean()), 4), "sd_months": round(float(ages.astype(float).std()), 4),
+        "min_months": ages.min(), "max_months": ages.max(),
+    }  # fmt: skip

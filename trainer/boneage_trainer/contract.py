@@ -99,12 +99,29 @@ class RunFolder:
 
     @property
     def predictions(self) -> Path:
-        """``predictions.csv``: id,split,male,boneage_months,predicted_months, in file order."""
+        """``predictions.csv``: id,split,male,boneage_months,predicted_months, in file order.
+
+        With several views also disagreement_months: their standard deviation.
+        """
         return self.root / "predictions.csv"
 
     @property
     def evaluation(self) -> Path:
         return self.root / "evaluation.json"
+
+    @property
+    def split(self) -> Path:
+        """``split.csv``: id,split,sha256 (16 digits) of each image, to know later what a model has seen."""
+        return self.root / "split.csv"
+
+    @property
+    def gradcam(self) -> Path:
+        """``gradcam.png``: radiographs and what moves their predicted age; the terms of the data apply."""
+        return self.root / "gradcam.png"
+
+    @property
+    def model_card(self) -> Path:
+        return self.root / "model_card.md"
 
     @property
     def environment(self) -> Path:
@@ -129,7 +146,7 @@ class RunFolder:
     def listed(self) -> Iterator[Path]:
         """The files a manifest covers, those that exist."""
         for path in (self.state, self.metrics, self.last, self.best, self.model, self.predictions,
-                     self.evaluation, self.environment):  # fmt: skip
+                     self.evaluation, self.environment, self.split, self.gradcam, self.model_card):  # fmt: skip
             if path.exists():
                 yield path
 

@@ -1,0 +1,171 @@
+"""``python -m boneage_trainer.evaluate`` on a real model file and a real pack, as a process of its own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from boneage_trainer import ages, evaluate, seen
+from boneage_trainer.contract import PackFolder, RunFolder
+from boneage_trainer.pack import Pack, open_pack
+from boneage_trainer.splits import split
+from trainer.conftest import SOURCE
+from trainer.models import brightness
+
+PX = 32
+
+# Keras' own: it saves variables by a NumPy call that NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture
+def opened(pack: Path) -> Pack:
+    return open_pack(pack, PackFolder(pack).read_card())
+
+
+@pytest.fixture
+def run(opened: Pack, tmp_path: Path) -> RunFolder:
+    """A finished run on the pack, whose model answers 100 x mean gray, plus 10 for boys."""
+    folder = RunFolder(tmp_path / "a run")
+    parts = split("paper", opened.ids)
+    rest = {name: np.zeros(len(getattr(parts, name))) for name in ("validation", "test")}
+    evaluate.write(folder, opened, parts, rest)
+    seen.write(folder, opened, parts)
+    brightness(PX).save(folder.model)
+    return folder
+
+
+def start(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "boneage_trainer.evaluate", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def expected(pack: Pack, rows: list[int]) -> Any:
+    return 100 * (pack.images[rows] / 255).mean(axis=(1, 2)) + 10 * pack.male[rows]
+
+
+def test_the_test_part_is_predicted_and_nothing_was_trained_on(
+    pack: Path, opened: Pack, run: RunFolder, tmp_path: Path
+) -> None:
+    own = run.evaluation.read_bytes(), run.predictions.read_bytes()
+    out = RunFolder(tmp_path / "out")
+    done = start(run.root, "--data", pack, "--split", "paper", "--out", out.root, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "TRAINED ON" not in done.stderr
+    printed = json.loads(done.stdout)
+    assert printed == json.loads(out.evaluation.read_text())
+    assert (printed["sets"]["test"]["trained_on"], printed["sets"]["test"]["trained_on_count"]) == (False, 0)
+    rows = list(csv.DictReader(out.predictions.read_text().splitlines()))
+    test = sorted(split("paper", opened.ids).test)
+    assert [row["id"] for row in rows] == [opened.ids[at] for at in test]
+    assert [float(row["predicted_months"]) for row in rows] == pytest.approx(expected(opened, test), abs=0.01)
+    assert (run.evaluation.read_bytes(), run.predictions.read_bytes()) == own
+    medians = json.loads(run.evaluation.read_text())["sets"]["test"]["baseline_median_by_sex_mae_months"]
+    assert printed["sets"]["test"]["baseline_median_by_sex_mae_months"] == medians
+
+
+def test_images_that_were_trained_on_are_said_loudly_whatever_they_are_called(
+    pack: Path, opened: Pack, run: RunFolder, tmp_path: Path
+) -> None:
+    renamed = tmp_path / "renamed"
+    shutil.copytree(pack, renamed)
+    lines = (pack / "index.csv").read_text().splitlines()
+    (renamed / "index.csv").write_text("\n".join([lines[0], *(f"new{line}" for line in lines[1:])]) + "\n")
+    done = start(run.root, "--data", renamed, "--views", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["sets"]["all"]
+    trained = len(split("paper", opened.ids).train)
+    assert (found["n"], found["trained_on"], found["trained_on_count"]) == (96, True, trained)
+    assert f"{trained} of the 96 images in all were TRAINED ON" in done.stderr
+    assert (found["views"], found["view_disagreement"]["mean_sd_months"]) == (2, pytest.approx(0, abs=1e-3))
+
+
+def test_without_a_split_csv_it_says_that_nobody_knows(pack: Path, run: RunFolder, capsys: Any) -> None:
+    run.split.unlink()
+    assert evaluate.main([str(run.root), "--data", str(pack), "--split", "paper", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "nobody knows" in said.err
+    assert json.loads(said.out)["sets"]["test"]["trained_on"] is None
+
+
+def test_text_is_for_people_and_says_the_same(pack: Path, run: RunFolder, capsys: Any) -> None:
+    assert evaluate.main([str(run.root), "--data", str(pack), "--split", "paper"]) == 0
+    text = capsys.readouterr().out
+    evaluate.main([str(run.root), "--data", str(pack), "--split", "paper", "--json"])
+    found = json.loads(capsys.readouterr().out)["sets"]["test"]
+    assert f"{found['n']} images, MAE {found['mae_months']:.2f} months" in text
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ("no model", "there is no"),
+        ("torn model", "no model that Keras can load"),
+        ("damaged model", "no model that Keras can load"),
+        ("other size", "images of 64 px, the pack has 32"),
+        ("torn split", "columns id,split,sha256"),
+        ("strange split", "'exam'"),
+        ("into the run", "is a run's folder"),
+        ("no split", "neither paper"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_line(harm: str, said: str, pack: Path, run: RunFolder, capsys: Any) -> None:
+    if harm == "no model":
+        run.model.unlink()
+    elif harm == "torn model":
+        run.model.write_bytes(run.model.read_bytes()[:500])
+    elif harm == "damaged model":
+        data = bytearray(run.model.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        run.model.write_bytes(data)
+    elif harm == "other size":
+        brightness(64).save(run.model)
+    elif harm == "torn split":
+        run.split.write_text("a,b\n1,2\n")
+    elif harm == "strange split":
+        run.split.write_text("id,split,sha256\n1,exam,00\n")
+    before = {path: path.read_bytes() for path in run.root.iterdir()}
+    out = ["--out", str(run.root)] if harm == "into the run" else []
+    named = ["--split", "papre" if harm == "no split" else "all"]
+    assert evaluate.main([str(run.root), "--data", str(pack), *out, *named]) == 2
+    stderr = capsys.readouterr().err
+    assert said in stderr
+    assert stderr.count("\n") == 1
+    assert {path: path.read_bytes() for path in run.root.iterdir()} == before
+
+
+def test_a_model_without_sex_gets_the_image_alone(opened: Pack, tmp_path: Path) -> None:
+    brightness(PX, sex=False).save(tmp_path / "model.keras")
+    rows = [5, 3, 90]
+    found = ages.of_pack(ages.load(tmp_path / "model.keras"), opened, rows, 2)
+    assert (found.shape, found.dtype) == ((2, 3), np.float32)
+    assert found[0] == pytest.approx(expected(opened, rows) - 10 * opened.male[rows], abs=0.01)
+
+
+def test_split_csv_has_every_image_with_its_part_and_hash(opened: Pack, run: RunFolder) -> None:
+    rows = list(csv.DictReader(run.split.read_text().splitlines()))
+    assert [row["id"] for row in rows] == opened.ids
+    assert [row["sha256"] for row in rows] == [sha256[:16] for sha256 in opened.sha256]
+    parts = split("paper", opened.ids)
+    assert [row["id"] for row in rows if row["split"] == "test"] == [opened.ids[at] for at in sorted(parts.test)]
+
+
+def test_an_image_in_two_parts_counts_as_trained_on(opened: Pack, tmp_path: Path) -> None:
+    parts = split("paper", opened.ids)
+    hashes = list(opened.sha256)
+    hashes[parts.test[0]] = hashes[parts.train[0]]
+    twice, folder = replace(opened, sha256=hashes), RunFolder(tmp_path)
+    seen.write(folder, twice, parts)
+    for known in (seen.read(folder), seen.of_split(twice, parts)):
+        assert seen.counted(twice, parts.test, known)["trained_on_count"] == 1
