@@ -45,16 +45,19 @@ class Feed:
         size = min(self.batch_size, len(order))
         return [order[start : start + size] for start in range(0, self.steps * size, size)]
 
-    def epoch(self, number: int, draw: int | None = None) -> Iterator[tuple[Rows, Images]]:
+    def epoch(
+        self, number: int, draw: int | None = None, size_px: int | None = None
+    ) -> Iterator[tuple[Rows, Images]]:
         """Row numbers (b,) and images (b, px, px, 1) of each batch, made ahead by a thread.
 
-        `draw` names the augmentation; by default every epoch has its own.
+        `draw` names the augmentation; by default every epoch has its own. `size_px` is for smaller
+        images than the pack's.
         """
-        return self.made(self.order(number), number if draw is None else draw)
+        return self.made(self.order(number), number if draw is None else draw, size_px)
 
-    def made(self, batches: Iterable[Rows], draw: int) -> Iterator[tuple[Rows, Images]]:
+    def made(self, batches: Iterable[Rows], draw: int, size_px: int | None = None) -> Iterator[tuple[Rows, Images]]:
         """The images of the rows of each of `batches`; draw 0 leaves them as they are."""
-        return _ahead(batches, lambda rows: self._images(rows, draw))
+        return _ahead(batches, lambda rows: self._images(rows, draw, size_px or self.pack.images.shape[1]))
 
     def _images(self, rows: Rows, draw: int) -> Images:
         images = self.pack.take(rows)

@@ -47,10 +47,11 @@ class Networks:
 
 
 def build(
-    config: TrainConfig, image_size_px: int, ages_months: npt.NDArray[np.float32], folder: Path, precision: str
+    config: TrainConfig, image_size_px: int | None, ages_months: npt.NDArray[np.float32], folder: Path, precision: str
 ) -> Networks:
     """Networks for uint8 gray images (px, px, 1) and, if asked, sex (1,), male 1 and female 0.
 
+    `image_size_px` None leaves the size open, for a training that begins with small images;
     `ages_months` are those of the training set; `folder` is where the path of a weights file starts;
     `precision` is a Keras dtype policy.
 
@@ -98,11 +99,18 @@ def _residual(x: Any, width: int) -> Any:
 def _block(x: Any, filters: int, stride: int) -> Any:
     y = _normed(layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(x))
     y = layers.Conv2D(filters, 3, padding="same", use_bias=False)(y)
-    y = layers.BatchNormalization(momentum=0.95)(y)
+    y = _weighed(layers.BatchNormalization(momentum=0.95)(y))
     if stride > 1 or x.shape[-1] != filters:
         x = layers.AveragePooling2D(stride, padding="same")(x) if stride > 1 else x
         x = layers.Conv2D(filters, 1, use_bias=False)(x)
     return layers.ReLU()(layers.Add()([x, y]))
+
+
+def _weighed(x: Any) -> Any:
+    """Squeeze and excitation: each channel scaled by what the whole image says (Hu et al., 2018)."""
+    squeezed = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Dense(max(8, x.shape[-1] // 4), activation="relu")(squeezed)
+    return layers.Multiply()([x, layers.Dense(x.shape[-1], activation="sigmoid")(gate)])
 
 
 def _normed(x: Any) -> Any:

@@ -11,7 +11,7 @@ Images = npt.NDArray[np.uint8]
 # Mirrored or not, degrees, scale: each plain one is followed by its mirror image, so even counts are balanced.
 _VIEWS = tuple(
     (mirrored, turn, scale)
-    for turn, scale in ((0.0, 1.0), (5.0, 1.0), (-5.0, 1.0), (0.0, 1.05), (0.0, 0.95))
+    for turn, scale in ((0.0, 1.0), (8.0, 1.0), (-8.0, 1.0), (0.0, 1.06), (0.0, 0.95))
     for mirrored in (False, True)
 )
 MOST = len(_VIEWS)
