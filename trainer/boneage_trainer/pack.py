@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,40 @@ import pandas as pd
 
 from boneage_trainer.contract import ContractError, PackFolder
 
+Images = npt.NDArray[np.uint8]
+
+
+class StoredImages:
+    """The uint8 array (n, px, px) of an .npy file, of which only the rows asked for are ever in memory.
+
+    A memory map would do the same in fewer lines, but each page it touched counts as this process'
+    memory, so that a training seems to grow to the size of its pack, and is killed for it in a container.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError or ValueError where `path` is no such file."""
+        array = np.load(path, mmap_mode="r")
+        self.shape, self.dtype, self._start = array.shape, array.dtype, array.offset
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Sequence[int] | npt.NDArray[np.intp]) -> Images:
+        """Copies of the images numbered `rows`, in that order; threads may read at the same time."""
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        for image, row in zip(images, rows, strict=True):
+            if os.preadv(self._file, [image], self._start + int(row) * image.nbytes) != image.nbytes:
+                raise OSError(f"the pack's array ends before row {row} of {len(self)}")
+        return images
+
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """`images` is a memory map, uint8 (n, px, px); `male` 0 or 1 and `months` are float32 (n,), in index order."""
+    """`images[rows]` reads uint8 (n, px, px); `male` 0 or 1 and `months` are float32 (n,), in index order."""
 
-    images: npt.NDArray[np.uint8]
+    images: StoredImages
     ids: list[str]
     male: npt.NDArray[np.float32]
     months: npt.NDArray[np.float32]
@@ -37,7 +68,7 @@ def open_pack(root: Path, expected: dict[str, Any]) -> Pack:
             f"pack {root} has fingerprint {card['fingerprint'][:12]}, the job {expected['fingerprint'][:12]}"
         )
     try:
-        images = np.load(folder.images, mmap_mode="r")
+        images = StoredImages(folder.images)
         index = pd.read_csv(folder.index, dtype={"id": str, "male": str})
     except (OSError, ValueError) as error:
         raise ContractError(f"pack {root} cannot be read: {error}") from None
