@@ -33,7 +33,7 @@ class StoredImages:
         weakref.finalize(self, os.close, self._file)
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return int(self.shape[0])
 
     def __getitem__(self, rows: Sequence[int] | npt.NDArray[np.intp]) -> Images:
         """Copies of the images numbered `rows`, in that order; threads may read at the same time."""
