@@ -23,7 +23,6 @@ from common import entry, environment, show
 
 from boneage_trainer.console import say
 from boneage_trainer.contract import SCHEMA, Job, PackFolder, TrainConfig, sha256_of, write_json
-from boneage_trainer.packing import _npy_header
 from boneage_trainer.pixels import ALGORITHM
 
 AT_MOST_MB = 1500
@@ -32,11 +31,15 @@ SMALL_MB = 120
 
 # -------------------------------------------------------------------------------------- the packs
 def write_pack(root: Path, count: int, size_px: int) -> None:
-    """A pack of random grays; its card says what `boneage_trainer.prepare` would."""
+    """A pack of random grays; its card says what `boneage_trainer.prepare` would.
+
+    Written image by image: a child's peak starts at what its parent's had been when it was started.
+    """
     pack, random = PackFolder(root), np.random.default_rng(1)
     root.mkdir()
     with open(pack.images, "wb") as stream:
-        stream.write(_npy_header(count, size_px))
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, size_px, size_px)}
+        np.lib.format.write_array_header_1_0(stream, header)
         for _ in range(count):
             stream.write(random.bytes(size_px * size_px))
     lines = (f"{at},{at % 2 == 0},{12 + 7 * at % 204},{at:064x}\n" for at in range(count))
