@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +31,6 @@ from boneage_trainer.console import say
 from boneage_trainer.contract import PackFolder
 from boneage_trainer.feed import Feed
 from boneage_trainer.pack import Pack, open_pack
-from boneage_trainer.prepare import prepare
 
 os.environ.update({key: environment()[key] for key in ("TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND")})
 import keras
@@ -115,9 +115,15 @@ def _graph() -> Any:
 
 
 # ------------------------------------------------------------------------------------- measuring
+def prepared(tree: Path, pack: Path, size_px: int) -> None:
+    """As a command: workers of this process would import TensorFlow, as its script does."""
+    command = [sys.executable, "-m", "boneage_trainer.prepare", str(tree), "--out", str(pack)]
+    subprocess.run([*command, "--size-px", str(size_px)], env=environment(), stdout=subprocess.DEVNULL, check=True)
+
+
 def measure(paths: list[str], packs: Path, size_px: int, rounds: int, at_least_s: float) -> dict[str, Any]:
     """Median images a second of each side, and what making the pack took."""
-    prepare_s = seconds(lambda: prepare(Path(paths[0]).parent, packs, size_px))
+    prepare_s = seconds(lambda: prepared(Path(paths[0]).parent, packs, size_px))
     pack = open_pack(packs, PackFolder(packs).read_card())
     sides = {"plain": epochs_of(feed(pack, False)), "light": epochs_of(feed(pack, True))}
     for epoch in sides.values():
