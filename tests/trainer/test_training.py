@@ -42,7 +42,7 @@ def test_a_leg_leaves_the_whole_run_folder(finished: Bench) -> None:
     assert finished.state("whole")["state"] == "complete"
     files = json.loads(out.manifest.read_text())["files"]
     assert set(files) == {path.relative_to(out.root).as_posix() for path in out.listed()}
-    assert len(files) == 8
+    assert len(files) == 11
     assert all(sha256_of(out.root / name) == entry["sha256"] for name, entry in files.items())
 
 

@@ -47,7 +47,7 @@ def of_pack(model: Any, pack: Pack, rows: Sequence[int], views: int) -> npt.NDAr
 
 
 def _of_batch(model: Any, pack: Pack, rows: npt.NDArray[np.intp], views: int) -> npt.NDArray[np.float32]:
-    images, males = pack.take(rows), pack.male[rows]
+    images, males = pack.images[rows], pack.male[rows]
     answers = [model.predict_on_batch(inputs(model, view(images, number), males)) for number in range(views)]
     return np.stack([np.asarray(months, np.float32)[:, 0] for months in answers])
 

@@ -20,8 +20,8 @@ class TrainConfig:
     `weights` is ``none``, ``imagenet`` or the path of a weights file relative to the pack, whose md5
     must be Keras' own for that backbone, or `weights_md5`; `head` is ``pooled`` or the paper's ``flat``;
     `pixels` says how gray levels enter: ``standardized`` per image, ``unit`` (0..1), or as the
-    ``backbone`` was trained; `width` is the residual network's, which sees the first `small_epochs`
-    epochs scaled to `small_px`: most is learned there, at a third of the time.
+    ``backbone`` was trained; `width` is the residual network's, which sees images scaled to
+    `small_px` in the first `small_share` of its epochs: most is learned there, in a third of the time.
     Phases: without `train_backbone` only the head is trained; with it, the first `head_epochs` train
     only the head. While only the head is trained, features are computed once (`cache_features`), with
     augmentation for `cached_views` views an image, which take turns; 0 views: fresh ones, not cached.
@@ -51,7 +51,7 @@ class TrainConfig:
     pixels: str = "standardized"
     width: int = 16
     small_px: int = 64
-    small_epochs: int = 0
+    small_share: float = 0.0
     dropout: float = 0.2
     use_sex: bool = True
     train_backbone: bool = True
@@ -93,6 +93,11 @@ class TrainConfig:
         alone = min(self.head_epochs, self.epochs) if self.train_backbone else self.epochs
         return alone, self.epochs - alone
 
+    @property
+    def small_epochs(self) -> int:
+        """How many epochs see images scaled to `small_px`."""
+        return int(self.small_share * self.epochs)
+
     def without_weights(self) -> TrainConfig:
         """The same network, to be filled from elsewhere."""
         return dataclasses.replace(self, weights="none", weights_md5="")
@@ -109,8 +114,8 @@ class TrainConfig:
             raise ContractError("backbone residual has no ImageNet weights; set weights=none, or another backbone")
         if self.backbone == "residual" and self.pixels == "backbone":
             raise ContractError("backbone residual has no pixels of its own; set pixels=standardized")
-        if self.small_epochs and (self.backbone != "residual" or self.small_epochs >= self.epochs):
-            raise ContractError("small_epochs goes with backbone=residual, and must be fewer than epochs")
+        if self.small_share and self.backbone != "residual":
+            raise ContractError(f"small_share goes with backbone=residual, not {self.backbone}; set small_share=0")
         if self.weights_md5 and self.weights in ("none", "imagenet"):
             raise ContractError(f"weights_md5 goes with a path in weights, not with {self.weights!r}")
 
@@ -124,7 +129,8 @@ _CHOICES = {
 _RANGES = (
     ("epochs", 1, 10_000), ("batch_size", 1, 4096), ("learning_rate", 1e-8, 10), ("head_learning_rate", 1e-8, 10),
     ("weight_decay", 0, 1), ("warmup_epochs", 0, 1000), ("head_epochs", 0, 10_000), ("average_epochs", 0, 100),
-    ("cached_views", 0, 64), ("test_views", 1, 10), ("width", 4, 512), ("small_px", 16, 2048), ("small_epochs", 0, 10_000), ("dropout", 0, 0.95), ("seed", 0, 2**32 - 1),
+    ("cached_views", 0, 64), ("test_views", 1, 10), ("width", 4, 512),
+    ("small_px", 16, 2048), ("small_share", 0, 0.9),    ("dropout", 0, 0.95), ("seed", 0, 2**32 - 1),
     ("early_stopping_patience", 0, 10_000),
 )  # fmt: skip
 

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from boneage_trainer.pack import Pack
+from boneage_trainer.pack import Images, Pack
 
-Images = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.intp]
+Floats = npt.NDArray[np.float64]
 _AHEAD = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
     """Draws from `pack` the `rows` of a training set, `batch_size` at a time; what does not fill a batch
-    waits for another epoch's order."""
+    waits for another epoch's order. `threads` changes the speed, never a byte."""
 
     pack: Pack
     rows: Sequence[int]
     batch_size: int
     seed: int
     augment: bool
+    threads: int = 2
 
     @property
     def steps(self) -> int:
@@ -45,26 +45,32 @@ class Feed:
         size = min(self.batch_size, len(order))
         return [order[start : start + size] for start in range(0, self.steps * size, size)]
 
-    def epoch(
-        self, number: int, draw: int | None = None, size_px: int | None = None
-    ) -> Iterator[tuple[Rows, Images]]:
-        """Row numbers (b,) and images (b, px, px, 1) of each batch, made ahead by a thread.
+    def epoch(self, number: int, draw: int | None = None, size_px: int | None = None) -> Iterator[tuple[Rows, Images]]:
+        """Row numbers (b,) and images (b, px, px, 1) of each batch, made ahead by threads, in order.
 
-        `draw` names the augmentation; by default every epoch has its own. `size_px` is for smaller
-        images than the pack's.
+        `draw` names the augmentation; by default every epoch has its own. `size_px` is for images
+        smaller than the pack's.
         """
         return self.made(self.order(number), number if draw is None else draw, size_px)
 
-    def made(self, batches: Iterable[Rows], draw: int, size_px: int | None = None) -> Iterator[tuple[Rows, Images]]:
+    def made(self, batches: list[Rows], draw: int, size_px: int | None = None) -> Iterator[tuple[Rows, Images]]:
         """The images of the rows of each of `batches`; draw 0 leaves them as they are."""
-        return _ahead(batches, lambda rows: self._images(rows, draw, size_px or self.pack.images.shape[1]))
+        draws = self._draws(draw)
+        size_px = size_px or self.pack.images.shape[1]
+        return _ahead(batches, lambda rows: self._images(rows, draws, size_px), self.threads)
 
-    def _images(self, rows: Rows, draw: int) -> Images:
-        images = self.pack.take(rows)
-        if self.augment and draw:
-            for at, row in enumerate(rows):
-                images[at] = augmented(images[at], (self.seed, draw, int(row)))
-        return images[..., None]
+    def _draws(self, draw: int) -> Floats | None:
+        """Eight numbers in -1..1 for each image of the pack, whether it is drawn or not.
+
+        One table a draw: a generator for each image would take as long as turning it.
+        """
+        if not (self.augment and draw):
+            return None
+        return np.random.default_rng((self.seed, draw, 1)).uniform(-1, 1, (len(self.pack.images), 8))
+
+    def _images(self, rows: Rows, draws: Floats | None, size_px: int) -> Images:
+        images = self.pack.images[rows]
+        return (scaled(images, size_px) if draws is None else augmented(images, draws[rows], size_px))[..., None]
 
 
 def in_batches(rows: Sequence[int], size: int) -> list[Rows]:
@@ -72,51 +78,62 @@ def in_batches(rows: Sequence[int], size: int) -> list[Rows]:
     return [np.asarray(rows[at : at + size]) for at in range(0, len(rows), size)]
 
 
-def augmented(image: Images, key: tuple[int, ...]) -> Images:
-    """A flipped, turned, scaled, shifted and re-toned copy of one (px, px) image; `key` decides how."""
-    draw = np.random.default_rng(key).uniform(-1, 1, 8)
-    side = image.shape[0]
-    matrix = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), 15 * draw[0], 1 + 0.12 * draw[1])
-    matrix[:, 2] += 0.04 * side * draw[2:4]
-    if draw[4] < 0:
-        matrix = matrix @ np.array([[-1, 0, side - 1], [0, 1, 0], [0, 0, 1.0]])
-    turned = cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    tones = _tones(1 + 0.15 * draw[5], 25 * draw[6], 1 + 0.15 * draw[7])
-    return np.asarray(cv2.LUT(turned, tones), np.uint8)
+def scaled(images: Images, size_px: int) -> Images:
+    """`images` (b, px, px) averaged down to `size_px`."""
+    if images.shape[1] == size_px:
+        return images
+    return np.stack([cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA) for image in images])
 
 
-def _tones(contrast: float, brightness: float, gamma: float) -> Images:
-    """A table (256,) for all gray levels at once."""
+def augmented(images: Images, draws: Floats, size_px: int) -> Images:
+    """Flipped, turned, scaled, shifted and re-toned copies of `images` (b, px, px) at `size_px`, by `draws` (b, 8)."""
+    size = (size_px, size_px)
+    turns = _turns(draws, images.shape[1])
+    turns[:, :, 2] += 0.5  # pixels are squares: their centres lie half a pixel from the border
+    turns *= size_px / images.shape[1]
+    turns[:, :, 2] -= 0.5
+    done = np.empty((len(images), *size), np.uint8)
+    for image, out, matrix, tones in zip(images, done, turns, _tones(draws), strict=True):
+        cv2.warpAffine(image, matrix, size, dst=out, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        cv2.LUT(out, tones, dst=out)
+    return done
+
+
+def _turns(draws: Floats, side: int) -> Floats:
+    """Affine maps (b, 2, 3): up to 15 degrees and 12 % about the centre, 4 % to any side, half of them flipped."""
+    angle, scale = np.radians(15 * draws[:, 0]), 1 + 0.12 * draws[:, 1]
+    cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
+    centre, flip = (side - 1) / 2, np.where(draws[:, 4] < 0, -1, 1)
+    turns = np.empty((len(draws), 2, 3))
+    turns[:, 0, 0], turns[:, 0, 1] = flip * cosine, sine
+    turns[:, 1, 0], turns[:, 1, 1] = -flip * sine, cosine
+    turns[:, :, 2] = centre + 0.04 * side * draws[:, 2:4] - centre * turns[:, :, :2].sum(axis=2)
+    return turns
+
+
+def _tones(draws: Floats) -> Images:
+    """Tables (b, 256) for all gray levels: 15 % of contrast, 25 levels of brightness, gamma 0.85 to 1.15."""
+    contrast, brightness, gamma = (1 + 0.15 * draws[:, 5:6], 25 * draws[:, 6:7], 1 + 0.15 * draws[:, 7:8])
     levels = 255 * (np.arange(256) / 255) ** gamma
     return np.clip(128 + contrast * (levels - 128) + brightness, 0, 255).astype(np.uint8)
 
 
-def _ahead(batches: Iterable[Any], make: Callable[[Any], Images]) -> Iterator[tuple[Any, Images]]:
-    """Makes batches in a thread while the last one is at work; an error there is raised here."""
-    made: queue.Queue[Any] = queue.Queue(_AHEAD)
-    leaving = threading.Event()
-
-    def work() -> None:
+def _ahead(batches: list[Rows], make: Callable[[Rows], Images], threads: int) -> Iterator[tuple[Rows, Images]]:
+    """Makes batches in threads while the last one is at work; an error there is raised here."""
+    waiting: deque[tuple[Rows, Future[Images]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
         try:
             for rows in batches:
-                if leaving.is_set():
-                    return
-                made.put((rows, make(rows)))
-            made.put(None)
-        except BaseException as error:
-            made.put(error)
+                waiting.append((rows, pool.submit(make, rows)))
+                if len(waiting) > _AHEAD:
+                    yield _first(waiting)
+            while waiting:
+                yield _first(waiting)
+        finally:
+            for _, future in waiting:
+                future.cancel()
 
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    try:
-        while (item := made.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        leaving.set()
-        while worker.is_alive():  # it may wait for room in the queue
-            try:
-                made.get(timeout=0.05)
-            except queue.Empty:
-                continue
+
+def _first(waiting: deque[tuple[Rows, Future[Images]]]) -> tuple[Rows, Images]:
+    rows, future = waiting.popleft()
+    return rows, future.result()

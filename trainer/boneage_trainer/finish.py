@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from boneage_trainer import checkpoint, environment, evaluate, model
+from boneage_trainer import card, checkpoint, environment, evaluate, gradcam, model, seen
 from boneage_trainer.feed import Feed, in_batches
 from boneage_trainer.phases import viewed
 from boneage_trainer.predictor import Predictor
@@ -29,16 +29,18 @@ def finish(trainer: Trainer, times: dict[str, float], measured: list[Any]) -> No
         trainer.pack.folder, "float32",
     )  # fmt: skip
     checkpoint.fill(networks.core.variables, trainer.recorder.best[1], folder.best)
-    predictions = {
-        name: predict(trainer, networks.full, getattr(trainer.parts, name)) for name in ("validation", "test")
-    }
+    parts, pack = trainer.parts, trainer.pack
+    predictions = {name: predict(trainer, networks.full, getattr(parts, name)) for name in ("validation", "test")}
     networks.full.save(folder.model)
-    evaluate.write(folder, trainer.pack, trainer.parts, predictions)
+    looks = gradcam.write(folder, networks.full, pack, parts.test, predictions["test"])
+    evaluate.write(folder, pack, parts, predictions, looks)
+    seen.write(folder, pack, parts)
     mine = trainer.recorder.progress.history[trainer.first_epoch - 1 :]
     for key in ("compile_s", "load_s", "compute_s", "validate_s", "checkpoint_s"):
         times[key] = sum(line[key] for line in mine)
     times.update(evaluate_s=time.monotonic() - began_s, total_s=trainer.session.elapsed_s, epochs_this_leg=len(mine))
     environment.write(folder, trainer.job, trainer.device, measured, times)
+    card.write(folder, trainer.job)
 
 
 def predict(trainer: Trainer, full: Any, rows: list[int]) -> Any:

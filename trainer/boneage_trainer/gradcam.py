@@ -53,7 +53,7 @@ def _written(folder: RunFolder, model: Any, pack: Pack, rows: Sequence[int], gue
     worst, ordinary = chosen(np.abs(guess - pack.months[order]))
     shown = [*worst, *ordinary]
     at = np.array([*shown, *_others(len(order), shown)][: affordable(pack.images.shape[1])], np.intp)
-    images, males = pack.take(order[at]), pack.male[order[at]]
+    images, males = pack.images[order[at]], pack.male[order[at]]
     small = cells(model, images, males)
     heat = enlarged(small, images.shape[1])
     captions = [_caption(pack, int(order[one]), guess[one], one in worst) for one in shown]

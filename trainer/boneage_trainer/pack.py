@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import mmap
+import os
+import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,33 +15,48 @@ import pandas as pd
 
 from boneage_trainer.contract import ContractError, PackFolder
 
+Images = npt.NDArray[np.uint8]
+
+
+class StoredImages:
+    """The uint8 array (n, px, px) of an .npy file, of which only the rows asked for are ever in memory.
+
+    A memory map would do the same in fewer lines, but each page it touched counts as this process'
+    memory, so that a training seems to grow to the size of its pack, and is killed for it in a container.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError or ValueError where `path` is no such file."""
+        array = np.load(path, mmap_mode="r")
+        self.shape, self.dtype, self._start = array.shape, array.dtype, array.offset
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: Sequence[int] | npt.NDArray[np.intp]) -> Images:
+        """Copies of the images numbered `rows`, in that order; threads may read at the same time."""
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        for image, row in zip(images, rows, strict=True):
+            if os.preadv(self._file, [image], self._start + int(row) * image.nbytes) != image.nbytes:
+                raise OSError(f"the pack's array ends before row {row} of {len(self)}")
+        return images
+
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """`images` is a memory map, uint8 (n, px, px); `male` 0 or 1 and `months` are float32 (n,), in index order.
+    """`images[rows]` reads uint8 (n, px, px); `male` 0 or 1 and `months` are float32 (n,), in index order.
 
     `sha256` are those of the source files.
     """
 
-    images: npt.NDArray[np.uint8]
+    images: StoredImages
     ids: list[str]
     male: npt.NDArray[np.float32]
     months: npt.NDArray[np.float32]
     folder: Path
     sha256: list[str]
-
-    def take(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
-        """A copy (b, px, px) of the images of `rows`; the mapped pages are given back, so memory stays small."""
-        taken = np.asarray(self.images[np.sort(rows)][np.argsort(np.argsort(rows))])
-        _give_back(self.images)
-        return taken
-
-
-def _give_back(images: npt.NDArray[np.uint8]) -> None:
-    """Pages of a mapped file count as this process's memory until they are; the file's cache keeps them."""
-    mapped = getattr(images, "_mmap", None)
-    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def open_pack(root: Path, expected: dict[str, Any]) -> Pack:
@@ -55,7 +72,7 @@ def open_pack(root: Path, expected: dict[str, Any]) -> Pack:
             f"pack {root} has fingerprint {card['fingerprint'][:12]}, the job {expected['fingerprint'][:12]}"
         )
     try:
-        images = np.load(folder.images, mmap_mode="r")
+        images = StoredImages(folder.images)
         index = pd.read_csv(folder.index, dtype={"id": str, "male": str, "sha256": str})
     except (OSError, ValueError) as error:
         raise ContractError(f"pack {root} cannot be read: {error}") from None

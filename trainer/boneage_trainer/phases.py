@@ -52,7 +52,7 @@ class Phase:
         """Rows (b,) and images or features (b, ...) of each batch of `epoch`."""
         draw = draw_of(self.config, epoch, self.frozen)
         if not self.cache:
-            yield from self.feed.epoch(epoch, draw)
+            yield from self.feed.epoch(epoch, draw, size_px_of(self.config, epoch))
             return
         features = self.cache.of("train", self.feed.rows, draw)
         for rows in self.feed.order(epoch):
@@ -64,6 +64,11 @@ def draw_of(config: TrainConfig, epoch: int, frozen: bool) -> int:
     if config.augment == "none":
         return 0
     return (epoch - 1) % config.cached_views + 1 if frozen and config.cached_views else epoch
+
+
+def size_px_of(config: TrainConfig, epoch: int) -> int | None:
+    """The side of the images an epoch trains and validates on; None: that of the pack."""
+    return config.small_px if epoch <= config.small_epochs else None
 
 
 def is_cacheable(config: TrainConfig) -> bool:

@@ -31,6 +31,9 @@ PRESETS: dict[str, Preset] = {
         needs="nothing but a pack of 64-128 px",
         reached="see docs/results.md",
         size_px=(64, 128),
+        settings={
+            "epochs": 80, "small_share": 0.5, "dropout": 0.3, "test_views": 10, "precision": "auto",
+        },
     ),
     "smoke": Preset(
         description="the network of tiny, as small and short as it gets: proves the pipeline, learns little",

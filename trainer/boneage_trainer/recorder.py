@@ -68,20 +68,23 @@ class Recorder:
     # -------------------------------------------------------------------------------------- epochs
     @property
     def has_stalled(self) -> bool:
+        if self.progress.epoch <= self.job.train.small_epochs:
+            return False
         patience = self.job.train.early_stopping_patience
         return bool(patience) and self.progress.epoch - self.progress.best_epoch >= patience
 
     def is_best(self, mae_months: float) -> bool:
-        """Whether no epoch before had so low a validation MAE.
+        """Whether no epoch before had so low a validation MAE; those on small images count among themselves only.
 
         Raises:
             FloatingPointError: it is no number.
         """
+        epoch = self.progress.epoch + 1
         if not math.isfinite(mae_months):
-            epoch = self.progress.epoch + 1
             raise FloatingPointError(f"validation MAE is {mae_months} in epoch {epoch}: lower train.learning_rate")
         best = self.progress.best_mae_months
-        return best is None or mae_months < best
+        begins_anew = self.progress.best_epoch <= self.job.train.small_epochs < epoch
+        return best is None or begins_anew or mae_months < best
 
     def set_best(self, epoch: int, mae_months: float, values: list[Any]) -> None:
         self.progress.best_mae_months, self.progress.best_epoch = mae_months, epoch

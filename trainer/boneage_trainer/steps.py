@@ -39,7 +39,9 @@ def optimizer_for(config: TrainConfig, learning_rate: float, steps_per_epoch: in
             warmup_target=learning_rate if warmup else None,
             warmup_steps=warmup,
         )
-    return keras.optimizers.AdamW(learning_rate=rate, weight_decay=config.weight_decay)
+    optimizer = keras.optimizers.AdamW(learning_rate=rate, weight_decay=config.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimizer
 
 
 class Steps:

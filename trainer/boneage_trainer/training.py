@@ -19,7 +19,7 @@ from boneage_trainer.errors import ContractError
 from boneage_trainer.features import FeatureCache
 from boneage_trainer.feed import Feed, in_batches
 from boneage_trainer.pack import Pack
-from boneage_trainer.phases import Phase, is_cacheable
+from boneage_trainer.phases import Phase, is_cacheable, size_px_of
 from boneage_trainer.predictor import Predictor
 from boneage_trainer.recorder import Recorder
 from boneage_trainer.session import Session, Stopped
@@ -103,12 +103,15 @@ class Trainer:
         self.feed = Feed(pack, parts.train, config.batch_size, config.seed, config.augment == "light")
         with chosen.scope():
             self.networks = model.build(
-                config, pack.images.shape[1], pack.months[parts.train], pack.folder, chosen.precision
+                config, self._open_size(), pack.months[parts.train], pack.folder, chosen.precision
             )
         self.predict_batch = max(chosen.local, 2 * config.batch_size // chosen.accumulate)
         self.cache = self._cache() if is_cacheable(config) else None
         self.phase = self._phase(1)
         self.first_epoch = 1
+
+    def _open_size(self) -> int | None:
+        return None if self.config.small_epochs else self.pack.images.shape[1]
 
     def _phase(self, epoch: int) -> Phase:
         return Phase(self.networks, self.config, self.device, self.feed, self.cache, epoch)
@@ -179,7 +182,7 @@ class Trainer:
         line: dict[str, Any] = {"epoch": epoch, "leg": self.session.leg, "images": self.feed.images}
         line.update(self._steps(epoch))
         with self.phase.steps:
-            line.update(self._validate())
+            line.update(self._validate(epoch))
             mae_months = line["val_mae_months"]
             if is_best := self.recorder.is_best(mae_months):
                 self.recorder.set_best(epoch, mae_months, checkpoint.snapshot(self.networks.core.variables))
@@ -193,7 +196,7 @@ class Trainer:
     def _steps(self, epoch: int) -> dict[str, float]:
         """One pass over the training set; waiting for data, computing, and getting ready to, apart."""
         load_s, compute_s, compile_s, sums, pending = 0.0, 0.0, 0.0, np.zeros(2), deque[Any]()
-        is_first, mark_s = epoch == max(self.first_epoch, self.phase.first), time.monotonic()
+        is_first, mark_s = self._traces_in(epoch), time.monotonic()
         for rows, given in self.phase.batches(epoch):
             self._stop_if(self.session.wish())
             ready_s = time.monotonic()
@@ -209,6 +212,10 @@ class Trainer:
         for answer in pending:
             sums += [float(value) for value in answer]
         return self._figures(sums / self.feed.steps, load_s, compute_s + time.monotonic() - mark_s, compile_s)
+
+    def _traces_in(self, epoch: int) -> bool:
+        """Whether the first step of `epoch` has to be traced first: a new leg, phase or size."""
+        return epoch in (self.first_epoch, self.phase.first, self.config.small_epochs + 1)
 
     def _figures(self, means: Any, load_s: float, compute_s: float, compile_s: float) -> dict[str, float]:
         images = self.feed.images - (self.config.batch_size if compile_s else 0)
@@ -230,27 +237,30 @@ class Trainer:
         return self.networks.target(self.pack.months[rows])[:, None]
 
     # -------------------------------------------------------------------------------- validation
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, epoch: int) -> dict[str, float]:
         began_s = time.monotonic()
         months = self.pack.months[self.parts.validation]
-        errors = self._predicted() - self.networks.target(months)
+        errors = self._predicted(epoch) - self.networks.target(months)
         return {
             "val_mae_months": float(np.abs(errors).mean() * self.networks.sd_months),
             "val_loss": float(loss_of(self.config.loss, errors)),
             "validate_s": time.monotonic() - began_s,
         }
 
-    def _predicted(self) -> Any:
+    def _predicted(self, epoch: int) -> Any:
         """Targets (n,) of the validation set, in its order."""
-        rows, cache = self.parts.validation, self.phase.cache
         answers = []
-        for some, given in self.feed.made(in_batches(rows, self.predict_batch), 0) if not cache else self._cached(rows):
+        for some, given in self._validation(epoch):
             self._stop_if(self.session.wish())
             answers.append(self.phase.predict(self._inputs(given, some))[:, 0])
         return np.concatenate(answers)
 
-    def _cached(self, rows: list[int]) -> Iterator[tuple[Any, Any]]:
-        assert self.phase.cache  # noqa: S101
-        features = self.phase.cache.of("validation", rows, 0)
-        for some in in_batches(rows, self.predict_batch):
+    def _validation(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        """Rows, and images or features, of the validation set, batch by batch."""
+        batches, cache = in_batches(self.parts.validation, self.predict_batch), self.phase.cache
+        if not cache:
+            yield from self.feed.made(batches, 0, size_px_of(self.config, epoch))
+            return
+        features = cache.of("validation", self.parts.validation, 0)
+        for some in batches:
             yield some, features[some]

@@ -14,6 +14,8 @@ from boneage_trainer.config import TrainConfig
 from boneage_trainer.device import Device, is_out_of_memory
 
 _NOT_WORTH_S = 60.0
+_FEW = {True: 50_000, False: 100}
+"""Images that take less than a measurement in any case: of the residual network (True), of the others."""
 _STEPS_S = 1.0
 _MARGIN = 0.9
 """Anything but plain float32 must need at most this share of its time."""
@@ -22,14 +24,16 @@ Measure = Callable[[Device], Callable[[], object]]
 """Makes one step's work for a device; the call does one step and waits for its end."""
 
 
-def tuned(device: Device, config: TrainConfig, images: int, measure: Measure, batch: int) -> tuple[Device, list[Any]]:
+def tuned(
+    device: Device, config: TrainConfig, images: int, measure: Measure, batch: int
+) -> tuple[Device, list[dict[str, Any]]]:
     """`device` with the fastest of what `config` leaves open, and what was measured, fastest or not.
 
     `images` is how many the training will put through the network: short ones are not worth measuring.
     A deterministic training takes float32 without XLA where nothing else is asked for.
     """
     open_ = list(_candidates(device, config))
-    if len(open_) == 1 or config.deterministic:
+    if len(open_) == 1 or config.deterministic or images < _FEW[config.backbone == "residual"]:
         return open_[0], []
     measured = [_measured(open_[0], measure, batch)]
     if (measured[0]["ms_per_image"] or 0) * images / 1000 > _NOT_WORTH_S:
