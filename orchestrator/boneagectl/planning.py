@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from boneage_trainer.contract import PackFolder, TrainConfig
+from boneage_trainer.contract import PRESETS, PackFolder, TrainConfig
 from boneagectl import limits, units
 from boneagectl.config import Config
 from boneagectl.errors import UsageError
 from boneagectl.ledger import Ledger
 from boneagectl.paths import Home
-from boneagectl.records import JobSpec, Plan
+from boneagectl.records import JobSpec, Plan, Verdict
 from boneagectl.targets.base import Target
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -51,7 +52,16 @@ def plan(run_id: str, leg_number: int, spec: JobSpec, target: Target, ledger: Le
     """The plan of one leg, with what every limit says of it. Changes nothing."""
     quote = target.quote(spec)
     said = limits.verdicts(quote, ledger.account(target.name), target.capabilities, home.root)
-    return Plan(run_id, leg_number, spec, quote, said)
+    return Plan(run_id, leg_number, spec, quote, (*said, *_preset_verdicts(spec)))
+
+
+def _preset_verdicts(spec: JobSpec) -> Iterator[Verdict]:
+    """What to know before it costs: a pack of another size than the preset was made for."""
+    low, high = PRESETS[spec.train.preset].size_px
+    size_px = spec.data["image_size_px"]
+    if not low <= size_px <= high:
+        made_for = f"{low}-{high}" if low < high else f"{low}"
+        yield Verdict("preset", True, f"{spec.train.preset} was made for {made_for} px, this pack has {size_px}")
 
 
 def new_run_id() -> str:

@@ -7,14 +7,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from boneage_trainer.contract import Job, PackFolder, RunFolder, TrainConfig, write_atomic
+from boneage_trainer.contract import Job, PackFolder, RunFolder, TrainConfig, read_metrics, write_atomic
 from boneage_trainer.prepare import prepare
 from boneage_trainer.synth import synthesize
 
@@ -45,10 +46,14 @@ class Bench:
         write_atomic(self.root / "job.json", job.to_json())
         return self.root / "job.json"
 
-    def start(self, leg: str, *options: str, **train: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "boneage_trainer", str(self.job(**train)), "--data", str(self.pack)]
-        command += ["--out", str(self.root / leg), "--leg", leg, *options]
-        environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONUNBUFFERED": "1"}
+    def start(
+        self, leg: str, *options: str, driver: str = "", variables: Mapping[str, str] | None = None, **train: Any
+    ) -> subprocess.Popen[str]:
+        """The trainer as a process; `driver` is code that prepares its surroundings before its main begins."""
+        begin = ["-c", f"{driver}\nfrom boneage_trainer.__main__ import main\nmain()"]
+        command = [sys.executable, *(begin if driver else ["-m", "boneage_trainer"]), str(self.job(**train))]
+        command += ["--data", str(self.pack), "--out", str(self.root / leg), "--leg", leg, *options]
+        environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONUNBUFFERED": "1", **(variables or {})}
         return subprocess.Popen(
             command,
             env=environment,
@@ -60,7 +65,7 @@ class Bench:
 
     def run(self, leg: str, *options: str, **train: Any) -> tuple[int, str]:
         process = self.start(leg, *options, **train)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=240)
         return process.returncode, output
 
     def out(self, leg: str) -> RunFolder:
@@ -69,6 +74,12 @@ class Bench:
     def state(self, leg: str) -> dict[str, Any]:
         state: dict[str, Any] = json.loads(self.out(leg).state.read_text())
         return state
+
+    def times(self, leg: str) -> dict[str, float]:
+        """Seconds from the start of `leg` to its first epoch, and of one epoch."""
+        lines = read_metrics(self.out(leg).metrics)
+        epoch_s = float(np.median([line["epoch_s"] for line in lines]))
+        return {"startup_s": lines[0]["elapsed_s"], "epoch_s": epoch_s}
 
 
 @pytest.fixture

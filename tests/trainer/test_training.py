@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boneage_trainer.contract import parse_sentinel, read_metrics, sha256_of
+from boneage_trainer.contract import RunFolder, parse_sentinel, read_metrics, sha256_of
 from trainer.conftest import SOURCE, Bench, wait_until
 
 CLOCKS = ("leg", "time_s", "elapsed_s", "epoch_s", "load_s", "compute_s", "validate_s", "checkpoint_s", "compile_s",
@@ -30,9 +30,14 @@ def figures(bench: Bench, leg: str) -> list[dict[str, Any]]:
     return [{key: line[key] for key in line if key not in CLOCKS} for line in read_metrics(bench.out(leg).metrics)]
 
 
+def assert_same_weights(one: RunFolder, other: RunFolder) -> None:
+    """Bit for bit, optimizer and averages included."""
+    assert weights(one.last) == weights(other.last)
+    assert weights(one.best) == weights(other.best)
+
+
 def assert_same_training(bench: Bench, leg: str, finished: Bench) -> None:
-    assert weights(bench.out(leg).last) == weights(finished.out("whole").last)
-    assert weights(bench.out(leg).best) == weights(finished.out("whole").best)
+    assert_same_weights(bench.out(leg), finished.out("whole"))
     assert figures(bench, leg) == figures(finished, "whole")
     assert bench.out(leg).predictions.read_text() == finished.out("whole").predictions.read_text()
 
@@ -86,6 +91,23 @@ def test_killed_and_resumed_it_ends_bit_for_bit_as_if_never_stopped(bench: Bench
     assert code == 0, output
     assert f"going on after epoch {done}" in output
     assert_same_training(bench, "two", finished)
+
+
+def test_killed_ten_times_at_random_it_ends_bit_for_bit_as_if_never_stopped(bench: Bench) -> None:
+    """Each leg goes on in the same folder, as on a machine that comes back; kills come before, in and after epochs."""
+    train = {"epochs": 60, "batch_size": 4}
+    assert bench.run("whole", **train)[0] == 0
+    times, random = bench.times("whole"), np.random.default_rng()
+    for _ in range(10):
+        process = bench.start("killed", **train)
+        left_s = (60 - len(read_metrics(bench.out("killed").metrics))) * times["epoch_s"]
+        time.sleep(times["startup_s"] + random.uniform(-0.5, left_s / 4))
+        process.kill()
+        process.communicate()
+    code, output = bench.run("killed", **train)
+    assert code == 0, output
+    assert_same_weights(bench.out("killed"), bench.out("whole"))
+    assert bench.out("killed").predictions.read_text() == bench.out("whole").predictions.read_text()
 
 
 def test_a_signal_pauses_and_the_next_leg_goes_on(bench: Bench, finished: Bench) -> None:

@@ -96,7 +96,11 @@ class TrainConfig:
     @property
     def small_epochs(self) -> int:
         """How many epochs see images scaled to `small_px`."""
-        return int(self.small_share * self.epochs)
+        return int(self.small_share * self.epochs) if self.backbone == "residual" else 0
+
+    def for_size(self, image_size_px: int) -> TrainConfig:
+        """The same training on images of that size; those that are small already are not made smaller."""
+        return self if image_size_px > self.small_px else dataclasses.replace(self, small_share=0.0)
 
     def without_weights(self) -> TrainConfig:
         """The same network, to be filled from elsewhere."""
@@ -114,8 +118,6 @@ class TrainConfig:
             raise ContractError("backbone residual has no ImageNet weights; set weights=none, or another backbone")
         if self.backbone == "residual" and self.pixels == "backbone":
             raise ContractError("backbone residual has no pixels of its own; set pixels=standardized")
-        if self.small_share and self.backbone != "residual":
-            raise ContractError(f"small_share goes with backbone=residual, not {self.backbone}; set small_share=0")
         if self.weights_md5 and self.weights in ("none", "imagenet"):
             raise ContractError(f"weights_md5 goes with a path in weights, not with {self.weights!r}")
 

@@ -32,10 +32,12 @@ class Progress:
 class Recorder:
     """Keeps `progress`, and the best weights in memory, so that a folder that vanished can be written again.
 
-    `device` is what a next leg must compute with, to end with the same bits.
+    Epochs up to `small_epochs` saw smaller images and compete among themselves only; `device` is what
+    a next leg must compute with, to end with the same bits.
     """
 
-    def __init__(self, job: Job, session: Session, device: dict[str, Any]) -> None:
+    def __init__(self, job: Job, small_epochs: int, session: Session, device: dict[str, Any]) -> None:
+        self.small_epochs = small_epochs
         self.job, self.session, self.folder, self.device = job, session, session.folder, device
         self.saver, self.progress = Saver(), Progress()
         self.best: tuple[dict[str, Any], list[Any]] = ({}, [])
@@ -68,7 +70,7 @@ class Recorder:
     # -------------------------------------------------------------------------------------- epochs
     @property
     def has_stalled(self) -> bool:
-        if self.progress.epoch <= self.job.train.small_epochs:
+        if self.progress.epoch <= self.small_epochs:
             return False
         patience = self.job.train.early_stopping_patience
         return bool(patience) and self.progress.epoch - self.progress.best_epoch >= patience
@@ -83,7 +85,7 @@ class Recorder:
         if not math.isfinite(mae_months):
             raise FloatingPointError(f"validation MAE is {mae_months} in epoch {epoch}: lower train.learning_rate")
         best = self.progress.best_mae_months
-        begins_anew = self.progress.best_epoch <= self.job.train.small_epochs < epoch
+        begins_anew = self.progress.best_epoch <= self.small_epochs < epoch
         return best is None or begins_anew or mae_months < best
 
     def set_best(self, epoch: int, mae_months: float, values: list[Any]) -> None:

@@ -55,11 +55,15 @@ class Session:
         self.folder.stop_request.unlink(missing_ok=True)
         for left in self.folder.root.rglob(".*.tmp"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._hear)
+        self.listen()
         self.note("running", "starting")
         if self.time_limit_s:
             threading.Thread(target=self._end_at_limit, args=(self.time_limit_s,), daemon=True).start()
+
+    def listen(self) -> None:
+        """Takes the signals that ask to stop; once more after TensorFlow, whose clusters take them too."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._hear)
 
     def note(self, state: str, reason: str = "") -> None:
         """Writes ``state.json``."""

@@ -44,6 +44,7 @@ def train(job: Job, pack: Pack, session: Session, source: RunFolder) -> None:
         environment.make_deterministic()
     parts = split(job.train.split, pack.ids, pack.folder)
     found = device.find()
+    session.listen()
     found.check_batch(job.train.batch_size)
     chosen, measured = settled(found, job.train, pack, parts, source)
     while smaller := _attempt(job, pack, parts, session, source, chosen, measured):
@@ -89,7 +90,7 @@ class Trainer:
     """One leg's networks and data; what it reaches is the recorder's."""
 
     def __init__(self, job: Job, pack: Pack, parts: Split, session: Session, chosen: Device) -> None:
-        config = job.train
+        config = job.train.for_size(pack.images.shape[1])
         keras.utils.set_random_seed(config.seed)
         self.job, self.config, self.pack, self.parts, self.session, self.device = (
             job,
@@ -99,7 +100,7 @@ class Trainer:
             session,
             chosen,
         )
-        self.recorder = Recorder(job, session, chosen.settings)
+        self.recorder = Recorder(job, config.small_epochs, session, chosen.settings)
         self.feed = Feed(pack, parts.train, config.batch_size, config.seed, config.augment == "light")
         with chosen.scope():
             self.networks = model.build(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from boneagectl.cli import options
-from boneagectl.errors import MachineError
+from boneagectl.cli import handover, options
 
 app = typer.Typer(
     name="data",
@@ -82,11 +78,4 @@ def describe(
 
 
 def _run(module: str, *arguments: str, json: bool) -> None:
-    """Hands over to the trainer's module, which prints its own errors; passes on its exit code."""
-    for package in ("numpy", "pandas", "cv2"):
-        if importlib.util.find_spec(package) is None:
-            raise MachineError(
-                f"data {module} needs {package}, which is not installed", "pip install 'boneagectl[data]'"
-            )
-    command = [sys.executable, "-m", f"boneage_trainer.{module}", *arguments, *(["--json"] if json else [])]
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
+    handover.run(module, arguments, ("numpy", "pandas", "cv2"), "data", json)

@@ -20,6 +20,7 @@ _Limit = Annotated[str | None, typer.Option("--time-limit", help="The longest th
 _Name = Annotated[str | None, typer.Option("--name", "-n", help="The run's id, instead of a made-up one.")]
 _Dry = Annotated[bool, typer.Option("--dry-run", help="Write the folder that would be sent, and nothing else.")]
 _Every = Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between two looks.")]
+_WEIGHTS = "What the backbone starts from; a path is meant from the pack's folder."
 _PLAN_ONLY = "Folder a dry run writes; by default one named as the leg."
 
 
@@ -28,6 +29,8 @@ def submit(
     pack: Annotated[Path | None, typer.Option("--data", help="The pack to train on.")] = None,
     time_limit: _Limit = None,
     name: _Name = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="A preset of `train presets`.")] = None,
+    weights: Annotated[str | None, typer.Option("--weights", metavar="none|imagenet|PATH", help=_WEIGHTS)] = None,
     dry_run: _Dry = False,
     out: Annotated[Path | None, typer.Option("--out", help=_PLAN_ONLY)] = None,
     set_: options.Set = None,
@@ -43,8 +46,8 @@ def submit(
 
     Example: boneagectl submit --target local --set train.epochs=3
     """
-    data_pack = str(pack) if pack else None
-    merged = options.settings(config, profile, set_, target=target, time_limit=time_limit, data__pack=data_pack)
+    named = {"data__pack": str(pack) if pack else None, "train__preset": preset, "train__weights": weights}
+    merged = options.settings(config, profile, set_, target=target, time_limit=time_limit, **named)
     printer = Printer(json, quiet)
     with options.workflow(merged, may_write=not dry_run) as flow:
         prepared = flow.prepare(name)

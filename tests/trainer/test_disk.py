@@ -1,0 +1,83 @@
+"""A disk that fills up and a folder that vanishes: told at once, mended by the next epoch, never the end unheard."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+
+import pytest
+
+from boneage_trainer.contract import read_metrics, sha256_of
+from boneage_trainer.saver import Saver
+from trainer.conftest import Bench, wait_until
+
+
+def test_a_folder_that_vanishes_is_written_again_whole(bench: Bench) -> None:
+    process = bench.start("one", epochs=40)
+    wait_until(lambda: len(read_metrics(bench.out("one").metrics)) >= 2)
+    shutil.rmtree(bench.out("one").root)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    out = bench.out("one")
+    assert len(read_metrics(out.metrics)) == 40
+    assert out.best.exists()
+    files = json.loads(out.manifest.read_text())["files"]
+    assert len(files) == 11
+    assert all(sha256_of(out.root / name) == entry["sha256"] for name, entry in files.items())
+
+
+def test_a_full_disk_is_told_and_training_goes_on_until_there_is_room(bench: Bench) -> None:
+    """A limit on the size of files stands in for the disk: the kernel then refuses writes as a full one does."""
+    process = bench.start("one", epochs=40)
+    wait_until(lambda: len(read_metrics(bench.out("one").metrics)) >= 2)
+    _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1000, hard))
+    heard: list[str] = []
+    assert process.stdout
+    for line in process.stdout:
+        heard.append(line)
+        if "could not be saved" in line:
+            break
+    written = bench.state("one")["epoch"]
+    assert "training goes on, the next epoch tries again" in heard[-1]
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert written < 40
+    assert len(read_metrics(bench.out("one").metrics)) == 40
+
+
+def test_a_disk_that_stays_full_fails_with_its_reason(bench: Bench) -> None:
+    process = bench.start("one", epochs=20)
+    wait_until(lambda: len(read_metrics(bench.out("one").metrics)) >= 2)
+    _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4000, hard))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert "File too large" in output.splitlines()[-1]
+    assert bench.state("one")["state"] == "failed"
+    assert "epoch 20/20" in output, "training ended before its last epoch"
+
+
+def test_what_is_no_disk_s_fault_is_raised() -> None:
+    saver = Saver()
+    saver.put("epoch 1", lambda: (_ for _ in ()).throw(ZeroDivisionError))  # type: ignore[arg-type, return-value]
+    with pytest.raises(ZeroDivisionError):
+        saver.drain()
+
+
+def test_jobs_are_done_in_order_and_an_error_is_forgotten_once_one_succeeds() -> None:
+    saver, done = Saver(), list[int]()
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    saver.put("epoch 1", lambda: done.append(1))
+    saver.put("epoch 2", fail)
+    saver.drain()
+    assert saver.error
+    saver.put("epoch 3", lambda: done.append(3))
+    saver.drain()
+    assert saver.error is None
+    assert done == [1, 3]
