@@ -98,7 +98,6 @@ def measure(place: Path, megabytes: dict[str, int], size_px: int, width: int) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--folder", type=Path, help="taken and not used: these images are random")
     parser.add_argument("--mb", type=int, default=1000, help="size of the large pack")
     parser.add_argument("--size-px", type=int, default=256)
     parser.add_argument("--width", type=int, default=4, help="the network's; small, so that the epoch is short")

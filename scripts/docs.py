@@ -50,7 +50,7 @@ def _row(figure: dict[str, Any]) -> str:
         f"≥ {figure['at_least']}" if "at_least" in figure else f"≤ {figure['at_most']}" if "at_most" in figure else "-"
     )
     ours, other = (f"{figure[side]:.4g} {figure['unit']}" if side in figure else "-" for side in ("ours", "other"))
-    ratio = f"{figure['ratio']:.2f}" if "ratio" in figure else "-"
+    ratio = f"{figure['ratio']:.3g}" if "ratio" in figure else "-"
     if "ratio" not in figure and bar != "-":
         bar += f" {figure['unit']}"
     cells = (figure["what"], ours, other, ratio, bar, f"`{figure['command']}`", figure["date"])
