@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ def finish(trainer: Trainer, times: dict[str, float], measured: list[Any]) -> No
     mine = trainer.recorder.progress.history[trainer.first_epoch - 1 :]
     for key in ("compile_s", "load_s", "compute_s", "validate_s", "checkpoint_s"):
         times[key] = sum(line[key] for line in mine)
+    times["cpu_s"] = sum(os.times()[:2])
     times.update(evaluate_s=time.monotonic() - began_s, total_s=trainer.session.elapsed_s, epochs_this_leg=len(mine))
     environment.write(folder, trainer.job, trainer.device, measured, times)
     card.write(folder, trainer.job)
