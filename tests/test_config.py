@@ -29,7 +29,7 @@ def test_each_source_beats_those_below_it(
         said = cli("config", "--json", *arguments).json["settings"]["train.epochs"]
         return said["value"], said["origin"]
 
-    assert epochs() == (24, "default")
+    assert epochs() == (80, "default")
     user = clean_environment / "config" / "boneagectl" / "config.toml"
     user.parent.mkdir(parents=True)
     user.write_text("train.epochs = 2\n")

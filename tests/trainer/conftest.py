@@ -41,7 +41,7 @@ class Bench:
     def job(self, **train: Any) -> Path:
         card = PackFolder(self.pack).read_card()
         data = {key: card[key] for key in ("fingerprint", "count", "image_size_px")}
-        given = {"width": 4, "epochs": 4, "batch_size": 8, "deterministic": True, "warmup_epochs": 1, **train}
+        given = {"width": 4, "epochs": 4, "batch_size": 8, "deterministic": True, "test_views": 1, **train}
         job = Job(train=TrainConfig.from_mapping(given), data=data, provenance={"git_commit": None})
         write_atomic(self.root / "job.json", job.to_json())
         return self.root / "job.json"

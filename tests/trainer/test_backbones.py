@@ -82,8 +82,8 @@ def test_without_a_network_imagenet_weights_are_out_of_reach(tmp_path: Path, mon
 
 
 def test_images_that_are_too_small_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ContractError, match="xception cannot take images of 32 px"):
-        built(tmp_path, backbone="xception", pixels="backbone")
+    with pytest.raises(ContractError, match="vgg16 cannot take images of 16 px"):
+        built(tmp_path, 16, backbone="vgg16")
 
 
 @pytest.mark.parametrize("backbone", ["efficientnetv2b0", "convnexttiny"])

@@ -49,7 +49,7 @@ def test_the_paper_s_head_passes_on_a_pack(tmp_path: Path, pack: Path) -> None:
             "predicts a file",
         ),
         (
-            "from boneage_trainer import steps\nsteps.loss_of = lambda kind, errors: 0.0 * abs(errors)[0]",
+            "from boneage_trainer import steps\nimport keras\nsteps.loss_of = lambda kind, errors: 0.0 * keras.ops.mean(errors)",
             "learns by heart",
         ),
     ],

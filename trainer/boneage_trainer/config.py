@@ -35,7 +35,7 @@ class TrainConfig:
     """
 
     preset: str = "tiny"
-    epochs: int = 24
+    epochs: int = 80
     batch_size: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
@@ -51,8 +51,8 @@ class TrainConfig:
     pixels: str = "standardized"
     width: int = 16
     small_px: int = 64
-    small_share: float = 0.0
-    dropout: float = 0.2
+    small_share: float = 0.5
+    dropout: float = 0.3
     use_sex: bool = True
     train_backbone: bool = True
     head_epochs: int = 0
@@ -60,11 +60,11 @@ class TrainConfig:
     cache_features: bool = True
     cached_views: int = 0
     augment: str = "light"
-    test_views: int = 1
+    test_views: int = 10
     split: str = "paper"
     seed: int = 2018
     early_stopping_patience: int = 0
-    precision: str = "float32"
+    precision: str = "auto"
     jit: str = "off"
     deterministic: bool = False
 

@@ -22,25 +22,22 @@ class Preset:
 
 _FINE_TUNING: dict[str, Any] = {
     "weights": "imagenet", "pixels": "backbone", "head_epochs": 2, "head_learning_rate": 1e-3, "dropout": 0.3,
-    "cached_views": 2, "weight_decay": 2e-2, "test_views": 2, "precision": "auto", "jit": "auto",
+    "cached_views": 2, "weight_decay": 2e-2, "test_views": 2, "jit": "auto",
 }  # fmt: skip
 
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         description="residual network from scratch, sex as input; for CPUs and small images",
         needs="nothing but a pack of 64-128 px",
-        reached="see docs/results.md",
+        reached="test MAE 9.43 months on the 12,611 real radiographs at 100 px, the paper's split, 2 CPU cores",
         size_px=(64, 128),
-        settings={
-            "epochs": 80, "small_share": 0.5, "dropout": 0.3, "test_views": 10, "precision": "auto",
-        },
     ),
     "smoke": Preset(
         description="the network of tiny, as small and short as it gets: proves the pipeline, learns little",
         needs="nothing",
         reached="nothing worth naming",
         size_px=(16, 128),
-        settings={"epochs": 2, "width": 4, "augment": "none", "warmup_epochs": 0},
+        settings={"epochs": 2, "width": 4, "augment": "none", "warmup_epochs": 0, "test_views": 1},
     ),
     "paper": Preset(
         description=(
@@ -55,7 +52,7 @@ PRESETS: dict[str, Preset] = {
             "backbone": "vgg16", "weights": "imagenet", "head": "flat", "train_backbone": False, "pixels": "unit",
             "use_sex": False, "standardize_target": False, "loss": "mse", "learning_rate": 1e-3, "weight_decay": 0.0,
             "schedule": "constant", "warmup_epochs": 0, "average_epochs": 0.0, "epochs": 15, "batch_size": 32,
-            "dropout": 0.5, "augment": "none", "early_stopping_patience": 5, "precision": "auto",
+            "dropout": 0.5, "augment": "none", "early_stopping_patience": 5, "test_views": 1,
         },
     ),
     "fast": Preset(

@@ -92,14 +92,8 @@ class Trainer:
     def __init__(self, job: Job, pack: Pack, parts: Split, session: Session, chosen: Device) -> None:
         config = job.train.for_size(pack.images.shape[1])
         keras.utils.set_random_seed(config.seed)
-        self.job, self.config, self.pack, self.parts, self.session, self.device = (
-            job,
-            config,
-            pack,
-            parts,
-            session,
-            chosen,
-        )
+        self.job, self.config, self.pack, self.parts = job, config, pack, parts
+        self.session, self.device = session, chosen
         self.recorder = Recorder(job, config.small_epochs, session, chosen.settings)
         self.feed = Feed(pack, parts.train, config.batch_size, config.seed, config.augment == "light")
         with chosen.scope():

@@ -30,7 +30,7 @@ COMMANDS = {
     "collect": ("runs:collect", "Bring what a run has made into one folder, checked."),
     "report": ("runs:report", "Write a run's report: HTML, JSON or CSV."),
     "data": ("data:app", "Draw, prepare and describe radiographs."),
-    "train": ("train:app", "List presets, check the trainer, evaluate and use a model."),
+    "train": ("train:app", "List presets; check, evaluate and use a model."),
     "budget": ("money:app", "Show what is spent and reserved; set the caps."),
 }
 

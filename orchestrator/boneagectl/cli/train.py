@@ -12,7 +12,7 @@ from boneagectl.output import Printer, table
 
 app = typer.Typer(
     name="train",
-    help="List presets, check the trainer, evaluate and use a model.",
+    help="List presets; check, evaluate and use a model.",
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
