@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from boneage_trainer.contract import TrainConfig, read_metrics
+from boneage_trainer.contract import PackFolder, RunFolder, TrainConfig, read_metrics
 from boneage_trainer.device import Device
 from boneage_trainer.tuning import tuned
 from trainer.conftest import SOURCE, Bench, wait_until
@@ -178,8 +178,15 @@ def test_short_and_deterministic_trainings_are_not_measured() -> None:
     assert choosing({}, precision="mixed_bfloat16") == ("mixed_bfloat16", [])
 
 
-def test_a_next_leg_computes_as_the_one_before(bench: Bench) -> None:
-    assert bench.run("one", precision="mixed_bfloat16", epochs=1, deterministic=False)[0] == 0
-    settings = json.loads(bench.out("one").environment.read_text())["device"]
-    assert settings["precision"] == "mixed_bfloat16"
-    assert Path(bench.out("one").model).exists()
+def test_a_next_leg_computes_as_the_one_before(tmp_path: Path, pack: Path) -> None:
+    from boneage_trainer import checkpoint
+    from boneage_trainer.pack import open_pack
+    from boneage_trainer.settling import settled
+    from boneage_trainer.splits import split
+
+    settings = {"precision": "mixed_bfloat16", "jit": False, "accumulate": 4}
+    checkpoint.save(RunFolder(tmp_path).last, [], {"device": settings})
+    opened = open_pack(pack, PackFolder(pack).read_card())
+    config = TrainConfig.from_mapping({"precision": "auto"})
+    device, measured = settled(Device(), config, opened, split("paper", opened.ids), RunFolder(tmp_path))
+    assert (device.settings, measured) == (settings, [])
