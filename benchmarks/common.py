@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from boneage_trainer.pool import cores
 from boneage_trainer.synth import png
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,8 +98,7 @@ def machine() -> str:
     """E.g. "2 cores, AMD EPYC, no GPU"; asks no driver, so a GPU counts if its device file is there."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{count} cores, {model}, {'GPU' if Path('/dev/nvidia0').exists() else 'no GPU'}"
+    return f"{cores()} cores, {model}, {'GPU' if Path('/dev/nvidia0').exists() else 'no GPU'}"
 
 
 def show(entries: dict[str, dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from boneage_trainer import predict
 from boneage_trainer.contract import ContractError
+from boneage_trainer.feed import in_batches
 from boneage_trainer.pack import Pack
 from boneage_trainer.views import view
 
@@ -41,9 +42,7 @@ def of_pack(model: Any, pack: Pack, rows: Sequence[int], views: int) -> npt.NDAr
     wanted, given = model.inputs[0].shape[1], pack.images.shape[1]
     if wanted != given:
         raise ContractError(f"the model takes images of {wanted} px, the pack has {given} px; prepare one of that size")
-    order = np.asarray(rows, np.intp)
-    batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
-    return np.concatenate([_of_batch(model, pack, some, views) for some in batches], axis=1)
+    return np.concatenate([_of_batch(model, pack, some, views) for some in in_batches(rows, _BATCH)], axis=1)
 
 
 def _of_batch(model: Any, pack: Pack, rows: npt.NDArray[np.intp], views: int) -> npt.NDArray[np.float32]:

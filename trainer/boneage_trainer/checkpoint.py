@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,35 @@ def save(path: Path, values: Sequence[Any], notes: dict[str, Any]) -> None:
         np.savez(stream, **arrays)
 
 
+def notes_of(path: Path) -> dict[str, Any]:
+    """The notes alone, whatever the size of the rest; raises ContractError where the file is torn or missing."""
+    with _opened(path) as archive:
+        return _notes(archive)
+
+
 def read(path: Path) -> tuple[dict[str, Any], list[Any]]:
     """The notes and the values; the file's own checksums are verified.
 
     Raises:
         ContractError: the file is torn or missing.
     """
+    with _opened(path) as archive:
+        return _notes(archive), [archive[name] for name in sorted(archive.files) if name != _NOTES]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The archive, whose entries are read and checked one by one when asked for."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            notes: dict[str, Any] = json.loads(archive[_NOTES].tobytes())
-            return notes, [archive[name] for name in sorted(archive.files) if name != _NOTES]
+            yield archive
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ContractError(f"checkpoint {path} cannot be read: {error}") from None
+
+
+def _notes(archive: Any) -> dict[str, Any]:
+    notes: dict[str, Any] = json.loads(archive[_NOTES].tobytes())
+    return notes
 
 
 def fill(variables: Sequence[Any], values: Sequence[Any], path: Path) -> None:

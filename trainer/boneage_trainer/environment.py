@@ -13,6 +13,7 @@ import keras
 
 from boneage_trainer.contract import SCHEMA, Job, RunFolder, sha256_of, write_json
 from boneage_trainer.device import Device
+from boneage_trainer.pool import cores
 
 _PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "pandas", "opencv-python-headless", "opencv-python")
 
@@ -22,7 +23,7 @@ def write(folder: RunFolder, job: Job, device: Device, measured: list[Any], time
     gpus, reason = gpus_seen()
     write_json(folder.environment, {
         "schema": SCHEMA, "python": platform.python_version(), "platform": platform.platform(),
-        "cpu": _cpu_model(), "cores": _cores(), "ram_gb": round(_ram_bytes() / 1e9, 1),
+        "cpu": _cpu_model(), "cores": cores(), "ram_gb": round(_ram_bytes() / 1e9, 1),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "backend": keras.backend.backend(), "gpus": gpus, "no_gpu_reason": reason,
         "device": {"replicas": device.replicas, "machines": device.workers, **device.settings, "measured": measured},
@@ -56,10 +57,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _ram_bytes() -> int:

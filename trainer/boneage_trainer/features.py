@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -20,7 +21,7 @@ _DISK_SHARE = 0.8
 
 @dataclass(slots=True)
 class Features:
-    """Features (n, ...) of the images of `rows`, by pack row, each computed when first asked for in bulk."""
+    """`array` (n, ...) holds the features of n images; `features[rows]` finds those of pack rows by `place`."""
 
     array: Any
     place: dict[int, int]
@@ -43,14 +44,15 @@ class FeatureCache:
     total: int
     folder: Path
     kept: dict[tuple[str, int], Features] = field(default_factory=dict)
+    on_disk: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Decided once: what is kept later makes less memory free, which must not send the rest elsewhere."""
+        self.on_disk = self.total_bytes > _MEMORY_SHARE * free_memory_bytes()
 
     @property
     def total_bytes(self) -> int:
         return int(self.total * np.prod(self.shape) * np.dtype(self.dtype).itemsize)
-
-    @property
-    def on_disk(self) -> bool:
-        return self.total_bytes > _MEMORY_SHARE * free_memory_bytes()
 
     def fits(self) -> bool:
         """Whether memory or disk can hold all of it."""
@@ -76,15 +78,11 @@ class FeatureCache:
 def free_memory_bytes() -> int:
     """What the kernel could give without swapping; inside a container, its limit if that is smaller."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
+    with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        pass
-    try:
+    with contextlib.suppress(OSError, ValueError):  # no limit, or no such file
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text())
         free = min(free, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no limit, or no such file
-        pass
     return max(0, free)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from boneage_trainer.config import TrainConfig
 from boneage_trainer.device import Device
 from boneage_trainer.features import FeatureCache
@@ -16,8 +13,6 @@ from boneage_trainer.model import Networks
 from boneage_trainer.predictor import Predictor
 from boneage_trainer.steps import Steps, optimizer_for
 from boneage_trainer.views import view
-
-Floats = npt.NDArray[np.float32]
 
 
 class Phase:

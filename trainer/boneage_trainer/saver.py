@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-import time
 from collections.abc import Callable
 
 
@@ -15,7 +14,6 @@ class Saver:
     def __init__(self) -> None:
         self.error: OSError | None = None
         """Why the newest job could not be done, or None where it could."""
-        self.written_s = 0.0
         self._crash: BaseException | None = None
         self._jobs: queue.Queue[tuple[str, Callable[[], None]]] = queue.Queue(maxsize=1)
         threading.Thread(target=self._work, daemon=True).start()
@@ -35,7 +33,6 @@ class Saver:
     def _work(self) -> None:
         while True:
             what, job = self._jobs.get()
-            began_s = time.monotonic()
             try:
                 job()
                 self.error = None
@@ -46,5 +43,4 @@ class Saver:
             except BaseException as error:
                 self._crash = error
             finally:
-                self.written_s += time.monotonic() - began_s
                 self._jobs.task_done()

@@ -24,7 +24,7 @@ def settled(
 ) -> tuple[Device, list[dict[str, Any]]]:
     """`device` with precision, XLA and parts of a batch, and what was measured to choose them."""
     if source.last.exists():
-        return device.with_(**checkpoint.read(source.last)[0]["device"]), []
+        return device.with_(**checkpoint.notes_of(source.last)["device"]), []
     config = config.without_weights()
     big = device.strategy or environment.gpus_seen()[0]
     images = np.zeros((config.batch_size if big else min(_CPU_BATCH, config.batch_size),

@@ -115,11 +115,6 @@ class Steps:
         for average, variable in zip(self.averages, self._averaged, strict=True):
             average.assign_add(share * (tf.convert_to_tensor(variable.value) - average))
 
-    def restart_averages(self) -> None:
-        """From the weights as they are now."""
-        for average, variable in zip(self.averages, self._averaged, strict=True):
-            average.assign(np.asarray(variable))
-
     def __enter__(self) -> None:
         """While entered, the model holds the averaged weights in place of the trained ones."""
         self._kept = [np.array(variable) for variable in self._averaged]
