@@ -10,6 +10,7 @@ import numpy as np
 
 from boneage_trainer import card, checkpoint, environment, evaluate, gradcam, model, seen
 from boneage_trainer.feed import Feed, in_batches
+from boneage_trainer.model import Networks
 from boneage_trainer.phases import viewed
 from boneage_trainer.predictor import Predictor
 
@@ -31,7 +32,7 @@ def finish(trainer: Trainer, times: dict[str, float], measured: list[Any]) -> No
     )  # fmt: skip
     checkpoint.fill(networks.core.variables, trainer.recorder.best[1], folder.best)
     parts, pack = trainer.parts, trainer.pack
-    predictions = {name: predict(trainer, networks.full, getattr(parts, name)) for name in ("validation", "test")}
+    predictions = {"validation": validated(trainer, networks), "test": predict(trainer, networks.full, parts.test)}
     networks.full.save(folder.model)
     looks = gradcam.write(folder, networks.full, pack, parts.test, predictions["test"])
     evaluate.write(folder, pack, parts, predictions, looks)
@@ -45,6 +46,17 @@ def finish(trainer: Trainer, times: dict[str, float], measured: list[Any]) -> No
     card.write(folder, trainer.job)
 
 
+def validated(trainer: Trainer, networks: Networks) -> Any:
+    """Ages of the validation set, (views, n); from the training's own features where they are the model's."""
+    rows, cache = trainer.parts.validation, trainer.phase.cache
+    if not cache or trainer.config.test_views > 1 or trainer.device.precision != "float32":
+        return predict(trainer, networks.full, rows)
+    answer, features = Predictor(networks.head, trainer.device.with_(jit=False)), cache.of("validation", rows, 0)
+    batches = in_batches(rows, trainer.predict_batch)
+    targets = np.concatenate([answer(trainer.inputs(features[some], some))[:, 0] for some in batches])
+    return networks.months(targets)[None]
+
+
 def predict(trainer: Trainer, full: Any, rows: list[int]) -> Any:
     """Ages in months, float32 (views, n), in the order of `rows`."""
     feed = Feed(trainer.pack, rows, trainer.predict_batch, 0, augment=False)
@@ -52,7 +64,6 @@ def predict(trainer: Trainer, full: Any, rows: list[int]) -> Any:
     answer = Predictor(full, trainer.device.with_(jit=False))
     for some, images in feed.made(in_batches(rows, trainer.predict_batch), 0):
         trainer.session.check()
-        male = [trainer.pack.male[some][:, None]] if trainer.config.use_sex else []
         for number, found in enumerate(answers):
-            found.append(answer([viewed(images, number), *male])[:, 0])
+            found.append(answer(trainer.inputs(viewed(images, number), some))[:, 0])
     return np.stack([np.concatenate(found) for found in answers])

@@ -120,7 +120,9 @@ class Trainer:
                 self._stop_if(self.session.wish())
                 yield predict([images])
 
-        dtype = keras.ops.convert_to_numpy(keras.ops.zeros((), body.output.dtype)).dtype
+        dtype = keras.ops.convert_to_numpy(
+            keras.ops.zeros(1, body.output.dtype)
+        ).dtype  # numpy takes no bfloat16 scalar
         count = len(self.parts.train) * max(1, self.config.cached_views) + len(self.parts.validation)
         cache = FeatureCache(compute, tuple(body.output.shape[1:]), dtype, count, self.session.folder.root)
         if cache.fits():
@@ -195,7 +197,7 @@ class Trainer:
         for rows, given in self.phase.batches(epoch):
             self._stop_if(self.session.wish())
             ready_s = time.monotonic()
-            pending.append(self.phase.steps(self._inputs(given, rows), self._target(rows)))
+            pending.append(self.phase.steps(self.inputs(given, rows), self._target(rows)))
             while len(pending) > (0 if is_first else _PENDING):
                 sums += [float(value) for value in pending.popleft()]
             done_s = time.monotonic()
@@ -225,7 +227,8 @@ class Trainer:
             "compute_ms_per_image": 1000 * compute_s / max(1, images),
         }
 
-    def _inputs(self, given: Any, rows: Any) -> list[Any]:
+    def inputs(self, given: Any, rows: Any) -> list[Any]:
+        """What a network takes for `rows`: their images or features (b, ...), and sex (b, 1) if it is used."""
         return [given, self.pack.male[rows][:, None]] if self.config.use_sex else [given]
 
     def _target(self, rows: Any) -> Any:
@@ -247,7 +250,7 @@ class Trainer:
         answers = []
         for some, given in self._validation(epoch):
             self._stop_if(self.session.wish())
-            answers.append(self.phase.predict(self._inputs(given, some))[:, 0])
+            answers.append(self.phase.predict(self.inputs(given, some))[:, 0])
         return np.concatenate(answers)
 
     def _validation(self, epoch: int) -> Iterator[tuple[Any, Any]]:
