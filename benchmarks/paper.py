@@ -1,6 +1,6 @@
 """The student paper's whole training against ours on the same full-size files, as processes.
 
-    python benchmarks/paper.py [--folder PNGS] [--n 200] [--epochs 15] [--side both]
+    python benchmarks/paper.py [--folder PNGS] [--n 640] [--epochs 15] [--side both]
 
 The other side is paper_loop.py. Ours is `boneage_trainer.prepare` and then the trainer with preset `paper`.
 Neither has pretrained weights: no machine of ours may fetch them, and they change no time. Each side runs
@@ -77,7 +77,7 @@ def rounded(parts: dict[str, float]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    add_file_options(parser, 200)
+    add_file_options(parser, 640)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--side", choices=("both", "ours", "other"), default="both", help="one side alone: to try it")
     given = parser.parse_args()

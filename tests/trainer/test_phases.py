@@ -62,6 +62,13 @@ def test_a_head_trained_from_cached_features_equals_one_trained_from_images(how:
     assert one[0]["loss"] != pytest.approx(one[-1]["loss"], rel=0.01), "nothing was learned"
 
 
+def test_features_in_half_precision_are_kept_as_they_are(bench: Bench) -> None:
+    """bfloat16 is no type of numpy's own, and the model that is saved computes in float32 all the same."""
+    code, output = bench.run("half", train_backbone=False, width=8, epochs=2, precision="mixed_bfloat16", augment="none")
+    assert code == 0, output
+    assert len(read_metrics(bench.out("half").metrics)) == 2
+
+
 def test_killed_between_two_phases_it_ends_as_if_never_stopped(bench: Bench) -> None:
     train = {"head_epochs": 2, "cached_views": 1, "epochs": 4}
     assert bench.run("whole", **train)[0] == 0
