@@ -87,3 +87,11 @@ def end_everything(home: Path) -> None:
             for pid in map(int, path.read_text().split()):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def assert_golden(name: str, text: str) -> None:
+    """`text` is what ``golden/NAME`` holds; ACCEPT_GOLDEN=1 writes it there, to be read in the diff."""
+    path = ROOT / "tests" / "golden" / name
+    if os.environ.get("ACCEPT_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()

@@ -15,7 +15,7 @@ import pytest
 from boneagectl.errors import LimitRefused, MachineError, UsageError
 from boneagectl.ledger import Ledger, opened
 from boneagectl.migrations import MIGRATIONS, migrate
-from boneagectl.records import Handle, LegState, Snapshot
+from boneagectl.records import Handle, LegState, Plan, Quota, Snapshot, iso
 from support import environment, make_plan
 
 RACERS, EACH = 16, 25
@@ -213,7 +213,7 @@ def test_a_newer_schema_is_refused_and_the_file_unchanged(path: Path, journal: s
     db.commit()
     db.close()
     before = sha256(path)
-    with pytest.raises(MachineError, match="schema 99; this boneagectl knows 1") as caught:
+    with pytest.raises(MachineError, match="schema 99; this boneagectl knows 2") as caught:
         Ledger(path)
     assert "upgrade" in caught.value.next_step
     assert sha256(path) == before
@@ -261,7 +261,7 @@ def test_a_migration_leaves_a_whole_backup(path: Path) -> None:
     assert db.execute("select run_id, colour from runs").fetchall() == [("first-run", "gray")]
     db.close()
     (backup,) = path.parent.glob("*.bak")
-    assert (version_of(path), version_of(backup)) == (2, 1)
+    assert (version_of(path), version_of(backup)) == (len(MIGRATIONS) + 1, len(MIGRATIONS))
     with opened(backup) as ledger:
         assert ledger.find_run("first-run").run_id == "first-run"
 
@@ -272,7 +272,7 @@ def test_a_migration_that_fails_leaves_the_old_schema(path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError, match="power"):
         migrate(db, path, (*MIGRATIONS, break_down))
     db.close()
-    assert version_of(path) == 1
+    assert version_of(path) == len(MIGRATIONS)
     with opened(path) as ledger:
         assert ledger.runs() == []
 
@@ -304,3 +304,61 @@ def test_values_are_frozen(ledger: Ledger) -> None:
     account = ledger.set_cap("local", 5, None)
     with pytest.raises(dataclasses.FrozenInstanceError):
         account.cap_usd_micro = 6  # type: ignore[misc]
+
+
+# ------------------------------------------------------------------------------------ weekly hours
+HOUR_S, WEEK_S = 3600, 7 * 86_400
+SATURDAY_S = 172_800 + 3000 * WEEK_S
+
+
+def kaggle_plan(run_id: str, worst_s: int) -> Plan:
+    plan = make_plan(run_id, worst_s=worst_s)
+    return dataclasses.replace(plan, quote=dataclasses.replace(plan.quote, target="kaggle"))
+
+
+def test_a_ledger_of_the_first_version_learns_of_weekly_hours(path: Path) -> None:
+    db = sqlite3.connect(path, isolation_level=None)
+    migrate(db, path, MIGRATIONS[:1])
+    db.execute("insert into accounts values ('kaggle', null, 7200, 1)")
+    db.close()
+    with opened(path) as ledger:
+        account = ledger.account("kaggle")
+    assert (account.cap_s, account.quota_s, account.limit_s) == (7200, 30 * HOUR_S, 7200)
+    assert list(path.parent.glob("*.v1-*.bak"))
+
+
+def test_hours_come_back_with_the_week_and_open_legs_count_on(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [SATURDAY_S + 6 * 86_400]  # a Friday
+    monkeypatch.setattr("boneagectl.ledger._now_s", lambda: now[0])
+    for name in ("over-run", "open-run"):
+        ledger.reserve(kaggle_plan(name, 12 * HOUR_S), "0" * 64)
+        ledger.attach(f"{name}-01", Handle("kaggle", f"alice/{name}-01/1"))
+    ledger.observe("over-run-01", Snapshot(LegState.COMPLETE, elapsed_s=10 * HOUR_S))
+    with pytest.raises(LimitRefused, match="8 h 00 min of the 30 h"):
+        ledger.reserve(kaggle_plan("third-run", 9 * HOUR_S), "0" * 64)
+    assert ledger.account("kaggle").refresh == iso(SATURDAY_S + WEEK_S)
+    now[0] += 86_400 + 1
+    account = ledger.account("kaggle")
+    assert (account.spent_s, account.reserved_s) == (0, 12 * HOUR_S)
+    ledger.reserve(kaggle_plan("third-run", 18 * HOUR_S), "0" * 64)
+
+
+def test_the_provider_s_own_word_counts(ledger: Ledger) -> None:
+    ledger.set_quota("kaggle", Quota(0, 0, 45 * HOUR_S, SATURDAY_S))
+    assert ledger.account("kaggle").quota_s == 45 * HOUR_S
+    ledger.set_cap("kaggle", None, 5 * HOUR_S)
+    assert ledger.account("kaggle").limit_s == 5 * HOUR_S
+
+
+def test_a_leg_of_which_nobody_knows_how_long_it_ran_costs_the_most_it_can_have(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [SATURDAY_S]
+    monkeypatch.setattr("boneagectl.ledger._now_s", lambda: now[0])
+    for name, later_s, cost_s in (("short-run", 600, 600), ("long-run", 5 * HOUR_S, HOUR_S)):
+        ledger.reserve(kaggle_plan(name, HOUR_S), "0" * 64)
+        ledger.attach(f"{name}-01", Handle("kaggle", f"alice/{name}-01/1"))
+        now[0] += later_s
+        before = ledger.account("kaggle").spent_s
+        ledger.observe(f"{name}-01", Snapshot(LegState.LOST, elapsed_s=None))
+        assert ledger.account("kaggle").spent_s - before == cost_s

@@ -28,8 +28,15 @@ DEFAULTS: dict[str, Any] = {
     "target": "local",
     "time_limit": "12h",
     "data.pack": "pack",
+    "data.image_size_px": 0,
     "targets.local.python": sys.executable,
     "targets.local.usd_per_hour": 0.0,
+    "targets.kaggle.username": "",
+    "targets.kaggle.dataset": "kmader/rsna-bone-age",
+    "targets.kaggle.machine_shape": "NvidiaTeslaT4",
+    "targets.kaggle.internet": False,
+    "targets.kaggle.code": "embed",
+    "targets.kaggle.models": [],
 }
 _PATHS = ("data.pack",)
 _TRAIN_KEYS = {f"train.{item.name}": item.default for item in dataclasses.fields(TrainConfig)}
@@ -126,17 +133,35 @@ def _fill_preset(merged: dict[str, Setting]) -> dict[str, Setting]:
 
 def _checked(merged: dict[str, Setting]) -> Config:
     config = Config(merged)
-    for key, kind in (("target", str), ("time_limit", str), ("data.pack", str), ("targets.local.python", str)):
-        if not isinstance(config[key], kind):
-            raise _bad_value(config, key, "must be text in quotes")
-    if isinstance(rate := config["targets.local.usd_per_hour"], bool) or not isinstance(rate, int | float):
-        raise _bad_value(config, "targets.local.usd_per_hour", "must be a number")
+    for key, default in DEFAULTS.items():
+        if not _is_like(config[key], default):
+            raise _bad_value(config, key, _RULES[type(default)])
+    if config["targets.kaggle.code"] not in ("embed", "dataset"):
+        raise _bad_value(config, "targets.kaggle.code", "must be 'embed' or 'dataset'")
     units.parse_duration_s(config["time_limit"])
     try:
         config.train()
     except ContractError as error:
         raise UsageError(str(error), "boneagectl config shows where each setting comes from") from None
     return config
+
+
+_RULES = {
+    str: "must be text in quotes",
+    float: "must be a number",
+    int: "must be a whole number",
+    bool: "must be true or false",
+    list: "must be a list of texts",
+}
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether `value` has the type of `default`; a whole number is a number, true is none."""
+    if isinstance(default, list):
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(default)
 
 
 def _bad_value(config: Config, key: str, rule: str) -> UsageError:

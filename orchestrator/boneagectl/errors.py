@@ -31,6 +31,14 @@ class MachineError(BoneagectlError):
     exit_code = 3
 
 
+class Unreachable(MachineError):
+    """The other side gave no answer, after several tries; asking again later may help."""
+
+
+class InDoubt(MachineError):
+    """A leg was asked for and no answer came: it may or may not come to be."""
+
+
 class RunFailed(BoneagectlError):
     exit_code = 4
 

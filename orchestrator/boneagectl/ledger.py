@@ -12,23 +12,26 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from boneagectl import units
 from boneagectl.errors import LimitRefused, MachineError, UsageError
 from boneagectl.migrations import migrate
-from boneagectl.records import Account, Handle, Leg, LegState, Plan, Run, Snapshot, as_json, iso
+from boneagectl.records import Account, Handle, Leg, LegState, Plan, Quota, Run, Snapshot, as_json, iso
 
 _BUSY_TIMEOUT_S = 60
 
 _LEGS = """select l.*, r.usd_micro as reserved_usd_micro, s.usd_micro as spent_usd_micro
            from legs l join reservations r using (leg_id) left join settlements s using (leg_id)"""
 
-_USAGE = """select coalesce(sum(s.usd_micro), 0), coalesce(sum(s.seconds), 0),
+# ?2 is the start of the quota's time, or 0: what was settled before it no longer counts against the hours.
+_USAGE = """select coalesce(sum(s.usd_micro), 0),
+                   coalesce(sum(case when s.created_s >= ?2 then s.seconds end), 0),
                    coalesce(sum(case when s.leg_id is null then r.usd_micro end), 0),
                    coalesce(sum(case when s.leg_id is null then r.seconds end), 0)
-            from reservations r left join settlements s using (leg_id) where r.account = ?"""
+            from reservations r left join settlements s using (leg_id) where r.account = ?1"""
 
 
 class Ledger:
@@ -136,24 +139,25 @@ class Ledger:
     def observe(self, leg_id: str, snapshot: Snapshot) -> None:
         """Notes what a poll saw; a leg that is over is settled with it, and never changes again."""
         with self._writing() as db:
-            before = db.execute("select state, epoch from legs where leg_id = ?", (leg_id,)).fetchone()
+            before = db.execute("select * from legs where leg_id = ?", (leg_id,)).fetchone()
             if LegState(before["state"]).is_over:
                 return
+            elapsed_s = _elapsed_s(before, snapshot)
             db.execute(
                 "update legs set state = ?, reason = ?, epoch = ?, elapsed_s = ? where leg_id = ?",
-                (snapshot.state, snapshot.reason, snapshot.epoch, snapshot.elapsed_s, leg_id),
+                (snapshot.state, snapshot.reason, max(snapshot.epoch, before["epoch"]), elapsed_s, leg_id),
             )
             if (before["state"], before["epoch"]) != (snapshot.state, snapshot.epoch):
-                self._note(db, leg_id, snapshot)
+                self._note(db, leg_id, snapshot, elapsed_s)
             if snapshot.state.is_over:
-                self._settle(db, leg_id, snapshot.spent_usd_micro, snapshot.elapsed_s, f"ended: {snapshot.state}")
+                self._settle(db, leg_id, snapshot.spent_usd_micro, elapsed_s, f"ended: {snapshot.state}")
 
     @staticmethod
-    def _note(db: sqlite3.Connection, leg_id: str, seen: Snapshot) -> None:
+    def _note(db: sqlite3.Connection, leg_id: str, seen: Snapshot, elapsed_s: int) -> None:
         db.execute(
             """insert into observations (leg_id, state, reason, epoch, elapsed_s, usd_micro, created_s)
                values (?, ?, ?, ?, ?, ?, ?)""",
-            (leg_id, seen.state, seen.reason, seen.epoch, seen.elapsed_s, seen.spent_usd_micro, _now_s()),
+            (leg_id, seen.state, seen.reason, seen.epoch, elapsed_s, seen.spent_usd_micro, _now_s()),
         )
 
     @staticmethod
@@ -171,17 +175,32 @@ class Ledger:
             db.execute("update accounts set cap_usd_micro = ?, cap_s = ? where name = ?", (cap_usd_micro, cap_s, name))
             return self._account(name)
 
+    def set_quota(self, name: str, quota: Quota) -> None:
+        """Notes what the provider says it gives, and when it next comes back."""
+        with self._writing() as db:
+            self._account(name)
+            db.execute(
+                "update accounts set quota_s = ?, refresh_s = ? where name = ?",
+                (quota.allowed_s, quota.refresh_s, name),
+            )
+
     def account(self, name: str) -> Account:
         """The account's caps and usage; one that was never used has neither."""
         row = self._db.execute("select * from accounts where name = ?", (name,)).fetchone()
-        caps = (row["cap_usd_micro"], row["cap_s"]) if row else (None, None)
-        return Account(name, *caps, *self._db.execute(_USAGE, (name,)).fetchone())
+        if not row:
+            return Account(name, None, None, *self._db.execute(_USAGE, (name, 0)).fetchone())
+        refresh_s = _next_refresh_s(row)
+        usage = self._db.execute(_USAGE, (name, refresh_s - (row["window_s"] or 0))).fetchone()
+        account = Account(name, row["cap_usd_micro"], row["cap_s"], *usage)
+        return replace(account, quota_s=row["quota_s"], refresh=iso(refresh_s) if refresh_s else "")
 
     def accounts(self) -> list[Account]:
         return [self.account(row[0]) for row in self._db.execute("select name from accounts order by name").fetchall()]
 
     def _account(self, name: str) -> Account:
-        self._db.execute("insert into accounts values (?, null, null, ?) on conflict do nothing", (name, _now_s()))
+        self._db.execute(
+            "insert into accounts (name, created_s) values (?, ?) on conflict do nothing", (name, _now_s())
+        )
         return self.account(name)
 
     # ------------------------------------------------------------------------------- reading
@@ -248,11 +267,27 @@ def cap_refusals(account: Account, worst_usd_micro: int, worst_s: int) -> Iterat
         free = units.format_usd(max(0, account.cap_usd_micro - used_usd))
         wanted, cap = units.format_usd(worst_usd_micro), units.format_usd(account.cap_usd_micro)
         yield f"account {account.name}: this may cost {wanted}, {free} of the {cap} cap is free"
-    used_s = account.spent_s + account.reserved_s
-    if account.cap_s is not None and used_s + worst_s > account.cap_s:
-        free = units.format_duration(max(0, account.cap_s - used_s))
-        wanted, cap = units.format_duration(worst_s), units.format_duration(account.cap_s)
-        yield f"account {account.name}: this may take {wanted}, {free} of the {cap} cap is free"
+    used_s, limit_s = account.spent_s + account.reserved_s, account.limit_s
+    if limit_s is not None and used_s + worst_s > limit_s:
+        free = units.format_duration(max(0, limit_s - used_s))
+        wanted, limit = units.format_duration(worst_s), units.format_duration(limit_s)
+        until = f" until {account.refresh}" if account.refresh else ""
+        yield f"account {account.name}: this may take {wanted}, {free} of the {limit} cap is free{until}"
+
+
+def _elapsed_s(before: sqlite3.Row, seen: Snapshot) -> int:
+    """What a leg has taken; where nobody can tell how long a leg that is over ran, the most it can have."""
+    if seen.elapsed_s is not None:
+        return seen.elapsed_s
+    longest_s = min(_now_s() - before["created_s"], before["time_limit_s"])
+    return int(longest_s if seen.state.is_over else before["elapsed_s"])
+
+
+def _next_refresh_s(row: sqlite3.Row) -> int:
+    """When the hours of an account next come back; 0 where they never do."""
+    if not row["window_s"]:
+        return 0
+    return int(row["refresh_s"] + -(-max(0, _now_s() + 1 - row["refresh_s"]) // row["window_s"]) * row["window_s"])
 
 
 def _leg(row: sqlite3.Row) -> Leg:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from boneagectl import units
 from boneagectl.ledger import cap_refusals
-from boneagectl.records import Account, Capabilities, Quote, Verdict
+from boneagectl.records import Account, Capabilities, Quota, Quote, Verdict
 
 MIN_FREE_BYTES = 500_000_000
 
@@ -29,7 +29,17 @@ def _caps(quote: Quote, account: Account) -> Iterator[Verdict]:
 
 
 def _has_cap(account: Account) -> bool:
-    return account.cap_usd_micro is not None or account.cap_s is not None
+    return account.cap_usd_micro is not None or account.limit_s is not None
+
+
+def quota_verdict(quota: Quota, quote: Quote) -> Verdict:
+    """Whether the provider, by its own count, has the hours that a leg may take."""
+    free, allowed = units.format_duration(quota.free_s), units.format_duration(quota.allowed_s)
+    back = f"the full quota is back {units.format_local(quota.refresh_s)}"
+    detail = f"{free} of {allowed} free by {quote.target}'s own count; {back}"
+    if quote.worst_s <= quota.free_s:
+        return Verdict("quota", True, detail)
+    return Verdict("quota", False, f"this may take {units.format_duration(quote.worst_s)}, {detail}")
 
 
 def _session(quote: Quote, capabilities: Capabilities) -> Iterator[Verdict]:

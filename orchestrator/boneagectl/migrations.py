@@ -42,8 +42,25 @@ def _v1(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
+_SATURDAY_S = 172_800
+_WEEK_S = 7 * 86_400
+_KAGGLE_S = 30 * 3600
+"""Hours a week, back on Saturday 00:00 UTC, until Kaggle itself says otherwise: kaggle.com/docs/efficient-gpu-usage."""
+
+
+def _v2(db: sqlite3.Connection) -> None:
+    """Accounts whose hours come back: `quota_s` every `window_s`, counted from any refresh, `refresh_s`."""
+    for column in ("quota_s", "window_s", "refresh_s"):
+        db.execute(f"alter table accounts add column {column} integer")
+    db.execute(
+        "insert into accounts (name, created_s) values ('kaggle', ?) on conflict do nothing", (int(time.time()),)
+    )
+    weekly = (_KAGGLE_S, _WEEK_S, _SATURDAY_S)
+    db.execute("update accounts set quota_s = ?, window_s = ?, refresh_s = ? where name = 'kaggle'", weekly)
+
+
 Migration = Callable[[sqlite3.Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (_v1,)
+MIGRATIONS: tuple[Migration, ...] = (_v1, _v2)
 
 
 def migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:

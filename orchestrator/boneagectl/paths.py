@@ -87,6 +87,11 @@ class Home:
         """Where the `local` target runs its jobs: the other machine, as it were."""
         return self.root / "local"
 
+    @property
+    def kaggle(self) -> Path:
+        """Where the `kaggle` target keeps what Kaggle would forget."""
+        return self.root / "kaggle"
+
     def run(self, run_id: str) -> Path:
         return self.root / "runs" / run_id
 

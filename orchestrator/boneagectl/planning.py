@@ -20,8 +20,10 @@ _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
-def spec_from(config: Config, train: TrainConfig | None = None, pack: Path | None = None) -> JobSpec:
+def spec_from(config: Config, is_there: bool, train: TrainConfig | None = None, pack: Path | None = None) -> JobSpec:
     """The job the settings ask for, or today's settings around a given training and pack.
+
+    `is_there` says that the target has images of its own, so that no pack need be here.
 
     Raises:
         ContractError: there is no pack there.
@@ -30,10 +32,11 @@ def spec_from(config: Config, train: TrainConfig | None = None, pack: Path | Non
     from boneagectl import provenance
 
     pack = (pack or Path(config["data.pack"]).expanduser()).absolute()
+    train = train or config.train()
     return JobSpec(
-        train=train or config.train(),
+        train=train,
         pack=pack,
-        data=describe_pack(pack),
+        data=_unseen(config, train) if is_there and not PackFolder(pack).card.exists() else describe_pack(pack),
         target=config["target"],
         time_limit_s=units.parse_duration_s(config["time_limit"]),
         provenance=provenance.collect(Path.cwd()),
@@ -46,6 +49,12 @@ def describe_pack(pack: Path) -> dict[str, Any]:
     if not card["labelled"]:
         raise UsageError(f"pack {pack} has no ages to train on", "prepare a tree whose csv has them")
     return {key: card[key] for key in ("fingerprint", "count", "image_size_px")}
+
+
+def _unseen(config: Config, train: TrainConfig) -> dict[str, Any]:
+    """Images that are only where the training runs: any that lie there, at the size asked for or the preset's."""
+    size_px = config["data.image_size_px"] or PRESETS[train.preset].size_px[0]
+    return {"fingerprint": "", "count": 0, "image_size_px": size_px}
 
 
 def plan(run_id: str, leg_number: int, spec: JobSpec, target: Target, ledger: Ledger, home: Home) -> Plan:

@@ -69,6 +69,13 @@ class Capabilities:
     max_session_hours: float | None
     live_metrics: bool
     needs_network: bool
+    stop_keeps: bool = True
+    """Whether a stopped leg leaves its checkpoint."""
+    appears_s: int = 0
+    """How long after a submit was cut off the leg may still come to be."""
+    poll_every_s: float = 2.0
+    attaches_data: bool = False
+    """Whether a leg finds its images there, so that no pack need be here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,20 @@ class Quote:
     sessions: int
     source: str
     date: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a provider itself says of the hours it gives for a time; `refresh_s` is the Unix time they come back."""
+
+    used_s: int
+    reserved_s: int
+    allowed_s: int
+    refresh_s: int
+
+    @property
+    def free_s(self) -> int:
+        return max(0, self.allowed_s - self.used_s - self.reserved_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +165,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a poll saw. `metrics` is the newest epoch's line, where the target shows it live."""
+    """What a poll saw. `metrics` is the newest epoch's line, where the target shows it live.
+
+    `elapsed_s` None: nobody can tell any more. `epochs` 0: the target does not show how many are wanted.
+    """
 
     state: LegState
     reason: str = ""
     epoch: int = 0
     epochs: int = 0
-    elapsed_s: int = 0
+    elapsed_s: int | None = 0
     spent_usd_micro: int = 0
     metrics: dict[str, Any] | None = None
 
@@ -194,7 +218,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One purse of the ledger. `cap_*` None means no cap was set."""
+    """One purse of the ledger. `cap_*` None means no cap was set.
+
+    `quota_s` is what the provider gives until `refresh`, where it gives hours for a time; the seconds
+    spent are then those of that time.
+    """
 
     name: str
     cap_usd_micro: int | None
@@ -203,6 +231,13 @@ class Account:
     spent_s: int
     reserved_usd_micro: int
     reserved_s: int
+    quota_s: int | None = None
+    refresh: str = ""
+
+    @property
+    def limit_s(self) -> int | None:
+        """The smaller of cap and quota, or None where there is neither."""
+        return min((limit for limit in (self.cap_s, self.quota_s) if limit is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +248,14 @@ class Finding:
     what: str
     detail: str
     fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a next leg goes on from: the collected `folder` of the leg that the target calls `handle`."""
+
+    folder: Path
+    handle: Handle
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +278,11 @@ def leg_id(run_id: str, number: int) -> str:
 def iso(time_s: float) -> str:
     """A Unix time as UTC text."""
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds(text: str) -> float:
+    """The Unix time of what `iso` wrote."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 def as_json(value: Any) -> Any:

@@ -70,6 +70,13 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def format_local(time_s: float) -> str:
+    """A Unix time in this machine's own zone, with the zone's name: ``Sat 28 Nov, 01:00 CET``."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(time_s, UTC).astimezone().strftime("%a %d %b, %H:%M %Z")
+
+
 def format_bytes(count: int) -> str:
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):

@@ -7,19 +7,36 @@ submits holds the leg's lock in between, so a booked leg whose lock is free was 
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from boneage_trainer.contract import RunFolder, TrainConfig, write_json
-from boneagectl import locks
+from boneagectl import limits, locks
 from boneagectl.config import Config
-from boneagectl.errors import LimitRefused, NotYet, UsageError
+from boneagectl.errors import InDoubt, LimitRefused, MachineError, NotYet, Unreachable, UsageError
 from boneagectl.ledger import Ledger
 from boneagectl.paths import Home, LegPaths
-from boneagectl.records import Artifacts, Bundle, Handle, JobSpec, Leg, LegState, Plan, Run, Snapshot, as_json
-from boneagectl.targets import get
+from boneagectl.records import (
+    Artifacts,
+    Bundle,
+    Checkpoint,
+    Finding,
+    Handle,
+    JobSpec,
+    Leg,
+    LegState,
+    Plan,
+    Quota,
+    Run,
+    Snapshot,
+    as_json,
+    seconds,
+)
+from boneagectl.targets import NAMES, get
 from boneagectl.targets.base import Target
 
 
@@ -30,7 +47,7 @@ class Prepared:
     plan: Plan
     bundle: Bundle
     target: Target
-    resume: Path | None
+    resume: Checkpoint | None
 
 
 class Workflow:
@@ -50,7 +67,8 @@ class Workflow:
         from boneagectl import planning
 
         run_id = planning.check_run_id(name) if name else planning.new_run_id()
-        return self._prepare(run_id, 1, planning.spec_from(self.config), None)
+        is_there = self.target(self.config["target"]).capabilities.attaches_data
+        return self._prepare(run_id, 1, planning.spec_from(self.config, is_there), None)
 
     def prepare_resume(self, run: Run) -> Prepared:
         """Plans the next leg of `run`, from the newest checkpoint that its legs left.
@@ -66,7 +84,7 @@ class Workflow:
         spec = self._spec_of(run)
         return self._prepare(run.run_id, last.number + 1, spec, self._newest_checkpoint(run))
 
-    def _prepare(self, run_id: str, number: int, spec: JobSpec, resume: Path | None) -> Prepared:
+    def _prepare(self, run_id: str, number: int, spec: JobSpec, resume: Checkpoint | None) -> Prepared:
         from boneagectl import bundle, planning
 
         target = self.target(spec.target)
@@ -77,7 +95,10 @@ class Workflow:
         """The spec of a run that exists: its own config and data, today's limits."""
         from boneagectl import planning
 
-        spec = planning.spec_from(self.config, TrainConfig.from_mapping(run.config), Path(run.pack))
+        is_there = self.target(self.config["target"]).capabilities.attaches_data
+        spec = planning.spec_from(self.config, is_there, TrainConfig.from_mapping(run.config), Path(run.pack))
+        if is_there and not run.data["fingerprint"]:
+            return replace(spec, data=run.data)
         if spec.data != run.data:
             raise UsageError(
                 f"the pack {run.pack} is not the one {run.run_id} was trained on",
@@ -85,13 +106,37 @@ class Workflow:
             )
         return spec
 
-    def _newest_checkpoint(self, run: Run) -> Path | None:
+    def _newest_checkpoint(self, run: Run) -> Checkpoint | None:
         for leg in reversed(run.legs):
             if leg.handle:
-                folder = Path(self.collect_leg(leg).folder)
+                with suppress(NotYet):
+                    self.collect_leg(leg)
                 if self.paths(leg).artifacts.last.exists():
-                    return folder
+                    return Checkpoint(self.paths(leg).artifacts.root, Handle.parse(leg.handle))
         return None
+
+    def preflight(self, prepared: Prepared) -> Prepared:
+        """Asks the provider, before anything is booked, and adds what it says to the plan."""
+        plan, target = prepared.plan, prepared.target
+        if not target.capabilities.needs_network:
+            return prepared
+        said = target.preflight(plan.spec)
+        if quota := target.quota():
+            self.ledger.set_quota(target.name, quota)
+            said.append(limits.quota_verdict(quota, plan.quote))
+        return replace(prepared, plan=replace(plan, verdicts=(*plan.verdicts, *said)))
+
+    def quotas(self) -> tuple[dict[str, Quota], dict[str, str]]:
+        """What each provider that gives hours for a time counts itself, noted in the ledger; or why it cannot tell."""
+        found, troubles = {}, {}
+        for name in NAMES:
+            try:
+                if quota := self.target(name).quota():
+                    found[name] = quota
+                    self.ledger.set_quota(name, quota)
+            except MachineError as error:
+                troubles[name] = error.message
+        return found, troubles
 
     def render(self, prepared: Prepared, dest: Path) -> None:
         """Writes into `dest` exactly what would be sent, and nothing anywhere else."""
@@ -99,6 +144,14 @@ class Workflow:
             raise UsageError(f"{dest} is not an empty folder", "choose another --out")
         plan = prepared.plan
         prepared.target.render(plan.spec, prepared.bundle, plan.leg_id, dest, prepared.resume)
+
+    def rehearse(self) -> Iterator[Finding]:
+        """Renders the settings' job and has its target run it here, in a folder that is gone afterwards."""
+        prepared = self.prepare("rehearsal")
+        with tempfile.TemporaryDirectory() as place:
+            sent, python = Path(place) / "sent", self.config["targets.local.python"]
+            self.render(prepared, sent)
+            yield from prepared.target.rehearse(sent, Path(place), python)
 
     def submit(self, prepared: Prepared) -> Handle:
         """Books, sends and attaches the planned leg.
@@ -122,6 +175,8 @@ class Workflow:
             write_json(paths.plan, as_json({"plan": plan, "bundle": prepared.bundle}))
             self.render(prepared, paths.sent)
             handle = prepared.target.submit(plan.leg_id, paths.sent)
+        except InDoubt:
+            raise  # the booking stands until `reconcile` finds the leg, or finds that it never came
         except Exception as error:
             self._settle_doubt(plan.leg_id, prepared.target, f"submit failed: {error}")
             raise
@@ -143,12 +198,17 @@ class Workflow:
                 self._reconcile(leg)
 
     def _reconcile(self, leg: Leg) -> None:
+        target = self.target(leg.target)
         try:
             with locks.held(self.paths(leg).lock):
-                if self.ledger.leg(leg.leg_id).state is LegState.RESERVED:
-                    self._settle_doubt(leg.leg_id, self.target(leg.target), "the submit was cut off before it began")
-        except locks.Busy:
-            return  # somebody is submitting it right now
+                if self.ledger.leg(leg.leg_id).state is not LegState.RESERVED:
+                    return
+                if handle := target.find(leg.leg_id):
+                    self.ledger.attach(leg.leg_id, handle)
+                elif time.time() >= seconds(leg.created) + target.capabilities.appears_s:
+                    self.ledger.release(leg.leg_id, "the submit was cut off before it began")
+        except (locks.Busy, Unreachable):
+            return  # somebody is submitting it right now, or nobody can tell: the booking stands
 
     def refresh(self) -> None:
         """Reconciles, and polls every open leg of a target that needs no network for it."""
@@ -160,6 +220,7 @@ class Workflow:
     def poll(self, leg: Leg) -> Snapshot:
         """What the target says of `leg` now, noted in the ledger."""
         snapshot = self.target(leg.target).poll(self._handle(leg))
+        snapshot = replace(snapshot, epochs=snapshot.epochs or leg.epochs)
         self.ledger.observe(leg.leg_id, snapshot)
         return snapshot
 
@@ -168,17 +229,24 @@ class Workflow:
         leg = self.ledger.leg(run.latest.leg_id)  # another process may have attached it since
         return self.poll(leg) if leg.handle else Snapshot(leg.state, leg.reason, leg.epoch, leg.epochs)
 
-    def watch(self, run: Run, every_s: float) -> Iterator[Snapshot]:
+    def watch(self, run: Run, every_s: float | None) -> Iterator[Snapshot]:
         """A snapshot whenever something changed, until the run's latest leg is over."""
+        leg = run.latest
         seen: tuple[object, ...] = ()
+        snapshot = Snapshot(leg.state, leg.reason, leg.epoch, leg.epochs, leg.elapsed_s)
         while True:
-            snapshot = self.look(run)
-            if (now := (snapshot.state, snapshot.epoch)) != seen:
+            trouble = ""
+            try:
+                snapshot = self.look(run)
+            except Unreachable as error:
+                trouble = f"cannot look now: {error.message}"
+                snapshot = replace(snapshot, reason=trouble)
+            if (now := (snapshot.state, snapshot.epoch, trouble)) != seen:
                 seen = now
                 yield snapshot
             if snapshot.state.is_over:
                 return
-            time.sleep(every_s)
+            time.sleep(every_s or self.target(leg.target).capabilities.poll_every_s)
 
     def logs(self, run: Run, follow: bool) -> Iterator[str]:
         leg = run.latest

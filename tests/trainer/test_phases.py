@@ -64,7 +64,9 @@ def test_a_head_trained_from_cached_features_equals_one_trained_from_images(how:
 
 def test_features_in_half_precision_are_kept_as_they_are(bench: Bench) -> None:
     """bfloat16 is no type of numpy's own, and the model that is saved computes in float32 all the same."""
-    code, output = bench.run("half", train_backbone=False, width=8, epochs=2, precision="mixed_bfloat16", augment="none")
+    code, output = bench.run(
+        "half", train_backbone=False, width=8, epochs=2, precision="mixed_bfloat16", augment="none"
+    )
     assert code == 0, output
     assert len(read_metrics(bench.out("half").metrics)) == 2
 

@@ -181,6 +181,10 @@ class PackFolder:
         """``problems.csv``: id,file,problem (broken, missing, unlabelled, duplicate) for all that was left out."""
         return self.root / "problems.csv"
 
+    def files(self) -> list[Path]:
+        """Every file of a whole pack."""
+        return [self.images, self.index, self.card, self.problems]
+
     @property
     def partial(self) -> Path:
         """The neighbour a pack is made in; gone once the pack is whole."""

@@ -29,7 +29,8 @@ COMMANDS = {
     "stop": ("runs:stop", "Have a run save and end; it can be resumed later."),
     "collect": ("runs:collect", "Bring what a run has made into one folder, checked."),
     "report": ("runs:report", "Write a run's report: HTML, JSON or CSV."),
-    "data": ("data:app", "Draw, prepare and describe radiographs."),
+    "rehearse": ("runs:rehearse", "Run here what a target would be sent, first."),
+    "data": ("data:app", "Draw, fetch, prepare, describe and push images."),
     "train": ("train:app", "List presets; check, evaluate and use a model."),
     "budget": ("money:app", "Show what is spent and reserved; set the caps."),
 }

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from boneage_trainer.contract import write_atomic
 from boneagectl.cli import handover, options
+from boneagectl.errors import UsageError
+from boneagectl.output import Printer
+
+if TYPE_CHECKING:
+    from boneagectl.paths import Home
+    from boneagectl.targets.kaggle import KaggleTarget
+
+_RSNA = "kmader/rsna-bone-age"
+_TERMS = {
+    _RSNA: "The RSNA 2017 bone age set is for non-commercial use, with attribution: Halabi et al., Radiology 2019;"
+    "290(2):498-503. It may not be passed on, and nobody may try to identify a child. Its terms:\n"
+    "rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-age-challenge-2017"
+}
+_PRIVATE = "The terms of the data still apply; most forbid to make it public."
 
 app = typer.Typer(
     name="data",
-    help="Draw, prepare and describe radiographs.",
+    help="Draw, fetch, prepare, describe and push images.",
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
@@ -75,6 +90,63 @@ def describe(
     """
     optional = [*(["--samples", str(samples)] if samples else []), *(["--csv", csv] if csv else [])]
     _run("describe", str(source), "--split", split, *optional, json=json)
+
+
+@app.command()
+def fetch(
+    dest: Annotated[Path, typer.Argument(help="Folder for the images and their csv.")],
+    dataset: Annotated[str, typer.Option("--dataset", metavar="OWNER/NAME", help="Kaggle data set.")] = _RSNA,
+    yes: options.Yes = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Download a set of radiographs from Kaggle.
+
+    Shows the data's terms first, once. Broken off, the same command goes on.
+
+    Example: boneagectl data fetch rsna-bone-age
+    """
+    printer = Printer(quiet=quiet)
+    home, target = _kaggle()
+    accepted = home.root / "terms" / f"{dataset.replace('/', '-')}.txt"
+    if not accepted.exists():
+        printer.talk(_TERMS.get(dataset, f"Its terms stand at kaggle.com/datasets/{dataset}."))
+        printer.confirm("Do you accept these terms?", yes)
+        write_atomic(accepted, f"accepted {dataset}\n")
+    target.fetch(dataset, dest)
+    printer.data({}, str(dest))
+    printer.talk(f"next: boneagectl data prepare {dest} --out pack --size 256")
+
+
+@app.command()
+def push(
+    pack: Annotated[Path, typer.Argument(help="The pack to upload.")] = Path("pack"),
+    target: Annotated[str, typer.Option("--target", "-t", help="Where to (now: kaggle).")] = "kaggle",
+    yes: options.Yes = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Upload a pack as a private data set.
+
+    Later legs there need not prepare the images again. The same pack is uploaded once.
+
+    Example: boneagectl data push pack --target kaggle
+    """
+    if target != "kaggle":
+        raise UsageError(f"a pack cannot be pushed to {target!r}", "now: --target kaggle")
+    printer = Printer(quiet=quiet)
+    _, place = _kaggle()
+    printer.confirm(f"Upload {pack} to Kaggle, private? {_PRIVATE}", yes)
+    ref = place.push_pack(pack)
+    printer.data({}, ref)
+    printer.talk(f"next: boneagectl submit --target kaggle --set targets.kaggle.dataset={ref}")
+
+
+def _kaggle() -> tuple[Home, KaggleTarget]:
+    from boneagectl.paths import Home
+    from boneagectl.targets import get
+
+    home = Home.default()
+    home.create()
+    return home, cast("KaggleTarget", get("kaggle", home, options.settings()))
 
 
 def _run(module: str, *arguments: str, json: bool) -> None:

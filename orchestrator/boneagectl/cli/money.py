@@ -27,14 +27,22 @@ _HOURS = typer.Option("--cap-hours", help="Hours its legs may ever take; 'none' 
 def budget(context: typer.Context, json: options.Json = False, quiet: options.Quiet = False) -> None:
     """Show each account: cap, spent, reserved, free.
 
+    Kaggle's weekly GPU hours stand beside our own count of them.
+
     Example: boneagectl budget --json
     """
     if context.invoked_subcommand:
         return
     with options.workflow() as flow:
         flow.refresh()
+        quotas, troubles = flow.quotas()
         accounts = [flow.ledger.account(name) for name in NAMES]
-        Printer(json, quiet).data({"accounts": accounts}, present.accounts_table(accounts))
+        tables = [present.accounts_table(accounts)]
+        tables += [present.quota_text(name, quota, flow.ledger.account(name)) for name, quota in quotas.items()]
+        printer = Printer(json, quiet)
+        printer.data({"accounts": accounts, "quotas": quotas}, "\n\n".join(tables))
+        for name, trouble in troubles.items():
+            printer.talk(f"{name}'s own count cannot be asked for: {trouble}")
 
 
 @app.command("set")

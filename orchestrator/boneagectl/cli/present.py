@@ -7,7 +7,9 @@ from typing import Any
 
 from boneagectl import units
 from boneagectl.output import table
-from boneagectl.records import Account, Bundle, Finding, Leg, Plan, Run, Snapshot, as_json
+from boneagectl.records import Account, Bundle, Capabilities, Finding, Leg, Plan, Quota, Run, Snapshot, as_json
+
+_SESSION_S = 12 * 3600
 
 
 def plan_text(plan: Plan, bundle: Bundle) -> str:
@@ -15,13 +17,18 @@ def plan_text(plan: Plan, bundle: Bundle) -> str:
     lines = [
         f"run      {plan.run_id}, leg {plan.leg_number}, on {spec.target}",
         f"train    {_train_text(as_json(spec.train))}",
-        f"data     {spec.data['count']} images at {spec.data['image_size_px']} px, {spec.pack}",
+        f"data     {_data_text(spec.data)}, {spec.pack if spec.data['fingerprint'] else 'not seen from here'}",
         f"time     at most {units.format_duration(quote.worst_s)}: then it saves, stops itself and can be resumed",
         f"cost     at most {units.format_usd(quote.worst_usd_micro)} ({_rate(plan)})",
         f"bundle   {len(bundle.files)} files, {units.format_bytes(len(bundle.content))}, sha256 {bundle.sha256[:16]}",
     ]
     lines += [f"limit    {'ok     ' if v.allows else 'REFUSED'} {v.limit}: {v.detail}" for v in plan.verdicts]
     return "\n".join(lines)
+
+
+def _data_text(data: dict[str, Any]) -> str:
+    count = f"{data['count']} images" if data["count"] else "the images attached there"
+    return f"{count} at {data['image_size_px']} px"
 
 
 def _train_text(train: dict[str, Any]) -> str:
@@ -77,7 +84,7 @@ def run_text(run: Run, snapshot: Snapshot, folder: str) -> str:
         f"run      {run.run_id}, created {run.created}",
         f"state    {snapshot_text(snapshot)}",
         f"train    {_train_text(run.config)}",
-        f"data     {data['count']} images at {data['image_size_px']} px, fingerprint {data['fingerprint'][:16]}",
+        f"data     {_data_text(data)}, fingerprint {data['fingerprint'][:16] or 'not known here'}",
         f"bundle   sha256 {run.bundle_sha256[:16]}",
         f"folder   {folder}",
         "",
@@ -97,7 +104,7 @@ def snapshot_text(seen: Snapshot) -> str:
     if seen.epochs:
         parts.append(f"epoch {seen.epoch}/{seen.epochs}")
     parts += _metric_texts(seen.metrics or {})
-    return ", ".join([*parts, units.format_duration(seen.elapsed_s)])
+    return ", ".join([*parts, "time not known" if seen.elapsed_s is None else units.format_duration(seen.elapsed_s)])
 
 
 def _metric_texts(metrics: dict[str, Any]) -> list[str]:
@@ -106,7 +113,7 @@ def _metric_texts(metrics: dict[str, Any]) -> list[str]:
 
 
 def accounts_table(accounts: Sequence[Account]) -> str:
-    headings = ("ACCOUNT", "SPENT", "RESERVED", "CAP", "FREE", "HOURS SPENT", "RESERVED", "CAP", "FREE")
+    headings = ("ACCOUNT", "SPENT", "RESERVED", "CAP", "FREE", "HOURS SPENT", "RESERVED", "LIMIT", "FREE")
     return table(headings, [(account.name, *_usd_cells(account), *_hour_cells(account)) for account in accounts])
 
 
@@ -117,9 +124,40 @@ def _usd_cells(account: Account) -> list[str]:
 
 
 def _hour_cells(account: Account) -> list[str]:
-    spent, reserved, cap = account.spent_s, account.reserved_s, account.cap_s
+    spent, reserved, cap = account.spent_s, account.reserved_s, account.limit_s
     free = None if cap is None else max(0, cap - spent - reserved)
     return ["none" if value is None else f"{value / 3600:.2f}" for value in (spent, reserved, cap, free)]
+
+
+def stop_question(run: Run, capabilities: Capabilities) -> str:
+    """What a stop costs, told before it is done."""
+    leg = run.latest
+    question = f"Stop {run.run_id} at epoch {leg.epoch}/{leg.epochs}?"
+    if capabilities.stop_keeps:
+        return question
+    return (f"{leg.target} stops a session only by deleting it: the log and the epochs' figures are kept here, "
+            f"this leg's checkpoint and files are lost. {question}")  # fmt: skip
+
+
+def quota_text(name: str, quota: Quota, account: Account) -> str:
+    """A provider's own count beside ours."""
+    ours_s = account.spent_s + account.reserved_s
+    used, reserved, free = (f"{one / 3600:.2f}" for one in (quota.used_s, quota.reserved_s, quota.free_s))
+    return "\n".join(
+        (
+            f"{name}'s own count: {used} h used, {reserved} reserved, {free} free of {quota.allowed_s / 3600:.2f}",
+            f"our count: {ours_s / 3600:.2f} h spent and reserved; the difference is what runs without boneagectl",
+            f"the full quota is back {units.format_local(quota.refresh_s)}; until then {_fitting(quota.free_s)}",
+        )
+    )
+
+
+def _fitting(free_s: int) -> str:
+    """How many legs of the session limit, and how long a last one, the free hours hold."""
+    whole, rest_s = divmod(free_s, _SESSION_S)
+    legs = f"{whole} sessions of {_SESSION_S // 3600} h and one of {units.format_duration(rest_s)}" if whole else \
+        f"one session of {units.format_duration(rest_s)}"  # fmt: skip
+    return f"{legs} would fit" if free_s else "nothing fits"
 
 
 def findings_text(findings: Sequence[Finding]) -> str:

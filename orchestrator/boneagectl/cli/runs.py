@@ -15,11 +15,11 @@ from boneagectl.records import LegState
 if TYPE_CHECKING:
     from boneagectl.workflow import Prepared, Workflow
 
-_Target = Annotated[str | None, typer.Option("--target", "-t", help="Where to train (now: local).")]
+_Target = Annotated[str | None, typer.Option("--target", "-t", help="Where to train: local or kaggle.")]
 _Limit = Annotated[str | None, typer.Option("--time-limit", help="The longest this leg may take, e.g. 11h30m.")]
 _Name = Annotated[str | None, typer.Option("--name", "-n", help="The run's id, instead of a made-up one.")]
 _Dry = Annotated[bool, typer.Option("--dry-run", help="Write the folder that would be sent, and nothing else.")]
-_Every = Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between two looks.")]
+_Every = Annotated[float | None, typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between two looks.")]
 _WEIGHTS = "What the backbone starts from; a path is meant from the pack's folder."
 _PLAN_ONLY = "Folder a dry run writes; by default one named as the leg."
 
@@ -57,6 +57,33 @@ def submit(
             _start(flow, prepared, printer, yes)
 
 
+def rehearse(
+    target: _Target = None,
+    pack: Annotated[Path | None, typer.Option("--data", help="The pack to train on.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="A preset of `train presets`.")] = None,
+    set_: options.Set = None,
+    config: options.ConfigFile = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run here what a target would be sent, first.
+
+    The very script, on a few synthetic hands, in a tree like the target's. Nothing is booked or sent.
+
+    Example: boneagectl rehearse --target kaggle
+    """
+    named = {"data__pack": str(pack) if pack else None, "train__preset": preset}
+    merged, printer = options.settings(config, None, set_, target=target, **named), Printer(json, quiet)
+    with options.workflow(merged, may_write=False) as flow:
+        findings = []
+        for finding in flow.rehearse():
+            findings.append(finding)
+            if not json:
+                printer.data({}, present.findings_text([finding]))
+        if json:
+            printer.data({"findings": findings}, "")
+
+
 def resume(
     run: options.RunName,
     target: _Target = None,
@@ -87,6 +114,7 @@ def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Prin
 
 
 def _start(flow: Workflow, prepared: Prepared, printer: Printer, yes: bool) -> None:
+    prepared = flow.preflight(prepared)
     plan = prepared.plan
     text = present.plan_text(plan, prepared.bundle)
     if plan.quote.worst_usd_micro and not plan.refusals and not yes:
@@ -132,7 +160,7 @@ def show(run: options.RunName = "last", json: options.Json = False) -> None:
 
 def watch(
     run: options.RunName = "last",
-    every_s: _Every = 2.0,
+    every_s: _Every = None,
     once: Annotated[bool, typer.Option("--once", help="Look once and return; for cron.")] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -186,8 +214,8 @@ def stop(
         flow.refresh()
         found = flow.ledger.find_run(run)
         if not found.latest.state.is_over:
-            printer.confirm(f"Stop {found.run_id} at epoch {found.latest.epoch}/{found.latest.epochs}?", yes)
-            printer.talk("asked it to save and end …")
+            printer.confirm(present.stop_question(found, flow.target(found.latest.target).capabilities), yes)
+            printer.talk("stopping …")
         snapshot = flow.stop(found)
         printer.data(
             {"run_id": found.run_id, "snapshot": snapshot}, f"{found.run_id}  {present.snapshot_text(snapshot)}"

@@ -1,4 +1,4 @@
-"""What a target is: seven verbs, a check and a value that says what it can do."""
+"""What a target is: seven verbs, what it says before the start, and a value that says what it can do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from boneagectl.records import Artifacts, Bundle, Capabilities, Finding, Handle, JobSpec, Quote, Snapshot
+from boneagectl.records import (
+    Artifacts,
+    Bundle,
+    Capabilities,
+    Checkpoint,
+    Finding,
+    Handle,
+    JobSpec,
+    Quota,
+    Quote,
+    Snapshot,
+    Verdict,
+)
 
 
 class Target(Protocol):
@@ -18,17 +30,35 @@ class Target(Protocol):
     def check(self) -> list[Finding]:
         """What stands in the way of running here, for doctor. Never raises."""
 
+    def quota(self) -> Quota | None:
+        """The hours the provider gives, as it counts them now; None where it counts none."""
+
+    def preflight(self, spec: JobSpec) -> list[Verdict]:
+        """What the provider would refuse of this leg, asked before anything is booked."""
+
     def quote(self, spec: JobSpec) -> Quote:
         """What one leg of `spec` costs at the worst that the remote limit lets happen. No network."""
 
-    def render(self, spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Path | None) -> None:
+    def render(self, spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None) -> None:
         """Writes into the new folder `dest` exactly what `submit` sends, in the vendor's format. No network.
 
-        `resume` is the artifacts folder of the leg to go on from.
+        Raises:
+            UsageError: the target cannot take this bundle, or go on from that checkpoint.
+        """
+
+    def rehearse(self, rendered: Path, place: Path, python: str) -> Iterator[Finding]:
+        """Runs what `submit` would send here, in the empty folder `place`, and tells what held.
+
+        Raises:
+            UsageError: there is nothing to rehearse. MachineError: it failed.
         """
 
     def submit(self, leg_id: str, rendered: Path) -> Handle:
-        """Starts the rendered leg and returns at once. Not repeatable: `find` comes first."""
+        """Starts the rendered leg and returns at once. Not repeatable: `find` comes first.
+
+        Raises:
+            InDoubt: it may or may not come to be; the booking must stand until `find` tells.
+        """
 
     def find(self, leg_id: str) -> Handle | None:
         """The remote thing that carries this leg's id, or None where there certainly is none."""

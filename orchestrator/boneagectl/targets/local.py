@@ -20,17 +20,20 @@ from typing import Any
 
 from boneage_trainer.contract import RunFolder, parse_object, read_metrics, write_atomic, write_json
 from boneagectl import artifacts, locks, units
-from boneagectl.errors import MachineError
+from boneagectl.errors import MachineError, UsageError
 from boneagectl.records import (
     Artifacts,
     Bundle,
     Capabilities,
+    Checkpoint,
     Finding,
     Handle,
     JobSpec,
     LegState,
+    Quota,
     Quote,
     Snapshot,
+    Verdict,
 )
 
 STOP_GRACE_S = 60
@@ -65,21 +68,32 @@ class LocalTarget:
 
         return inspection.training_findings(self.python)
 
+    def quota(self) -> Quota | None:
+        return None
+
+    def preflight(self, spec: JobSpec) -> list[Verdict]:
+        return []
+
     def quote(self, spec: JobSpec) -> Quote:
         """The trainer ends itself at its time limit, by force if need be: that is the worst case."""
         worst = units.cost_usd_micro(self.usd_micro_per_hour, spec.time_limit_s)
         source = "targets.local.usd_per_hour"
         return Quote(self.name, spec.time_limit_s, worst, self.usd_micro_per_hour, 1, source, date.today().isoformat())  # noqa: DTZ011
 
-    def render(self, spec: JobSpec, bundle_: Bundle, leg_id: str, dest: Path, resume: Path | None) -> None:
+    def render(self, spec: JobSpec, bundle_: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None) -> None:
         from boneagectl import bundle
 
         write_atomic(dest / bundle.NAME, bundle_.content)
         argv = [self.python, f"sent/{bundle.NAME}", "--data", str(spec.pack), "--out", "out", "--leg", leg_id]
         argv += ["--time-limit-s", str(spec.time_limit_s)]
-        argv += ["--resume", str(resume)] if resume else []
+        argv += ["--resume", str(resume.folder)] if resume else []
         price = {"usd_micro_per_hour": self.usd_micro_per_hour}  # settings may change before the leg is settled
         write_json(dest / _LAUNCH, {"argv": argv, "env": {"PYTHONUNBUFFERED": "1"}, **price})
+
+    def rehearse(self, rendered: Path, place: Path, python: str) -> Iterator[Finding]:
+        raise UsageError(
+            "this machine has nothing to rehearse: what is sent runs here anyway", "boneagectl train check"
+        )
 
     # ------------------------------------------------------------------------------- the start
     def submit(self, leg_id: str, rendered: Path) -> Handle:

@@ -1,0 +1,242 @@
+"""The `kaggle` target: each leg is a private kernel of its own, generated, pushed, followed and brought back.
+
+Kaggle has no way to stop a kernel but deleting it, shows no file of one that runs, and answers the
+same for a kernel that does not exist and one of somebody else. What follows from that is decided here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+from boneage_trainer.contract import RunFolder, parse_object, write_json
+from boneagectl.errors import InDoubt, MachineError, NotYet, Unreachable
+from boneagectl.records import (
+    Artifacts,
+    Bundle,
+    Capabilities,
+    Checkpoint,
+    Finding,
+    Handle,
+    JobSpec,
+    Quota,
+    Quote,
+    Snapshot,
+    Verdict,
+)
+from boneagectl.targets.kaggle import checking, credentials, datasets, outputs, rehearsing, rendering, watching
+from boneagectl.targets.kaggle.api import Api, Kernel, Missing
+from boneagectl.targets.kaggle.log import Log, events_in, lines_of
+
+_IDLE_S = 0.4
+"""Without news for so long, a running log is read as far as it goes."""
+_QUIET_S = 60.0
+_LOOKS_S = (0.5, 2.0, 5.0)
+_RECONNECT_S = 1.0
+_SESSION_HOURS = 12.0
+
+
+class KaggleTarget:
+    """`root` keeps what Kaggle would forget: the log of each kernel that was stopped."""
+
+    name = "kaggle"
+    capabilities = Capabilities(
+        unattended=True,
+        can_stop=True,
+        billed=False,
+        max_session_hours=_SESSION_HOURS,
+        live_metrics=True,
+        needs_network=True,
+        stop_keeps=False,
+        appears_s=600,
+        poll_every_s=60.0,
+        attaches_data=True,
+    )
+
+    def __init__(self, root: Path, wishes: rendering.Wishes) -> None:
+        self.root, self.wishes = root, wishes
+        self._signed_in: Api | None = None
+
+    @property
+    def api(self) -> Api:
+        if self._signed_in is None:
+            self._signed_in = Api(credentials.find())
+        return self._signed_in
+
+    def _named(self, ask: bool) -> rendering.Wishes:
+        """The wishes with the user's name: as set, as the credentials say, or else, with `ask`, as Kaggle says."""
+        if not self.wishes.username:
+            name = _username_here()
+            self.wishes = replace(self.wishes, username=self.api.username() if ask and not name else name)
+        return self.wishes
+
+    # -------------------------------------------------------------------------- before the start
+    def check(self) -> list[Finding]:
+        return checking.findings(lambda: self.api, lambda: self._named(ask=True))
+
+    def quota(self) -> Quota | None:
+        return self.api.quota() if self._signed_in or credentials.are_there() else None
+
+    def preflight(self, spec: JobSpec) -> list[Verdict]:
+        return checking.verdicts(self.api, self._named(ask=True))
+
+    def quote(self, spec: JobSpec) -> Quote:
+        """Kaggle ends the session at the time limit that is sent with it; it costs GPU hours, and no money."""
+        source = "free; session timeout sent to Kaggle"
+        return Quote(self.name, spec.time_limit_s, 0, 0, 1, source, date.today().isoformat())  # noqa: DTZ011
+
+    def render(self, spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None) -> None:
+        rendering.write(spec, bundle, leg_id, dest, resume, self._named(ask=False))
+
+    # ------------------------------------------------------------------------------- the start
+    def submit(self, leg_id: str, rendered: Path) -> Handle:
+        metadata, script = rendering.read(rendered)
+        if (code := rendered / rendering.CODE).exists():
+            datasets.push(self.api, code)
+        try:
+            return self.api.save(metadata, script).handle
+        except InDoubt as doubt:
+            return self._found_after(doubt, metadata["id"])
+
+    def _found_after(self, doubt: InDoubt, name: str) -> Handle:
+        """No answer came: looks whether the kernel is there, since a second push would start a second session."""
+        owner, _, slug = name.partition("/")
+        for pause_s in _LOOKS_S:
+            time.sleep(pause_s)
+            try:
+                if kernel := self.api.newest(owner, slug):
+                    return kernel.handle
+            except MachineError:
+                continue
+        raise doubt
+
+    def find(self, leg_id: str) -> Handle | None:
+        kernel = self.api.newest(self._named(ask=True).username, leg_id)
+        return kernel.handle if kernel else None
+
+    # ---------------------------------------------------------------------------- while it runs
+    def poll(self, handle: Handle) -> Snapshot:
+        kernel = Kernel.of(handle)
+        try:
+            status, failure = self.api.status(kernel)
+        except Missing:
+            return watching.gone(*self._kept(kernel))
+        if status in watching.OVER:
+            return watching.when_over(status, failure, self._final_log(kernel))
+        return watching.while_running(status, self._log_so_far(kernel))
+
+    def _log_so_far(self, kernel: Kernel) -> Log:
+        """Empty where there is none yet, or the stream fails: the state is known without it."""
+        log = Log()
+        try:
+            for _ in lines_of(self.api.events(kernel, _IDLE_S), log):
+                pass
+        except (Missing, Unreachable):
+            pass
+        return log
+
+    def _final_log(self, kernel: Kernel) -> Log:
+        """As kept with the outputs; some time after the end only the stream may have it."""
+        _, text = self.api.outputs(kernel)
+        log = Log.read(events_in(text))
+        return log if log.lines else self._log_so_far(kernel)
+
+    def logs(self, handle: Handle, follow: bool) -> Iterator[str]:
+        kernel = Kernel.of(handle)
+        try:
+            status, _ = self.api.status(kernel)
+        except Missing:
+            log, _ = self._kept(kernel)
+            yield from log.lines if log else []
+            return
+        if status in watching.OVER:
+            yield from self._final_log(kernel).lines
+        elif follow:
+            yield from self._followed(kernel)
+        else:
+            yield from self._log_so_far(kernel).lines
+
+    def _followed(self, kernel: Kernel) -> Iterator[str]:
+        """Each line once: a new connection replays the log from its start."""
+        seen = 0
+        while True:
+            try:
+                for at, line in enumerate(lines_of(self.api.events(kernel, _QUIET_S))):
+                    if at >= seen:
+                        seen = at + 1
+                        yield line
+            except (Missing, Unreachable):
+                pass  # not begun, or cut by a proxy; the state tells which
+            try:
+                status, _ = self.api.status(kernel)
+            except Missing:
+                return
+            if status in watching.OVER:
+                yield from self._final_log(kernel).lines[seen:]
+                return
+            time.sleep(_RECONNECT_S)
+
+    def stop(self, handle: Handle) -> None:
+        """Keeps what the log tells, then deletes the kernel: Kaggle knows no other way from outside."""
+        kernel = Kernel.of(handle)
+        try:
+            status, _ = self.api.status(kernel)
+        except Missing:
+            return
+        if status in watching.OVER:
+            return
+        log = self._log_so_far(kernel)
+        elapsed_s = watching.while_running(status, log).elapsed_s
+        write_json(self._keep(kernel), {"lines": log.lines, "elapsed_s": elapsed_s})
+        self.api.delete(kernel)
+
+    def collect(self, handle: Handle, dest: Path) -> Artifacts:
+        kernel, folder = Kernel.of(handle), RunFolder(dest)
+        if outputs.is_whole(folder):
+            return outputs.of(folder)
+        try:
+            status, _ = self.api.status(kernel)
+        except Missing:
+            log, _ = self._kept(kernel)
+            if log is None:
+                raise NotYet(f"{kernel.slug} is not on Kaggle", "boneagectl show") from None
+            return outputs.kept(log, folder)
+        if status not in watching.OVER:
+            return outputs.kept(self._log_so_far(kernel), folder)
+        files, text = self.api.outputs(kernel)
+        log = Log.read(events_in(text))
+        return outputs.bring(files, log if log.lines else self._log_so_far(kernel), folder)
+
+    # ------------------------------------------------------------------------------- beside the legs
+    def rehearse(self, rendered: Path, place: Path, python: str) -> Iterator[Finding]:
+        """Runs the rendered script below the new folder `place`; see `rehearsing`."""
+        return rehearsing.rehearse(rendered, place, python)
+
+    def push_pack(self, pack: Path) -> str:
+        """Uploads `pack` as a private data set, once, and returns its name; see `datasets`."""
+        return datasets.push_pack(self.api, pack, self._named(ask=True).username, self.root)
+
+    def fetch(self, ref: str, dest: Path) -> None:
+        """Downloads and unpacks the data set `ref` into `dest`; goes on where it broke off."""
+        datasets.fetch(self.api, ref, dest)
+
+    # ---------------------------------------------------------------------------- what is kept here
+    def _keep(self, kernel: Kernel) -> Path:
+        return self.root / f"{kernel.slug}.json"
+
+    def _kept(self, kernel: Kernel) -> tuple[Log | None, int | None]:
+        path = self._keep(kernel)
+        if not path.exists():
+            return None, None
+        kept = parse_object(path.read_text(), path.name)
+        return Log.read({"data": f"{line}\n"} for line in kept["lines"]), kept["elapsed_s"]
+
+
+def _username_here() -> str:
+    try:
+        return credentials.find().username
+    except MachineError:
+        return ""

@@ -1,0 +1,156 @@
+"""What is sent to Kaggle: a folder that ``kaggle kernels push -p`` takes as it is."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boneage_trainer.contract import write_atomic, write_json
+from boneagectl.errors import UsageError
+from boneagectl.records import Bundle, Checkpoint, JobSpec
+from boneagectl.render import fill
+from boneagectl.targets.kaggle.api import Kernel
+
+METADATA = "kernel-metadata.json"
+SCRIPT = "kernel.py"
+CODE = "code"
+BUNDLE = "bundle.bin"
+"""Not .zip: Kaggle unpacks archives in a data set."""
+MAX_SCRIPT_BYTES = 900_000
+"""Kaggle takes "less than 1 megabytes"; a wheel that made 771 kB of base64 was refused (unslothai/unsloth's notes)."""
+GPUS = {"NvidiaTeslaT4": 2}
+_LINE = 120
+_RETIRED = {"NvidiaTeslaP100": "NvidiaTeslaT4", "TpuV38": "TpuV5E8"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """The settings below ``targets.kaggle``."""
+
+    username: str
+    dataset: str
+    machine_shape: str
+    internet: bool
+    code: str
+    models: tuple[str, ...]
+
+
+def write(spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None, wishes: Wishes) -> None:
+    """Writes the folder.
+
+    Raises:
+        UsageError: a wish that Kaggle does not grant, a script over 900 kB, a checkpoint that is not on Kaggle.
+    """
+    _check(spec, wishes)
+    before = _kernel_of(resume)
+    embedded = wishes.code == "embed"
+    script = fill(
+        "kaggle/kernel.py.j2",
+        leg_id=leg_id,
+        parameters=_literal(_parameters(spec, leg_id, wishes, before)),
+        bundle_sha256=bundle.sha256,
+        bundle_base64_lines=_wrapped(bundle.content) if embedded else [],
+        code_dataset="" if embedded else code_dataset(leg_id, wishes),
+    )
+    if len(script.encode()) > MAX_SCRIPT_BYTES:
+        raise UsageError(
+            f"the script has {len(script.encode())} bytes, Kaggle takes {MAX_SCRIPT_BYTES}",
+            "send the code as a private data set: --set targets.kaggle.code=dataset",
+        )
+    write_atomic(dest / SCRIPT, script)
+    write_json(dest / METADATA, _metadata(spec, leg_id, wishes, before))
+    if not embedded:
+        _write_code(dest / CODE, bundle, code_dataset(leg_id, wishes))
+
+
+def code_dataset(leg_id: str, wishes: Wishes) -> str:
+    """One data set a leg, since the version of an attached one floats."""
+    return f"{wishes.username}/{leg_id}-code"
+
+
+def _check(spec: JobSpec, wishes: Wishes) -> None:
+    if not wishes.username:
+        raise UsageError(
+            "whose kernel it is must be known before it is written",
+            "set your Kaggle user name: targets.kaggle.username in boneage.toml",
+        )
+    if better := _RETIRED.get(wishes.machine_shape):
+        raise UsageError(f"Kaggle retired {wishes.machine_shape}: it would silently become {better}",
+                         f"--set targets.kaggle.machine_shape={better}")  # fmt: skip
+    if wishes.dataset.count("/") != 1 or not all(wishes.dataset.split("/")):
+        raise UsageError(f"targets.kaggle.dataset must be OWNER/NAME, not {wishes.dataset!r}")
+    if spec.train.weights == "imagenet" and not wishes.internet:
+        raise UsageError(
+            "imagenet weights are downloaded, and the kernel has no internet",
+            "--set targets.kaggle.internet=true (needs a verified phone), or --weights none",
+        )
+
+
+def _kernel_of(resume: Checkpoint | None) -> Kernel | None:
+    if resume is None:
+        return None
+    if resume.handle.target != "kaggle":
+        raise UsageError(
+            f"the newest checkpoint lies on {resume.handle.target}, and a Kaggle leg goes on from a kernel's output",
+            f"boneagectl resume RUN --target {resume.handle.target}",
+        )
+    return Kernel.of(resume.handle)
+
+
+def _parameters(spec: JobSpec, leg_id: str, wishes: Wishes, before: Kernel | None) -> dict[str, Any]:
+    return {
+        "leg": leg_id,
+        "owner": wishes.username,
+        "dataset": wishes.dataset,
+        "image_size_px": spec.data["image_size_px"],
+        "fingerprint": spec.data["fingerprint"],
+        "resume": f"{before.owner}/{before.slug}" if before else None,
+        "time_limit_s": spec.time_limit_s,
+        "gpus": GPUS.get(wishes.machine_shape, 1),
+    }
+
+
+def _metadata(spec: JobSpec, leg_id: str, wishes: Wishes, before: Kernel | None) -> dict[str, Any]:
+    """Every field is written: Kaggle's own defaults differ between its documentation and its client."""
+    code = [] if wishes.code == "embed" else [code_dataset(leg_id, wishes)]
+    return {
+        "id": f"{wishes.username}/{leg_id}",
+        "title": leg_id,  # Kaggle makes the slug from it
+        "code_file": SCRIPT,
+        "language": "python",
+        "kernel_type": "script",
+        "is_private": True,
+        "enable_gpu": True,
+        "enable_tpu": False,
+        "enable_internet": wishes.internet,
+        "machine_shape": wishes.machine_shape,
+        "session_timeout_seconds": spec.time_limit_s,
+        "dataset_sources": [wishes.dataset, *code],
+        "kernel_sources": [f"{before.owner}/{before.slug}"] if before else [],
+        "model_sources": list(wishes.models),
+        "competition_sources": [],
+    }
+
+
+def _write_code(folder: Path, bundle: Bundle, ref: str) -> None:
+    name = ref.partition("/")[2]
+    write_atomic(folder / BUNDLE, bundle.content)
+    write_json(folder / "dataset-metadata.json", {"id": ref, "title": name, "licenses": [{"name": "unknown"}]})
+
+
+def _wrapped(content: bytes) -> list[str]:
+    text = base64.b64encode(content).decode()
+    return [text[at : at + _LINE] for at in range(0, len(text), _LINE)]
+
+
+def _literal(values: dict[str, Any]) -> str:
+    """`values` as Python source, one a line."""
+    return "{\n" + "".join(f"    {key!r}: {value!r},\n" for key, value in values.items()) + "}"
+
+
+def read(folder: Path) -> tuple[dict[str, Any], str]:
+    """The metadata and the script of a rendered folder."""
+    return json.loads((folder / METADATA).read_text()), (folder / SCRIPT).read_text()
