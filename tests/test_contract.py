@@ -17,9 +17,11 @@ from boneage_trainer.contract import (
     RunFolder,
     TrainConfig,
     parse_sentinel,
+    parse_state,
     read_metrics,
     sentinel_line,
     sha256_of,
+    state_line,
     write_atomic,
     write_json,
     write_manifest,
@@ -78,7 +80,7 @@ def test_no_jobs(text: str, message: str) -> None:
 
 # ---------------------------------------------------------------------------------------- the pack
 def test_packs(tmp_path: Path) -> None:
-    assert PackFolder(make_pack(tmp_path / "pack")).read_card()["count"] == DATA["count"]
+    assert PackFolder(make_pack(tmp_path / "pack")).job_data() == DATA
     with pytest.raises(ContractError, match="is not a pack"):
         PackFolder(tmp_path).read_card()
     with pytest.raises(ContractError, match="schema 2"):
@@ -144,6 +146,14 @@ def test_the_sentinel_survives_a_log() -> None:
 @pytest.mark.parametrize("line", ["", "epoch 3", "BONEAGE ", "BONEAGE {", "BONEAGE [1]", " BONEAGE {}", "BONEAGE{}"])
 def test_other_lines_are_no_sentinel(line: str) -> None:
     assert parse_sentinel(line) is None
+
+
+def test_a_state_and_an_epoch_are_told_apart() -> None:
+    values = {"state": "paused", "reason": "time limit", "epoch": 3}
+    assert parse_state(state_line(values) + "\n") == values
+    assert parse_sentinel(state_line(values)) is None
+    assert parse_state(sentinel_line({"epoch": 3})) is None
+    assert parse_state("BONEAGE-STATE {") is None
 
 
 def test_the_sentinel_refuses_nan() -> None:

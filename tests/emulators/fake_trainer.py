@@ -39,7 +39,8 @@ class FakeTrainer:
 
         self.given, self.out, self.started_s = given, RunFolder(Path(given.out)), time.time()
         with zipfile.ZipFile(given.bundle) as archive:
-            train = Job.from_json(archive.read("job.json").decode()).train
+            own = archive.read("job.json").decode()
+        train = Job.from_json(given.job.read_text() if given.job else own).train
         self.epochs = int(os.environ.get("FAKE_EPOCHS", train.epochs))
         self.epoch_s, self.mode = float(os.environ.get("FAKE_EPOCH_S", "0.05")), os.environ.get("FAKE_MODE", "")
         self.is_stopped = False
@@ -50,7 +51,8 @@ class FakeTrainer:
         if self.mode in ("deaf", "mute"):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         else:
-            signal.signal(signal.SIGTERM, self.stop)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self.stop)
         if self.mode == "mute":
             time.sleep(LIFE_S)
         self.note("running")
@@ -115,6 +117,7 @@ def main() -> None:
         sys.exit("no module named keras\n")
     parser = argparse.ArgumentParser()
     parser.add_argument("bundle")
+    parser.add_argument("job", type=Path, nargs="?")
     parser.add_argument("--data")
     parser.add_argument("--out")
     parser.add_argument("--leg")

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from boneage_trainer.contract import PackFolder, RunFolder, TrainConfig, read_metrics
-from boneage_trainer.device import Device
+from boneage_trainer.contract import ContractError, PackFolder, RunFolder, TrainConfig, read_metrics
+from boneage_trainer.device import Device, find
+from boneage_trainer.surroundings import NEED_GPU
 from boneage_trainer.tuning import tuned
 from trainer.conftest import SOURCE, Bench, wait_until
 
@@ -67,6 +68,18 @@ def test_a_batch_that_devices_cannot_share_is_refused(bench: Bench) -> None:
     code, output = bench.run("odd", driver=TWO_CPUS, batch_size=7)
     assert code == 2
     assert "batch_size 7 cannot be shared by 2 devices; set train.batch_size=6" in output
+
+
+@pytest.mark.parametrize(("need", "gpus"), [("1", 0), ("1", 1), ("0", 0)])
+def test_where_a_gpu_is_needed_nothing_trains_on_the_cpu(need: str, gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NEED_GPU, need)
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda _kind: ["a GPU"] * gpus)
+    monkeypatch.setattr("tensorflow.config.list_logical_devices", lambda kind: [f"a {kind}"])
+    if need == "1" and not gpus:
+        with pytest.raises(ContractError, match="sees no GPU and BONEAGE_NEED_GPU=1 forbids"):
+            find()
+    else:
+        assert find() == Device()
 
 
 # ------------------------------------------------------------------------------- several machines

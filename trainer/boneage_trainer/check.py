@@ -76,16 +76,14 @@ def check(preset: str, data: Path | None, size_px: int, folder: Path) -> list[Ch
 def _job(preset: str, pack: PackFolder) -> Job:
     """The preset's network and phases; only what keeps it from learning 32 images by heart is changed."""
     alone = not PRESETS[preset].settings.get("train_backbone", True)
+    epochs = HEAD_EPOCHS if alone else EPOCHS
     small = {
-        "epochs": HEAD_EPOCHS if alone else EPOCHS, "learning_rate": 5e-3 if alone else 2e-3, "batch_size": 8,
-        "head_learning_rate": 2e-3, "head_epochs": min(2, PRESETS[preset].settings.get("head_epochs", 0)),
-        "warmup_epochs": 1, "schedule": "cosine", "early_stopping_patience": 0, "average_epochs": 0.0,
-        "standardize_target": True, "augment": "none", "cached_views": 0, "dropout": 0.0, "weights": "none",
-        "split": "check.csv", "test_views": 1, "precision": "float32", "jit": "off",
+        "epochs": epochs, "learning_rate": 5e-3 if alone else 2e-3, "head_learning_rate": 2e-3, "warmup_epochs": 1,
+        "schedule": "cosine", "average_epochs": 0.0, "standardize_target": True, "augment": "none", "cached_views": 0,
+        "dropout": 0.0, "split": "check.csv", "test_views": 1, "precision": "float32", "jit": "off",
     }  # fmt: skip
-    card = pack.read_card()
-    data = {key: card[key] for key in ("fingerprint", "count", "image_size_px")}
-    return Job(train=TrainConfig.from_mapping({"preset": preset, **small}), data=data, provenance={"check": True})
+    train = TrainConfig.from_mapping({"preset": preset}).shortened(epochs, **small)
+    return Job(train=train, data=pack.job_data(), provenance={"check": True})
 
 
 def _leg(job: Job, pack: PackFolder, out: RunFolder, stop_after: int | None) -> str:

@@ -22,6 +22,7 @@ from boneage_trainer.presets import PRESETS as PRESETS
 
 SCHEMA = 1
 SENTINEL = "BONEAGE "
+STATE_SENTINEL = "BONEAGE-STATE "
 RESEARCH_ONLY = "For research and education only. Not a medical device; not for diagnosis or treatment."
 STATES = ("running", "paused", "complete", "failed")
 
@@ -32,8 +33,9 @@ class Job:
     """What ``job.json`` says: one training, the same for each of its legs and on every target.
 
     Paths, ids, deadlines and the checkpoint to go on from belong to a leg and travel as arguments.
-    `data` holds the pack's ``fingerprint``, ``count`` and ``image_size_px``; `provenance` the
-    versions and the git state of the tree that submitted it.
+    `data` holds the pack's ``fingerprint``, ``count`` and ``image_size_px``, the first empty where the
+    pack is only made on the rented machine; `provenance` the versions and the git state of the tree
+    that submitted it.
     """
 
     train: TrainConfig
@@ -204,6 +206,11 @@ class PackFolder:
             raise ContractError(f"pack {self.root} has schema {card.get('schema')!r}; this version knows {SCHEMA}")
         return card
 
+    def job_data(self) -> dict[str, Any]:
+        """What a job says of this pack: ``fingerprint``, ``count`` and ``image_size_px``; errors as `read_card`."""
+        card = self.read_card()
+        return {key: card[key] for key in ("fingerprint", "count", "image_size_px")}
+
 
 # ------------------------------------------------------------------------------------ safe files
 @contextmanager
@@ -251,15 +258,36 @@ def write_manifest(folder: RunFolder) -> None:
 # --------------------------------------------------------------------------------------- signals
 def sentinel_line(metrics: Mapping[str, Any]) -> str:
     """The line an epoch prints, so that a log stream alone is enough to follow a run."""
-    return SENTINEL + json.dumps(metrics, sort_keys=True, allow_nan=False)
+    return _signal_line(SENTINEL, metrics)
 
 
 def parse_sentinel(line: str) -> dict[str, Any] | None:
     """The metrics in a log line, or None where the line is anything else."""
-    if not line.startswith(SENTINEL):
+    return _parse_signal(SENTINEL, line)
+
+
+def state_line(values: Mapping[str, Any]) -> str:
+    """The line a session on a rented machine prints first and last: what ``state.json`` says, or as much as is known.
+
+    Where only the log comes back, or Kaggle's own word ("COMPLETE"), it tells a paused training from a whole one.
+    """
+    return _signal_line(STATE_SENTINEL, values)
+
+
+def parse_state(line: str) -> dict[str, Any] | None:
+    """The state in a log line, or None where the line is anything else."""
+    return _parse_signal(STATE_SENTINEL, line)
+
+
+def _signal_line(start: str, values: Mapping[str, Any]) -> str:
+    return start + json.dumps(values, sort_keys=True, allow_nan=False)
+
+
+def _parse_signal(start: str, line: str) -> dict[str, Any] | None:
+    if not line.startswith(start):
         return None
     try:
-        return parse_object(line[len(SENTINEL) :], "sentinel")
+        return parse_object(line[len(start) :], start.strip())
     except ContractError:
         return None
 

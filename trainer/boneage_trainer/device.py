@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from boneage_trainer.errors import ContractError
+from boneage_trainer.surroundings import NEED_GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,16 @@ class Device:
 
 
 def find() -> Device:
-    """Every device there is: the machines TF_CONFIG names, all GPUs, else the CPU."""
+    """Every device there is: the machines TF_CONFIG names, all GPUs, else the CPU.
+
+    Raises:
+        ContractError: no GPU can be used, where the surroundings say that one must be.
+    """
+    if os.environ.get(NEED_GPU) == "1" and not tf.config.list_physical_devices("GPU"):
+        raise ContractError(
+            f"TensorFlow {tf.__version__} sees no GPU and {NEED_GPU}=1 forbids to train on the CPU: this TensorFlow "
+            "is built for CPUs, or does not fit the driver (nvidia-smi names it); take another image or machine"
+        )
     if _workers() > 1:
         return _over(tf.distribute.MultiWorkerMirroredStrategy())
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")

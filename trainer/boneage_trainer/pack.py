@@ -62,15 +62,14 @@ class Pack:
 def open_pack(root: Path, expected: dict[str, Any]) -> Pack:
     """The labelled pack at `root`; `expected` is what the job says of its data.
 
+    An empty ``fingerprint`` there accepts any images, but of the job's ``image_size_px``.
+
     Raises:
         ContractError: no pack, a torn or unlabelled one, or other images than the job was made for.
     """
     folder = PackFolder(root)
     card = folder.read_card()
-    if card["fingerprint"] != expected["fingerprint"]:
-        raise ContractError(
-            f"pack {root} has fingerprint {card['fingerprint'][:12]}, the job {expected['fingerprint'][:12]}"
-        )
+    _check_expected(root, card, expected)
     try:
         images = StoredImages(folder.images)
         index = pd.read_csv(folder.index, dtype={"id": str, "male": str, "sha256": str})
@@ -85,3 +84,13 @@ def open_pack(root: Path, expected: dict[str, Any]) -> Pack:
         raise ContractError(f"pack {root} has images without an age")
     male = (index["male"] == "True").to_numpy(np.float32)
     return Pack(images, index["id"].tolist(), male, months, root, index["sha256"].tolist())
+
+
+def _check_expected(root: Path, card: dict[str, Any], expected: dict[str, Any]) -> None:
+    wanted = expected["fingerprint"]
+    if wanted and card["fingerprint"] != wanted:
+        raise ContractError(f"pack {root} has fingerprint {card['fingerprint'][:12]}, the job {wanted[:12]}")
+    if not wanted and card["image_size_px"] != expected["image_size_px"]:
+        raise ContractError(
+            f"pack {root} has images of {card['image_size_px']} px, the job wants {expected['image_size_px']} px"
+        )

@@ -7,6 +7,8 @@ import os
 import time
 from pathlib import Path
 
+NEED_GPU = "BONEAGE_NEED_GPU"
+"""Set to 1 where a GPU is paid for or counted, so that nothing trains on the CPU beside it."""
 _NOTEBOOK_S = 11.5 * 3600
 """Kaggle and Colab end a session after 12 hours; https://www.kaggle.com/docs/notebooks, the Colab FAQ."""
 

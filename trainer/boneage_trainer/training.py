@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import time
 from collections import deque
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 
 from boneage_trainer import checkpoint, device, environment, finish, model
-from boneage_trainer.contract import Job, RunFolder
+from boneage_trainer.contract import Job, PackFolder, RunFolder
 from boneage_trainer.device import Device
 from boneage_trainer.errors import ContractError
 from boneage_trainer.features import FeatureCache
@@ -40,6 +41,8 @@ def train(job: Job, pack: Pack, session: Session, source: RunFolder) -> None:
         OSError: the last epochs could not be written.
     """
     cv2.setNumThreads(1)
+    # A job may leave its images open; from here on it names those it has, so that no other leg takes others.
+    job = dataclasses.replace(job, data={**job.data, **PackFolder(pack.folder).job_data()})
     if job.train.deterministic:
         environment.make_deterministic()
     parts = split(job.train.split, pack.ids, pack.folder)

@@ -1,0 +1,43 @@
+"""Which GPUs a rented machine really has, asked before anything costs time."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+from boneage_trainer.errors import ContractError
+
+
+class NoGpu(ContractError):
+    """Kaggle gave a machine without the GPU that was asked for."""
+
+
+def check_gpus(expected: int) -> None:
+    """Prints which GPUs this machine has, and a warning where they are fewer than `expected`.
+
+    Raises:
+        NoGpu: it has none.
+    """
+    found, said = _gpus()
+    if not found:
+        raise NoGpu(
+            f"Kaggle gave no GPU: {said}. Verify your phone number in Kaggle's settings, see how much of this "
+            "week's GPU quota is left, and ask for the machine shape NvidiaTeslaT4"
+        )
+    for line in found:
+        print(line.partition(" (UUID")[0], flush=True)
+    if len(found) < expected:
+        print(f"warning: {expected} GPUs were expected, {len(found)} given; the training takes longer", flush=True)
+
+
+def _gpus() -> tuple[list[str], str]:
+    """The lines of ``nvidia-smi -L``, one a GPU, and what else it said."""
+    program = shutil.which("nvidia-smi")
+    if not program:
+        return [], "there is no nvidia-smi"
+    try:
+        done = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return [], f"nvidia-smi does not answer ({error})"
+    said = f"{done.stdout} {done.stderr}".strip()
+    return [line for line in done.stdout.splitlines() if line.startswith("GPU ")], f"nvidia-smi says {said!r}"
