@@ -103,7 +103,7 @@ class TestKaggle(TargetContract):
         lines = RunFolder(target.collect(second, tmp_path / "brought").folder).metrics.read_text().splitlines()
         assert [(json.loads(line)["epoch"], json.loads(line)["leg"]) for line in lines] == [
             (1, LEG), (2, LEG), (3, SECOND), (4, SECOND)]  # fmt: skip
-        assert kaggle.kernels[SECOND].metadata["kernelDataSources"] == [f"alice/{LEG}"]
+        assert kaggle.kernels[SECOND].request["kernelDataSources"] == [f"alice/{LEG}"]
 
     # ------------------------------------------------------------------------ how a session ends
     def test_the_session_limit(self, target: KaggleTarget, behave: Behave, start: Start, kaggle: Kaggle) -> None:
@@ -425,4 +425,4 @@ def test_code_as_a_private_data_set(home: Path, kaggle: Kaggle, behaving: Behave
     assert len((tmp_path / "sent" / "kernel.py").read_bytes()) < 10_000
     handle = target.submit(LEG, tmp_path / "sent")
     wait_for(lambda: target.poll(handle).state is LegState.COMPLETE)
-    assert kaggle.kernels[LEG].metadata["datasetDataSources"] == [PACK, f"alice/{LEG}-code"]
+    assert kaggle.kernels[LEG].request["datasetDataSources"] == [PACK, f"alice/{LEG}-code"]

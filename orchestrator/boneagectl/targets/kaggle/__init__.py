@@ -31,8 +31,9 @@ from boneagectl.targets.kaggle import checking, credentials, datasets, outputs, 
 from boneagectl.targets.kaggle.api import Api, Kernel, Missing
 from boneagectl.targets.kaggle.log import Log, events_in, lines_of
 
-_IDLE_S = 0.4
-"""Without news for so long, a running log is read as far as it goes."""
+_IDLE_S = 0.2
+"""Without news for so long, a running log has been read as far as it goes: it is replayed in one go."""
+_MOST_S = 1.0
 _QUIET_S = 60.0
 _LOOKS_S = (0.5, 2.0, 5.0)
 _RECONNECT_S = 1.0
@@ -130,10 +131,11 @@ class KaggleTarget:
 
     def _log_so_far(self, kernel: Kernel) -> Log:
         """Empty where there is none yet, or the stream fails: the state is known without it."""
-        log = Log()
+        log, enough_s = Log(), time.monotonic() + _MOST_S
         try:
             for _ in lines_of(self.api.events(kernel, _IDLE_S), log):
-                pass
+                if time.monotonic() > enough_s:
+                    break
         except (Missing, Unreachable):
             pass
         return log

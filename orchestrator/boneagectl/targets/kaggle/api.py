@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ TIMEOUT_S = (10.0, 60.0)
 PAUSES_S = (0.5, 2.0)
 _LONGEST_PAUSE_S = 30.0
 _PAGE = 100
+_BEGUN: dict[str, Any] = {"data": ""}
 _AGAIN = (429, 500, 502, 503, 504)
 _GONE = (403, 404)
 """Kaggle answers 403 for a kernel or data set that does not exist, as for one of somebody else."""
@@ -167,25 +170,48 @@ class Api:
         Raises:
             Missing: there is no log yet, or no kernel. Unreachable: the connection broke.
         """
+        news: queue.SimpleQueue[dict[str, Any] | MachineError | None] = queue.SimpleQueue()
+        is_unwanted = threading.Event()
+        threading.Thread(target=self._read, args=(kernel, news, is_unwanted), daemon=True).start()
+        try:
+            wait_s = sum(TIMEOUT_S)
+            while event := news.get(timeout=wait_s):
+                if isinstance(event, MachineError):
+                    raise event
+                if event is not _BEGUN:
+                    yield event
+                wait_s = idle_s
+        except queue.Empty:
+            return
+        finally:
+            is_unwanted.set()
+
+    def _read(self, kernel: Kernel, news: Any, is_unwanted: threading.Event) -> None:
+        """In a thread of its own, since a socket's time-out cannot tell a slow answer from a quiet log."""
         import requests
         import urllib3
 
         try:
-            with self._stream(kernel, idle_s) as answer:
-                yield from log.events_of(answer)
-        except (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
-            return
+            with self._stream(kernel) as answer:
+                news.put(_BEGUN)
+                for event in log.events_of(answer):
+                    news.put(event)
+                    if is_unwanted.is_set():
+                        return
+            news.put(None)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise Unreachable(f"the log of {kernel.slug} broke off: {_words(error)}") from None
+            news.put(Unreachable(f"the log of {kernel.slug} broke off: {_words(error)}"))
+        except MachineError as error:
+            news.put(error)
 
     @contextmanager
-    def _stream(self, kernel: Kernel, idle_s: float) -> Iterator[Any]:
+    def _stream(self, kernel: Kernel) -> Iterator[Any]:
         """By the path that Kaggle's own tool takes: the SDK's method wants a session id that no answer carries."""
         http = self._client.http_client()
         url = http._get_request_url("kernels", f"logs/stream/{kernel.owner}/{kernel.slug}")
         headers = {"Accept": "text/event-stream, */*", "Content-Type": None}
         label = {"versionLabel": f"v{kernel.version}"} if kernel.version else None
-        with self._session.get(url, params=label, headers=headers, stream=True, timeout=(TIMEOUT_S[0], idle_s)) as got:
+        with self._session.get(url, params=label, headers=headers, stream=True) as got:
             if got.status_code in _GONE:
                 raise Missing(f"{kernel.slug} has no log")
             got.raise_for_status()

@@ -59,7 +59,7 @@ def fetch(api: Api, ref: str, dest: Path) -> None:
     if needed > (free := shutil.disk_usage(folder).free):
         raise MachineError(
             f"{ref} takes {units.format_bytes(needed)} while it is unpacked, the disk of {dest} has "
-            f"{units.format_bytes(free)} free", "choose another folder, or prepare it on Kaggle: submit --target kaggle",
+            f"{units.format_bytes(free)} free", "choose another folder, or prepare it there: submit --target kaggle",
         )  # fmt: skip
     run("datasets", "download", ref, "-p", str(dest), "--unzip")
 
