@@ -140,9 +140,10 @@ def until(go: Path) -> str:
     return f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
 
 
-def sse(response: requests.Response) -> list[str]:
-    lines = [line.removeprefix("data: ") for line in response.iter_lines(decode_unicode=True) if line]
-    return [line if line == "END_OF_LOG" else json.loads(line)["data"] for line in lines]
+def sse(response: requests.Response) -> Iterator[str]:
+    """The stream's texts. It is UTF-8 and does not say so: by `decode_unicode` it would be read as Latin-1."""
+    for line in (line.removeprefix(b"data: ") for line in response.iter_lines() if line):
+        yield "END_OF_LOG" if line == b"END_OF_LOG" else json.loads(line)["data"]
 
 
 # ---------------------------------------------------------------------------------------- sessions
@@ -186,6 +187,15 @@ def test_a_session_waits_runs_and_is_silent_until_it_is_over(kaggle: Kaggle, sdk
     wait_for(lambda: (kaggle.kernels[SLUG].sessions[0].working / "half.txt").exists())
     assert (sdk.output().files, sdk.output().log) == ([], "")
     assert kaggle.running() == [SLUG]
+
+
+def test_a_session_can_be_deleted_in_the_queue(kaggle: Kaggle, sdk: Sdk) -> None:
+    kaggle.queue_s = 60
+    sdk.push(WAITING)
+    session = kaggle.kernels[SLUG].sessions[0]
+    assert session.status == "QUEUED"
+    sdk.delete()
+    assert (session.status, session.process, session.elapsed_s) == ("CANCEL_ACKNOWLEDGED", None, 0)
 
 
 def test_a_script_that_fails(kaggle: Kaggle, sdk: Sdk) -> None:
@@ -397,11 +407,11 @@ def test_a_log_streams_live_and_is_json_afterwards(kaggle: Kaggle, sdk: Sdk, tmp
     sdk.push(f"print('one')\n{until(go)}print('Größe')")
     with sdk.stream() as response:
         assert response.headers["Content-Type"] == "text/event-stream"
-        lines = (line for line in response.iter_lines(decode_unicode=True) if line)
-        assert json.loads(next(lines).removeprefix("data: "))["data"] == "one\n"
+        texts = sse(response)
+        assert next(texts) == "one\n"
         assert sdk.status()[0] == "RUNNING"
         go.touch()
-        assert [json.loads(next(lines).removeprefix("data: "))["data"], *lines] == ["Größe\n", "data: END_OF_LOG"]
+        assert list(texts) == ["Größe\n", "END_OF_LOG"]
     sdk.wait("COMPLETE")
     done = sdk.stream()
     assert done.headers["Content-Type"].startswith("application/json")
@@ -478,12 +488,12 @@ def test_streams_break_in_the_middle_and_begin_again(kaggle: Kaggle, sdk: Sdk, t
     kaggle.faults = [Fault("stream", kind)]
     sdk.http.mount("http://", BriefAdapter())
     with sdk.stream() as response, pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
-        sse(response)
+        list(sse(response))
     kaggle.release()
     with sdk.stream() as response:
         assert response.headers["Content-Type"] == "text/event-stream"
         go.touch()
-        assert sse(response) == ["0\n", "1\n", "2\n", "END_OF_LOG"]
+        assert list(sse(response)) == ["0\n", "1\n", "2\n", "END_OF_LOG"]
 
 
 # ---------------------------------------------------------------------------------------- datasets
@@ -537,7 +547,11 @@ def test_an_upload_goes_on_where_it_was_cut(kaggle: Kaggle, sdk: Sdk) -> None:
     kaggle.faults = [Fault("upload", "503")]
     assert put("bytes 6-9/10", b"6789").status_code == 503
     assert put("bytes */10").headers["Range"] == "bytes=0-7"
-    assert put("bytes 8-9/10", b"89").status_code == 200
+    kaggle.faults = [Fault("upload", "reset")]
+    with pytest.raises(requests.ConnectionError):
+        put("bytes 8-9/10", b"89")
+    assert put("bytes */10").headers["Range"] == "bytes=0-8"
+    assert put("bytes 9-9/10", b"9").status_code == 200
     assert put("bytes */10").status_code == 200
     kaggle.faults = [Fault("upload", "404")]
     assert put("bytes */10").status_code == 404

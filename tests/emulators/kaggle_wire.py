@@ -254,7 +254,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for event in live.events:
-            self._chunk(json.dumps(event))
+            self._chunk(json.dumps(event, ensure_ascii=False))  # the harder guess for those who decode
             if spoilt:
                 break
         if spoilt:
