@@ -19,6 +19,7 @@ from boneagectl import locks
 from boneagectl.records import JobSpec, Plan, Quote
 
 ROOT = Path(__file__).resolve().parents[1]
+KAGGLE_PACK = "alice/boneage-pack"
 DATA = {"fingerprint": "9eab" * 16, "count": 600, "image_size_px": 96}
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from emulators.kaggle import Fault, Kaggle
 
 from boneage_trainer.contract import RunFolder
 from boneagectl import bundle
@@ -18,32 +17,17 @@ from boneagectl.records import Checkpoint, Handle, JobSpec, LegState
 from boneagectl.targets.kaggle import KaggleTarget, api, outputs, rendering
 from boneagectl.targets.kaggle.log import Log
 from contract_suite import LEG, SECOND, Behave, Kill, TargetContract, epochs_in
-from support import assert_golden, make_pack, make_spec, wait_for
+from emulators.kaggle import Fault, Kaggle
+from support import KAGGLE_PACK, assert_golden, make_pack, make_spec, wait_for
 
 Start = Callable[..., Handle]
-PACK = "alice/boneage-pack"
+PACK = KAGGLE_PACK
 
 
 def wishes(**other: object) -> rendering.Wishes:
     values = {"username": "alice", "dataset": PACK, "machine_shape": "NvidiaTeslaT4", "internet": False,
               "code": "embed", "models": (), **other}  # fmt: skip
     return rendering.Wishes(**values)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def kaggle(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kaggle]:
-    """Kaggle's other side; the real clients are sent there by their own environment variables alone."""
-    with Kaggle(tmp_path / "other-side", python=str(trainer)) as other:
-        other.add_dataset(PACK, make_pack(tmp_path / "dataset"))
-        for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_CONFIG_DIR", "no_proxy", "NO_PROXY"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
-        monkeypatch.setenv("http_proxy", other.url)
-        monkeypatch.setenv("KAGGLE_API_TOKEN", other.token)
-        monkeypatch.setattr(api, "PAUSES_S", (0.01, 0.02))
-        monkeypatch.setattr(outputs, "PAUSES_S", (0.01, 0.02))
-        monkeypatch.setattr("boneagectl.targets.kaggle._LOOKS_S", (0.01, 0.05))
-        yield other
 
 
 @pytest.fixture
@@ -57,6 +41,7 @@ def behaving(monkeypatch: pytest.MonkeyPatch) -> Behave:
 
 
 class TestKaggle(TargetContract):
+    never_was = "alice/never-was-01/1"
     died_alone = LegState.FAILED
 
     @pytest.fixture
@@ -139,7 +124,7 @@ class TestKaggle(TargetContract):
 
     def test_paused_by_ourselves(self, target: KaggleTarget, behave: Behave, spec: JobSpec, tmp_path: Path) -> None:
         behave(epochs=1000, epoch_s=0.1)
-        short = JobSpec(**{**{name: getattr(spec, name) for name in spec.__slots__}, "time_limit_s": 2})
+        short = JobSpec(**{**{name: getattr(spec, name) for name in spec.__slots__}, "time_limit_s": 6})
         target.render(short, bundle.build(short), LEG, tmp_path / "sent", None)
         handle = target.submit(LEG, tmp_path / "sent")
         wait_for(lambda: target.poll(handle).state.is_over)
@@ -238,10 +223,9 @@ class TestKaggle(TargetContract):
         assert target.poll(handle).state in (LegState.QUEUED, LegState.RUNNING, LegState.COMPLETE)
 
     def test_a_broken_stream_is_gone_on_with(
-        self, target: KaggleTarget, behave: Behave, start: Start, kaggle: Kaggle, monkeypatch: pytest.MonkeyPatch
+        self, target: KaggleTarget, behave: Behave, start: Start, kaggle: Kaggle
     ) -> None:
-        monkeypatch.setattr("boneagectl.targets.kaggle._RECONNECT_S", 0.01)
-        behave(epochs=6, epoch_s=0.1)
+        behave(epochs=6, epoch_s=0.3)
         handle = start()
         self.wait_until(target, handle, LegState.RUNNING, epoch=1)
         kaggle.faults.append(Fault("stream", "reset", times=2))

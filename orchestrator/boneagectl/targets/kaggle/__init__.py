@@ -28,7 +28,7 @@ from boneagectl.records import (
     Verdict,
 )
 from boneagectl.targets.kaggle import checking, credentials, datasets, outputs, rehearsing, rendering, watching
-from boneagectl.targets.kaggle.api import Api, Kernel, Missing
+from boneagectl.targets.kaggle.api import LATER, Api, Kernel, Missing
 from boneagectl.targets.kaggle.log import Log, events_in, lines_of
 
 _IDLE_S = 0.2
@@ -115,16 +115,32 @@ class KaggleTarget:
         raise doubt
 
     def find(self, leg_id: str) -> Handle | None:
-        kernel = self.api.newest(self._named(ask=True).username, leg_id)
-        return kernel.handle if kernel else None
+        name = Kernel(self._named(ask=True).username, leg_id, 0)
+        if kernel := self.api.newest(name.owner, name.slug):
+            return kernel.handle
+        if self._status(name):
+            raise Unreachable(f"Kaggle shows {leg_id} to one question and not to another", LATER)
+        return None
+
+    def _status(self, kernel: Kernel) -> tuple[str, str] | None:
+        """As `Api.status`, or None where the kernel is gone: two questions must agree on that.
+
+        A kernel that runs on while it is thought to be gone would be one that nobody watches or stops.
+        """
+        try:
+            return self.api.status(kernel)
+        except Missing as error:
+            if self.api.newest(kernel.owner, kernel.slug):
+                raise Unreachable(error.message, LATER) from None
+            return None
 
     # ---------------------------------------------------------------------------- while it runs
     def poll(self, handle: Handle) -> Snapshot:
         kernel = Kernel.of(handle)
-        try:
-            status, failure = self.api.status(kernel)
-        except Missing:
+        found = self._status(kernel)
+        if found is None:
             return watching.gone(*self._kept(kernel))
+        status, failure = found
         if status in watching.OVER:
             return watching.when_over(status, failure, self._final_log(kernel))
         return watching.while_running(status, self._log_so_far(kernel))
@@ -148,13 +164,11 @@ class KaggleTarget:
 
     def logs(self, handle: Handle, follow: bool) -> Iterator[str]:
         kernel = Kernel.of(handle)
-        try:
-            status, _ = self.api.status(kernel)
-        except Missing:
+        found = self._status(kernel)
+        if found is None:
             log, _ = self._kept(kernel)
             yield from log.lines if log else []
-            return
-        if status in watching.OVER:
+        elif found[0] in watching.OVER:
             yield from self._final_log(kernel).lines
         elif follow:
             yield from self._followed(kernel)
@@ -172,26 +186,20 @@ class KaggleTarget:
                         yield line
             except (Missing, Unreachable):
                 pass  # not begun, or cut by a proxy; the state tells which
-            try:
-                status, _ = self.api.status(kernel)
-            except Missing:
-                return
-            if status in watching.OVER:
-                yield from self._final_log(kernel).lines[seen:]
+            found = self._status(kernel)
+            if found is None or found[0] in watching.OVER:
+                yield from self._final_log(kernel).lines[seen:] if found else []
                 return
             time.sleep(_RECONNECT_S)
 
     def stop(self, handle: Handle) -> None:
         """Keeps what the log tells, then deletes the kernel: Kaggle knows no other way from outside."""
         kernel = Kernel.of(handle)
-        try:
-            status, _ = self.api.status(kernel)
-        except Missing:
-            return
-        if status in watching.OVER:
+        found = self._status(kernel)
+        if found is None or found[0] in watching.OVER:
             return
         log = self._log_so_far(kernel)
-        elapsed_s = watching.while_running(status, log).elapsed_s
+        elapsed_s = watching.while_running(found[0], log).elapsed_s
         write_json(self._keep(kernel), {"lines": log.lines, "elapsed_s": elapsed_s})
         self.api.delete(kernel)
 
@@ -199,14 +207,13 @@ class KaggleTarget:
         kernel, folder = Kernel.of(handle), RunFolder(dest)
         if outputs.is_whole(folder):
             return outputs.of(folder)
-        try:
-            status, _ = self.api.status(kernel)
-        except Missing:
-            log, _ = self._kept(kernel)
-            if log is None:
-                raise NotYet(f"{kernel.slug} is not on Kaggle", "boneagectl show") from None
-            return outputs.kept(log, folder)
-        if status not in watching.OVER:
+        found = self._status(kernel)
+        if found is None:
+            kept, _ = self._kept(kernel)
+            if kept is None:
+                raise NotYet(f"{kernel.slug} is not on Kaggle", "boneagectl show")
+            return outputs.kept(kept, folder)
+        if found[0] not in watching.OVER:
             return outputs.kept(self._log_so_far(kernel), folder)
         files, text = self.api.outputs(kernel)
         log = Log.read(events_in(text))

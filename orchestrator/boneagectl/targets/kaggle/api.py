@@ -277,11 +277,16 @@ class Api:
                 if pause_s is None or status not in _AGAIN or not (safe or status == 429):
                     raise self._translated(error, what, safe) from None
                 time.sleep(min(_LONGEST_PAUSE_S, _retry_after_s(error.response) or pause_s))
-            except (requests.RequestException, ValueError) as error:
+            except (
+                requests.RequestException,
+                ValueError,
+                KeyError,
+                TypeError,
+            ) as error:  # the last: an unreadable answer
                 if not safe and not _was_never_sent(error):
-                    raise InDoubt(f"{what}: no answer from Kaggle ({_words(error)})", _LATER) from None
+                    raise InDoubt(f"{what}: no answer from Kaggle ({_words(error)})", LATER) from None
                 if pause_s is None:
-                    raise Unreachable(f"{what}: Kaggle cannot be reached ({_words(error)})", _LATER) from None
+                    raise Unreachable(f"{what}: Kaggle cannot be reached ({_words(error)})", LATER) from None
                 time.sleep(pause_s)
         raise AssertionError("the last try returns or raises")
 
@@ -295,11 +300,11 @@ class Api:
             )
         if status in _AGAIN:
             kind = Unreachable if safe or status == 429 else InDoubt
-            return kind(f"{what}: Kaggle answered {status} {text}", _LATER)
+            return kind(f"{what}: Kaggle answered {status} {text}", LATER)
         return MachineError(f"{what}: Kaggle answered {status} {text}", "boneagectl doctor --target kaggle")
 
 
-_LATER = "try again in some minutes; boneagectl ls looks whether it came to be"
+LATER = "try again in some minutes; boneagectl ls looks whether it came to be"
 
 
 def _client(credentials: Credentials) -> Any:

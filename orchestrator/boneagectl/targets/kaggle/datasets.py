@@ -16,6 +16,7 @@ from boneagectl.targets.kaggle.api import Api, Missing
 
 METADATA = "dataset-metadata.json"
 _COMMAND = [sys.executable, "-m", "kaggle"]
+_STDERR = 2
 _READY_EVERY_S = 2.0
 _READY_LIMIT_S = 1800.0
 
@@ -66,7 +67,7 @@ def fetch(api: Api, ref: str, dest: Path) -> None:
 
 def run(*arguments: str) -> None:
     """Kaggle's command line, whose talk goes to standard error."""
-    done = subprocess.run([*_COMMAND, *arguments], stdout=sys.stderr, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run([*_COMMAND, *arguments], stdout=_STDERR, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise MachineError(f"kaggle {' '.join(arguments[:2])} ended with {done.returncode}; it says why above")
 

@@ -18,6 +18,7 @@ from boneagectl.targets.kaggle.log import Log
 
 _IMAGES, _SIZE_PX = 32, 96
 _LIMIT_S = 1800
+_STDERR = 2
 UNCHECKED = (
     "whether Kaggle gives a GPU, and TensorFlow there can use it",
     "whether the real data set can be attached, and how it is mounted today",
@@ -51,7 +52,7 @@ def rehearse(rendered: Path, place: Path, python: str) -> Iterator[Finding]:
 def _draw(tree: Path, python: str) -> None:
     size = ("--n", str(_IMAGES), "--size-px", str(_SIZE_PX))
     done = subprocess.run(
-        [python, "-m", "boneage_trainer.synth", str(tree), *size], stdout=sys.stderr, check=False, env=_environment()
+        [python, "-m", "boneage_trainer.synth", str(tree), *size], stdout=_STDERR, check=False, env=_environment()
     )
     if done.returncode:
         raise MachineError(f"synthetic hands could not be drawn with {python}", "pip install 'boneagectl[train]'")

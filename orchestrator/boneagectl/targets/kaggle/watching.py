@@ -48,7 +48,9 @@ def _outcome(status: str, failure: str, log: Log) -> tuple[LegState, str]:
     if _MEMORY_WORDS in failure:
         return LegState.FAILED, "out of memory: set a smaller train.batch_size, or a pack of smaller images"
     if ended == "failed":
-        return LegState.FAILED, str(log.state.get("reason", ""))
+        reason = str(log.state.get("reason", ""))
+        is_trainer_s = "pid" in log.state  # else the session's own, which does not know what the trainer said
+        return LegState.FAILED, reason if is_trainer_s or not log.last_words else f"{reason}: {log.last_words}"
     return LegState.FAILED, log.last_words or failure or "it ended with an error; see its log"
 
 
