@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from boneage_trainer import checkpoint
+from boneage_trainer.archive import check_run
 from boneage_trainer.contract import PackFolder, RunFolder, parse_sentinel, parse_state, write_atomic, write_manifest
 from boneage_trainer.synth import synthesize
 from boneagectl import bundle
@@ -124,8 +125,8 @@ class Kaggle:
         folder = self.root / "came back"
         shutil.rmtree(folder, ignore_errors=True)
         with zipfile.ZipFile(self.working / "run.zip") as archive:
-            assert archive.testzip() is None
             archive.extractall(folder)
+        check_run(RunFolder(folder), self.working / "run.zip")
         return RunFolder(folder)
 
     def attach_earlier(self, mount: str = f"notebooks/{EARLIER}", epochs: int = 2) -> Path:
@@ -301,6 +302,18 @@ def test_raw_images_that_cannot_be_prepared_are_told(kaggle: Kaggle) -> None:
     log = kaggle.run(code=2)
     assert "no csv with the columns" in log.text
     assert "were not prepared: ended with exit code 2" in log.last["reason"]
+
+
+def test_a_signal_while_images_are_prepared_ends_the_session(kaggle: Kaggle) -> None:
+    write_atomic(kaggle.input / "datasets" / DATASET / "labels.csv", "id,boneage,male\n1,12,True\n")
+    kaggle.python.write_text("#!/bin/sh\ntouch preparing\nexec sleep 60\n")
+    process = kaggle.start()
+    wait_for(lambda: (kaggle.tmp / "preparing").exists())
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=30)
+    assert process.returncode == 2, text
+    assert "were not prepared: ended by SIGTERM" in Log(2, text).last["reason"]
+    assert list(kaggle.working.iterdir()) == []
 
 
 # ---------------------------------------------------------------------------------- an earlier leg
