@@ -71,6 +71,7 @@ class Kaggle:
     parameters: dict[str, Any]
     variables: dict[str, str] = field(default_factory=dict)
     code_dataset: str = ""
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def input(self) -> Path:
@@ -107,10 +108,12 @@ class Kaggle:
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         kept |= {"PATH": f"{self.root / 'bin'}:/usr/bin:/bin", "BONEAGE_KAGGLE_ROOT": str(self.root), **self.variables}
         self.working.mkdir(exist_ok=True)
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", STAND_IN, str(self.python), str(self.script())], env=kept, cwd=self.working,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
+        self.started.append(process)
+        return process
 
     def run(self, code: int = 0, **parameters: Any) -> Log:
         """One session from start to end; `code` is the one it must end with."""
@@ -142,7 +145,7 @@ class Kaggle:
 
 
 @pytest.fixture
-def kaggle(tmp_path: Path) -> Kaggle:
+def kaggle(tmp_path: Path) -> Iterator[Kaggle]:
     """Two GPUs, nothing attached, and a trainer that is a fake."""
     root = tmp_path / "kaggle"
     fake = fake_trainer.install(root / "fake")
@@ -155,7 +158,11 @@ def kaggle(tmp_path: Path) -> Kaggle:
     }  # fmt: skip
     made = Kaggle(root, make_spec(epochs=3), python, parameters)
     made.give_gpus(*TWO_GPUS)
-    return made
+    yield made
+    for process in made.started:
+        if process.poll() is None:  # a test failed in its middle
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 @pytest.fixture
