@@ -37,6 +37,14 @@ def test_given_values_lie_over_the_preset_s() -> None:
     assert TrainConfig.from_mapping({"learning_rate": 1}).learning_rate == 1.0
 
 
+def test_a_shortened_training_keeps_its_network_and_phases() -> None:
+    fast = TrainConfig.from_mapping({"preset": "fast", "weights": "own.h5", "weights_md5": "1" * 32})
+    short = fast.shortened(2, seed=7)
+    assert (short.epochs, short.backbone_epochs, short.batch_size, short.weights) == (2, (1, 1), 8, "none")
+    assert (short.backbone, short.preset, short.seed, short.dropout) == (fast.backbone, "fast", 7, fast.dropout)
+    assert TrainConfig(batch_size=2, test_views=1).shortened(1) == TrainConfig(batch_size=2, test_views=1, epochs=1)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from boneage_trainer.contract import PackFolder
+from boneage_trainer.contract import ContractError, PackFolder
 from boneage_trainer.feed import Feed, augmented
 from boneage_trainer.pack import Pack, StoredImages, open_pack
 
@@ -122,3 +122,11 @@ def test_stored_images_are_those_of_numpy(pack: Path) -> None:
     assert (len(images), images.shape, images.dtype) == (96, stored.shape, stored.dtype)
     assert np.array_equal(images[[7, 0, 95, 7]], stored[[7, 0, 95, 7]])
     assert images[[]].shape == (0, 32, 32)
+
+
+def test_a_job_that_left_its_images_open_takes_any_of_its_size(pack: Path) -> None:
+    assert len(open_pack(pack, {"fingerprint": "", "count": 0, "image_size_px": 32}).ids) == 96
+    with pytest.raises(ContractError, match="images of 32 px, the job wants 64 px"):
+        open_pack(pack, {"fingerprint": "", "count": 0, "image_size_px": 64})
+    with pytest.raises(ContractError, match="the job 000000000000"):
+        open_pack(pack, {"fingerprint": "0" * 64, "count": 96, "image_size_px": 32})

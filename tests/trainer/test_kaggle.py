@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from boneage_trainer import checkpoint
+from boneage_trainer.archive import check_run
 from boneage_trainer.contract import PackFolder, RunFolder, parse_sentinel, parse_state, write_atomic, write_manifest
 from boneage_trainer.synth import synthesize
 from boneagectl import bundle
@@ -70,6 +71,7 @@ class Kaggle:
     parameters: dict[str, Any]
     variables: dict[str, str] = field(default_factory=dict)
     code_dataset: str = ""
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def input(self) -> Path:
@@ -106,10 +108,12 @@ class Kaggle:
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         kept |= {"PATH": f"{self.root / 'bin'}:/usr/bin:/bin", "BONEAGE_KAGGLE_ROOT": str(self.root), **self.variables}
         self.working.mkdir(exist_ok=True)
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", STAND_IN, str(self.python), str(self.script())], env=kept, cwd=self.working,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
+        self.started.append(process)
+        return process
 
     def run(self, code: int = 0, **parameters: Any) -> Log:
         """One session from start to end; `code` is the one it must end with."""
@@ -124,8 +128,8 @@ class Kaggle:
         folder = self.root / "came back"
         shutil.rmtree(folder, ignore_errors=True)
         with zipfile.ZipFile(self.working / "run.zip") as archive:
-            assert archive.testzip() is None
             archive.extractall(folder)
+        check_run(RunFolder(folder), self.working / "run.zip")
         return RunFolder(folder)
 
     def attach_earlier(self, mount: str = f"notebooks/{EARLIER}", epochs: int = 2) -> Path:
@@ -141,7 +145,7 @@ class Kaggle:
 
 
 @pytest.fixture
-def kaggle(tmp_path: Path) -> Kaggle:
+def kaggle(tmp_path: Path) -> Iterator[Kaggle]:
     """Two GPUs, nothing attached, and a trainer that is a fake."""
     root = tmp_path / "kaggle"
     fake = fake_trainer.install(root / "fake")
@@ -154,7 +158,11 @@ def kaggle(tmp_path: Path) -> Kaggle:
     }  # fmt: skip
     made = Kaggle(root, make_spec(epochs=3), python, parameters)
     made.give_gpus(*TWO_GPUS)
-    return made
+    yield made
+    for process in made.started:
+        if process.poll() is None:  # a test failed in its middle
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 @pytest.fixture
@@ -301,6 +309,18 @@ def test_raw_images_that_cannot_be_prepared_are_told(kaggle: Kaggle) -> None:
     log = kaggle.run(code=2)
     assert "no csv with the columns" in log.text
     assert "were not prepared: ended with exit code 2" in log.last["reason"]
+
+
+def test_a_signal_while_images_are_prepared_ends_the_session(kaggle: Kaggle) -> None:
+    write_atomic(kaggle.input / "datasets" / DATASET / "labels.csv", "id,boneage,male\n1,12,True\n")
+    kaggle.python.write_text("#!/bin/sh\ntouch preparing\nexec sleep 60\n")
+    process = kaggle.start()
+    wait_for(lambda: (kaggle.tmp / "preparing").exists())
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=30)
+    assert process.returncode == 2, text
+    assert "were not prepared: ended by SIGTERM" in Log(2, text).last["reason"]
+    assert list(kaggle.working.iterdir()) == []
 
 
 # ---------------------------------------------------------------------------------- an earlier leg

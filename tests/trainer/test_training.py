@@ -204,3 +204,20 @@ def test_a_torn_checkpoint_is_named(bench: Bench, finished: Bench) -> None:
     assert code == 2
     assert str(torn) in output
     assert bench.state("two")["state"] == "failed"
+
+
+def test_a_leg_whose_job_left_its_images_open_goes_on_with_the_same_only(
+    bench: Bench, finished: Bench, tmp_path: Path
+) -> None:
+    import shutil
+
+    other, job = tmp_path / "other", json.loads(bench.job().read_text())
+    shutil.copytree(bench.pack, other)
+    card = json.loads((other / "pack.json").read_text())
+    (other / "pack.json").write_text(json.dumps({**card, "fingerprint": "0" * 64}))
+    (tmp_path / "open.json").write_text(json.dumps({**job, "data": {**job["data"], "fingerprint": ""}}))
+    command = [sys.executable, "-m", "boneage_trainer", str(tmp_path / "open.json"), "--data", str(other)]
+    command += ["--out", str(bench.root / "two"), "--resume", str(finished.out("whole").root)]
+    done = subprocess.run(command, env={"PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stdout
+    assert "belongs to another training" in done.stderr

@@ -78,7 +78,7 @@ def _job(preset: str, pack: PackFolder) -> Job:
     alone = not PRESETS[preset].settings.get("train_backbone", True)
     epochs = HEAD_EPOCHS if alone else EPOCHS
     small = {
-        "epochs": epochs, "learning_rate": 5e-3 if alone else 2e-3, "head_learning_rate": 2e-3, "warmup_epochs": 1,
+        "learning_rate": 5e-3 if alone else 2e-3, "head_learning_rate": 2e-3, "warmup_epochs": 1,
         "schedule": "cosine", "average_epochs": 0.0, "standardize_target": True, "augment": "none", "cached_views": 0,
         "dropout": 0.0, "split": "check.csv", "test_views": 1, "precision": "float32", "jit": "off",
     }  # fmt: skip

@@ -103,13 +103,13 @@ class TrainConfig:
         return self if image_size_px > self.small_px else dataclasses.replace(self, small_share=0.0)
 
     def shortened(self, epochs: int, **changes: Any) -> TrainConfig:
-        """The same network and phases in at most `epochs` epochs, from random weights, to try it; then `changes`.
+        """The same network and phases in `epochs` epochs, from random weights, to try it; then `changes`.
 
         Raises:
             ContractError: the changes do not fit.
         """
         short = {
-            "epochs": min(epochs, self.epochs), "batch_size": min(8, self.batch_size),
+            "epochs": epochs, "batch_size": min(8, self.batch_size),
             "head_epochs": min(2, self.head_epochs, epochs - 1), "warmup_epochs": min(1, self.warmup_epochs),
             "weights": "none", "weights_md5": "", "early_stopping_patience": 0, "test_views": min(2, self.test_views),
         }  # fmt: skip

@@ -177,7 +177,7 @@ class KaggleSession:
             return []
         with zipfile.ZipFile(self.bundle) as opened:
             job = Job.from_json(opened.read("job.json").decode())
-        train = job.train.shortened(_REHEARSED_EPOCHS)
+        train = job.train.shortened(min(_REHEARSED_EPOCHS, job.train.epochs))
         before, after = dataclasses.asdict(job.train), dataclasses.asdict(train)
         changes = [f"{key} {before[key]} -> {after[key]}" for key in after if after[key] != before[key]]
         say(f"rehearsal: {', '.join(changes) or 'nothing had to be cut'}")
