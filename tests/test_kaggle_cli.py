@@ -104,6 +104,27 @@ def test_the_folder_of_a_dry_run_is_pushed_by_kaggle_s_own_tool(on_kaggle: Kaggl
     wait_for(lambda: kernel.sessions[0].status == "COMPLETE")
 
 
+def test_rehearsing_runs_the_very_script_here(
+    on_kaggle: Kaggle, cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BONEAGECTL_TARGETS__LOCAL__PYTHON", sys.executable)
+    findings = cli("rehearse", "--json", "--set", "train.preset=smoke").json["findings"]
+    held = [finding["what"] for finding in findings if finding["level"] == "ok"]
+    assert held == ["data", "script", "outputs"]
+    assert "whether Kaggle gives a GPU" in " ".join(finding["detail"] for finding in findings)
+    assert on_kaggle.calls == []
+    assert not home.exists() or not (home / "runs").exists()
+
+
+def test_a_rehearsal_that_fails_says_where(on_kaggle: Kaggle, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BONEAGECTL_TARGETS__LOCAL__PYTHON", "/bin/false")
+    assert "could not be drawn with /bin/false" in cli("rehearse", code=3).err
+
+
+def test_this_machine_has_nothing_to_rehearse(project: Path, cli: Cli) -> None:
+    assert "train check" in cli("rehearse", code=2).err
+
+
 # ---------------------------------------------------------------------------------------- limits
 def test_hours_are_booked_before_and_settled_after(on_kaggle: Kaggle, cli: Cli, home: Path) -> None:
     on_kaggle.stuck_in_queue = True
@@ -217,7 +238,7 @@ def test_every_fault_at_every_step_leaves_the_books_right(
     """Whatever each command then answers, in words of its own: a run is listed, or never came to be."""
     monkeypatch.setattr("boneagectl.targets.kaggle.api.TIMEOUT_S", (0.5, 0.3))
     monkeypatch.setattr("boneagectl.targets.kaggle.outputs.TIMEOUT_S", (0.5, 0.3))
-    for at, step in enumerate(STEPS):
+    for at, step in enumerate(STEPS if kind != "refuse" else ("SaveKernel", "DeleteKernel")):
         name = f"run-{at}"
         on_kaggle.faults.append(Fault(step, kind, times=1))
         for command in (("submit", "--name", name, "-q"), ("watch", name, "--once", "-q"), ("logs", name),

@@ -202,6 +202,8 @@ class KaggleTarget:
         elapsed_s = watching.while_running(found[0], log).elapsed_s
         write_json(self._keep(kernel), {"lines": log.lines, "elapsed_s": elapsed_s})
         self.api.delete(kernel)
+        if self._status(kernel):
+            raise MachineError(f"{kernel.slug} is still on Kaggle after it was deleted", f"delete it at {handle.url}")
 
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
         kernel, folder = Kernel.of(handle), RunFolder(dest)

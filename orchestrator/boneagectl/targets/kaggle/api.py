@@ -160,9 +160,11 @@ class Api:
         request = ApiDeleteKernelRequest()
         request.user_name, request.kernel_slug = kernel.owner, kernel.slug
         try:
-            self._ask(self._kernels.delete_kernel, request, f"deleting {kernel.slug}")
+            answer = self._ask(self._kernels.delete_kernel, request, f"deleting {kernel.slug}")
         except Missing:
             return
+        if answer.error_message:
+            raise MachineError(f"Kaggle did not delete {kernel.slug}: {answer.error_message}", kernel.handle.url)
 
     def events(self, kernel: Kernel, idle_s: float) -> Iterator[dict[str, Any]]:
         """The log's events from the first on; ends at the log's end, or after `idle_s` without news.
