@@ -237,7 +237,7 @@ def test_every_fault_at_every_step_leaves_the_books_right(
 ) -> None:
     """Whatever each command then answers, in words of its own: a run is listed, or never came to be."""
     monkeypatch.setattr("boneagectl.targets.kaggle.api.TIMEOUT_S", (0.5, 0.3))
-    monkeypatch.setattr("boneagectl.targets.kaggle.outputs.TIMEOUT_S", (0.5, 0.3))
+    monkeypatch.setattr("boneagectl.targets.kaggle.download.TIMEOUT_S", (0.5, 0.3))
     for at, step in enumerate(STEPS if kind != "refuse" else ("SaveKernel", "DeleteKernel")):
         name = f"run-{at}"
         on_kaggle.faults.append(Fault(step, kind, times=1))

@@ -359,7 +359,7 @@ def test_the_metadata_says_everything(tmp_path: Path) -> None:
     spec = make_spec(make_pack(tmp_path / "pack"), time_limit_s=600)
     metadata, script = rendered(spec, tmp_path / "sent")
     assert_golden("kaggle-metadata.json", json.dumps(metadata, indent=2) + "\n")
-    shown = script.split('b64decode(', 1)[0]
+    shown = script.split("b64decode(", 1)[0]
     made = bundle.build(spec).sha256
     assert_golden("kaggle-script.txt", shown.replace(made, "SHA256"))
 

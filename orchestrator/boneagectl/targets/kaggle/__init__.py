@@ -207,8 +207,8 @@ class KaggleTarget:
 
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
         kernel, folder = Kernel.of(handle), RunFolder(dest)
-        if outputs.is_whole(folder):
-            return outputs.of(folder)
+        if whole := outputs.whole_in(folder):
+            return whole
         found = self._status(kernel)
         if found is None:
             kept, _ = self._kept(kernel)

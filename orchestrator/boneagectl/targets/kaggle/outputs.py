@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from boneage_trainer.contract import RunFolder, parse_object, sha256_of, write_atomic
 from boneagectl import units
-from boneagectl.errors import MachineError, NotYet, Unreachable
+from boneagectl.errors import MachineError, NotYet
 from boneagectl.records import Artifacts
-from boneagectl.targets.kaggle.api import PAUSES_S, TIMEOUT_S
+from boneagectl.targets.kaggle import download
 from boneagectl.targets.kaggle.log import Log
 
 ZIP = "run.zip"
 LOOSE = "run/"
-_PIECE = 1 << 20
 _MOST_BYTES = 20 * 10**9
 """What /kaggle/working holds at most: no archive can honestly unpack to more."""
 _INCOMING = ".incoming"
@@ -40,15 +38,23 @@ def bring(files: Files, log: Log, dest: RunFolder) -> Artifacts:
         _check_name(name)
     incoming = dest.root / _INCOMING
     wanted = {name: url for name, url in files if name == ZIP or name.startswith(LOOSE)}
-    if ZIP in wanted:
-        found = unpacked(_download(wanted[ZIP], incoming / ZIP), log, dest)
-    else:
-        _write_log(log, dest)
-        for name, url in wanted.items():
-            _put(_download(url, incoming / name), dest.root / name.removeprefix(LOOSE))
-        found = of(dest)
+    with download.session() as session:
+        if ZIP in wanted:
+            download.fetch(session, wanted[ZIP], incoming / ZIP)
+            found = unpacked(incoming / ZIP, log, dest)
+        else:
+            _write_log(log, dest)
+            found = of(dest, dict(_loose(session, wanted, incoming, dest)))
     shutil.rmtree(incoming, ignore_errors=True)
     return found
+
+
+def _loose(session: Any, wanted: dict[str, str], incoming: Path, dest: RunFolder) -> Iterator[tuple[str, str]]:
+    """Brings files one by one; name and sha256 of each."""
+    for name, url in wanted.items():
+        sha256, place = download.fetch(session, url, incoming / name), name.removeprefix(LOOSE)
+        _put(incoming / name, dest.root / place)
+        yield place, sha256
 
 
 def unpacked(archive: Path, log: Log, dest: RunFolder) -> Artifacts:
@@ -59,7 +65,13 @@ def unpacked(archive: Path, log: Log, dest: RunFolder) -> Artifacts:
     """
     _unpack(archive, dest.root)
     _write_log(log, dest)
-    return _checked(dest, whole=True)
+    found = of(dest)
+    if found.unlisted:
+        raise MachineError(
+            f"{', '.join(found.unlisted)} came damaged: its sha256 is not the one the leg listed",
+            "boneagectl collect loads it anew",
+        )
+    return found
 
 
 def _write_log(log: Log, dest: RunFolder) -> None:
@@ -78,20 +90,29 @@ def kept(log: Log, dest: RunFolder) -> Artifacts:
     _write_log(log, dest)
     if log.metrics:
         write_atomic(dest.metrics, "".join(f"{json.dumps(line, sort_keys=True)}\n" for line in log.metrics))
-    return _checked(dest, whole=False)
+    return of(dest)
 
 
-def is_whole(dest: RunFolder) -> bool:
-    """Whether `dest` holds everything its manifest lists, of a leg that ended in order."""
+def whole_in(dest: RunFolder) -> Artifacts | None:
+    """What `dest` holds, if that is all of a leg that ended in order; else None."""
     try:
-        state = parse_object(dest.state.read_text(), dest.state.name)["state"]
-        return state in ("complete", "paused") and dest.log.exists() and not _differing(dest)
-    except (OSError, ValueError, KeyError):
-        return False
+        found, state = of(dest), parse_object(dest.state.read_text(), dest.state.name)["state"]
+    except (OSError, ValueError, KeyError, NotYet):
+        return None
+    is_whole = state in ("complete", "paused") and dest.log.exists() and dest.manifest.exists() and not found.unlisted
+    return found if is_whole else None
 
 
-def of(dest: RunFolder) -> Artifacts:
-    return _checked(dest, whole=False)
+def of(dest: RunFolder, known: Mapping[str, str] | None = None) -> Artifacts:
+    """What `dest` holds; only files whose sha256 is not `known` are read. Raises NotYet where that is nothing."""
+    known, listed = known or {}, _listed(dest)
+    names = {path.relative_to(dest.root).as_posix() for path in (*dest.listed(), dest.manifest, dest.log)
+             if path.exists()} | set(listed)  # fmt: skip
+    files = (name for name in sorted(names) if (dest.root / name).is_file())
+    hashes = {name: known.get(name) or sha256_of(dest.root / name) for name in files}
+    if not hashes:
+        raise NotYet("the session left nothing", "boneagectl logs")
+    return Artifacts(dest.root, hashes, tuple(name for name, sha256 in listed.items() if hashes.get(name) != sha256))
 
 
 def _check_name(name: str) -> None:
@@ -100,53 +121,6 @@ def _check_name(name: str) -> None:
         raise MachineError(
             f"the kernel left a file named {name!r}, which points outside its folder; nothing was brought",
             "look at the kernel's page on Kaggle before you trust anything it left",
-        )
-
-
-# ---------------------------------------------------------------------------------------- network
-def _download(url: str, path: Path) -> Path:
-    """`url` in `path`; what a broken connection left is gone on with, and the tries count only without news."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tries = 0
-    while tries <= len(PAUSES_S):
-        before = path.stat().st_size if path.exists() else 0
-        trouble = _piece(url, path, before)
-        if not trouble:
-            return path
-        tries = 0 if path.exists() and path.stat().st_size > before else tries + 1
-        time.sleep(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
-    raise Unreachable(f"{path.name} broke off: {trouble}", "boneagectl collect goes on where it stopped")
-
-
-def _piece(url: str, path: Path, start: int) -> str:
-    """Downloads what is missing from `start` on; why it broke off, or nothing."""
-    import requests
-    import urllib3
-
-    ask = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
-    try:
-        with requests.get(url, headers=ask, stream=True, timeout=TIMEOUT_S, auth=_no_auth) as answer:
-            if answer.status_code == 416:  # nothing is missing
-                return ""
-            answer.raise_for_status()
-            _need_room(path, int(answer.headers.get("Content-Length", 0)))
-            with open(path, "ab" if answer.status_code == 206 else "wb") as stream:
-                shutil.copyfileobj(answer.raw, stream, _PIECE)
-        return ""
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
-
-
-def _no_auth(request: Any) -> Any:
-    """The addresses are signed; without this, requests would add what it finds in ~/.netrc."""
-    return request
-
-
-def _need_room(path: Path, count: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if count > free:
-        raise MachineError(
-            f"{path.name} has {units.format_bytes(count)}, the disk {units.format_bytes(free)} free", "free some"
         )
 
 
@@ -181,30 +155,6 @@ def _put(source: Path, dest: Path) -> None:
     """Moves a file that came whole to its place; a link somebody left there is replaced, not followed."""
     dest.parent.mkdir(parents=True, exist_ok=True)
     os.replace(source, dest)
-
-
-def _checked(dest: RunFolder, whole: bool) -> Artifacts:
-    """What `dest` holds now; where the leg ended in order, all of it must match the leg's own list."""
-    differing = _differing(dest)
-    if whole and differing:
-        raise MachineError(
-            f"{', '.join(sorted(differing))} came damaged: its sha256 is not the one the leg listed",
-            "boneagectl collect loads it anew",
-        )
-    names = {path.relative_to(dest.root).as_posix() for path in (*dest.listed(), dest.manifest, dest.log)
-             if path.exists()} | set(_listed(dest))  # fmt: skip
-    hashes = {name: sha256_of(dest.root / name) for name in sorted(names) if (dest.root / name).is_file()}
-    if not hashes:
-        raise NotYet("the session left nothing", "boneagectl logs")
-    return Artifacts(dest.root, hashes, tuple(differing))
-
-
-def _differing(dest: RunFolder) -> list[str]:
-    return [name for name, sha256 in _listed(dest).items() if _sha256_or_none(dest.root / name) != sha256]
-
-
-def _sha256_or_none(path: Path) -> str | None:
-    return sha256_of(path) if path.is_file() else None
 
 
 def _listed(dest: RunFolder) -> dict[str, str]:

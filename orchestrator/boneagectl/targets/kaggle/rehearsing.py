@@ -17,7 +17,6 @@ from boneagectl.targets.kaggle import outputs, rendering
 from boneagectl.targets.kaggle.log import Log
 
 _IMAGES, _SIZE_PX = 32, 96
-_LIMIT_S = 1800
 _STDERR = 2
 UNCHECKED = (
     "whether Kaggle gives a GPU, and TensorFlow there can use it",
@@ -78,7 +77,8 @@ def _run(script: Path, root: Path, python: str) -> Log:
     """Without PYTHONPATH: the script must bring all its code with it."""
     kaggle = {"BONEAGE_KAGGLE_ROOT": str(root), "BONEAGE_REHEARSAL": "1", "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    process = subprocess.Popen(
+    log = Log()
+    with subprocess.Popen(
         [python, "-u", str(script.absolute())],
         cwd=root / "working",
         env={**environment, **kaggle},
@@ -86,12 +86,11 @@ def _run(script: Path, root: Path, python: str) -> Log:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-    )
-    log = Log()
-    for line in process.stdout or ():
-        print(f"  {line}", end="", file=sys.stderr, flush=True)
-        log.hear(line.rstrip("\n"), {})
-    if process.wait(timeout=_LIMIT_S):
+    ) as process:
+        for line in process.stdout or ():
+            print(f"  {line}", end="", file=sys.stderr, flush=True)
+            log.hear(line.rstrip("\n"), {})
+    if process.returncode:
         reason = log.state.get("reason") or (log.lines[-1] if log.lines else "it printed nothing")
         raise MachineError(f"the script ended with {process.returncode}: {reason}", "nothing was pushed or booked")
     return log

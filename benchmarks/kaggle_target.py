@@ -1,6 +1,6 @@
 """The `kaggle` target against the tests' emulator: what a submit costs, and how fast outputs come back.
 
-    python benchmarks/kaggle.py [--files 200] [--mb 10]
+    python benchmarks/kaggle_target.py [--files 200] [--mb 10]
 
 Submit: CPU seconds (user and system) of the whole `boneagectl submit` process, from its start to the returned
 prompt, the import of Kaggle's SDK included; median of five. Collect: a kernel leaves --files files of --mb MB;
@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -133,7 +134,10 @@ def main() -> None:
             os.environ.update(led_to(kaggle, place))
             cpu_s = submit_cpu_s(kaggle, place)
             kernel = pushed(kaggle, given.files, given.mb * 1_000_000)
+            os.sync()  # neither side shall wait for what was written before it
             curl_s = by_curl(kernel, place / "curl")
+            shutil.rmtree(place / "curl")
+            os.sync()
             ours_s, memory_mb = by_ours(kaggle, kernel, place)
     show(_entries(cpu_s, curl_s, ours_s, memory_mb, given))
 
