@@ -188,6 +188,7 @@ def test_stop_is_asked_first(project: Path, cli: Cli, long: None) -> None:
         (["submit", "--name", "Ünfit name"], 2, "cannot name a run"),
         (["submit", "--name", "../../x"], 2, "cannot name a run"),
         (["submit", "--name", "-x-"], 2, "cannot name a run"),
+        (["submit", "--name", "two--dashes"], 2, "cannot name a run"),
         (["submit", "--target", "azur"], 2, "unknown target 'azur'"),
         (["submit", "--time-limit", "soon"], 2, "is not a duration"),
         (["submit", "--set", "train.epoch=3"], 2, "Did you mean 'train.epochs'"),

@@ -45,10 +45,10 @@ def spec_from(config: Config, is_there: bool, train: TrainConfig | None = None, 
 
 def describe_pack(pack: Path) -> dict[str, Any]:
     """What a job says of its data; two packs with the same fingerprint hold the same images."""
-    card = PackFolder(pack).read_card()
-    if not card["labelled"]:
+    folder = PackFolder(pack)
+    if not folder.read_card()["labelled"]:
         raise UsageError(f"pack {pack} has no ages to train on", "prepare a tree whose csv has them")
-    return {key: card[key] for key in ("fingerprint", "count", "image_size_px")}
+    return folder.job_data()
 
 
 def _unseen(config: Config, train: TrainConfig) -> dict[str, Any]:
@@ -83,6 +83,8 @@ def new_run_id() -> str:
 
 def check_run_id(name: str) -> str:
     """A name a person chose, if every vendor takes it."""
-    if not 5 <= len(name) <= 40 or set(name) - _NAME_CHARACTERS or name[0] == "-" or name[-1] == "-":
-        raise UsageError(f"{name!r} cannot name a run", "use 5 to 40 lower-case letters, digits and dashes")
+    if not 5 <= len(name) <= 40 or set(name) - _NAME_CHARACTERS or "--" in f"-{name}-":
+        raise UsageError(
+            f"{name!r} cannot name a run", "use 5 to 40 lower-case letters, digits and single dashes inside"
+        )
     return name

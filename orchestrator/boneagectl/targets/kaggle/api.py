@@ -87,7 +87,7 @@ class Api:
         request = _filled(ApiSaveKernelRequest(), metadata, text)
         answer = self._ask(self._kernels.save_kernel, request, "pushing the kernel", safe=False)
         if answer.error or not answer.ref:
-            raise _refusal(answer.error)
+            raise _refusal(str(answer.error or ""))
         owner, slug = answer.ref.strip("/").removeprefix("code/").split("/")[:2]
         kernel = Kernel(owner, slug, answer.version_number)
         if invalid := _invalid_sources(answer):
