@@ -83,7 +83,7 @@ def kaggle(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> It
         monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
         monkeypatch.setenv("http_proxy", other.url)
         monkeypatch.setenv("KAGGLE_API_TOKEN", other.token)
-        for module in ("api", "download"):
+        for module in ("calls", "download"):
             monkeypatch.setattr(f"boneagectl.targets.kaggle.{module}.PAUSES_S", (0.01, 0.02))
         for name, value in (("_LOOKS_S", (0.01, 0.05)), ("_IDLE_S", 0.05), ("_MOST_S", 0.2), ("_RECONNECT_S", 0.01)):
             monkeypatch.setattr(f"boneagectl.targets.kaggle.{name}", value)

@@ -62,7 +62,7 @@ def test_the_orchestrator_knows_the_contract_only(path: Path) -> None:
         vendors = KAGGLE_LIBRARIES if path.parent.name == "kaggle" else set()
         assert top in OWN_LIBRARIES | vendors | set(sys.stdlib_module_names) or path.name == "probe.py", name
         if top == "boneage_trainer":
-            assert name in ("boneage_trainer", "boneage_trainer.contract"), f"{path} imports {name}"
+            assert name in SHARED, f"{path} imports {name}"
 
 
 @pytest.mark.parametrize("path", modules(ORCHESTRATOR), ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -86,12 +86,14 @@ def test_the_trainer_stands_alone(path: Path) -> None:
 def test_the_contract_needs_the_standard_library_only() -> None:
     """What the command line reads on every call: the contract and the modules it hands on."""
     handed_on = ("config", "errors", "presets")
-    allowed = set(sys.stdlib_module_names) | {f"boneage_trainer.{name}" for name in handed_on}
-    for module in ("contract", *handed_on):
+    allowed = set(sys.stdlib_module_names) | {f"boneage_trainer.{name}" for name in ("contract", *handed_on)}
+    for module in ("contract", "archive", *handed_on):
         for name in imports(TRAINER / f"{module}.py"):
             assert name in allowed or name.partition(".")[0] in allowed, f"{module} imports {name}"
 
 
+SHARED = ("boneage_trainer", "boneage_trainer.contract", "boneage_trainer.archive")
+"""What both sides use: names and files, and how a run folder becomes a zip and comes out of it."""
 FORBIDDEN = [
     "".join(pieces)
     for pieces in (("py", "pi.org"), ("files.python", "hosted"), ("index", "-url"), ("/ho", "me/"), ("/wo", "rk/"),

@@ -181,7 +181,7 @@ def test_two_at_once_never_overbook_the_week(busy: Kaggle, cli: Cli, home: Path,
 def test_a_lost_answer_is_found_again(
     on_kaggle: Kaggle, cli: Cli, home: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("boneagectl.targets.kaggle.api.TIMEOUT_S", (1.0, 0.5))
+    monkeypatch.setattr("boneagectl.targets.kaggle.calls.TIMEOUT_S", (1.0, 0.5))
     on_kaggle.faults.append(Fault("SaveKernel", kind))
     cli("submit", "--name", "found-run", "-q")
     assert until_over(cli, "found-run") == "complete"
@@ -236,7 +236,7 @@ def test_every_fault_at_every_step_leaves_the_books_right(
     on_kaggle: Kaggle, cli: Cli, home: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever each command then answers, in words of its own: a run is listed, or never came to be."""
-    monkeypatch.setattr("boneagectl.targets.kaggle.api.TIMEOUT_S", (0.5, 0.3))
+    monkeypatch.setattr("boneagectl.targets.kaggle.calls.TIMEOUT_S", (0.5, 0.3))
     monkeypatch.setattr("boneagectl.targets.kaggle.download.TIMEOUT_S", (0.5, 0.3))
     for at, step in enumerate(STEPS if kind != "refuse" else ("SaveKernel", "DeleteKernel")):
         name = f"run-{at}"

@@ -14,7 +14,7 @@ from boneage_trainer.contract import RunFolder
 from boneagectl import bundle
 from boneagectl.errors import InDoubt, LimitRefused, MachineError, NotYet, UsageError
 from boneagectl.records import Checkpoint, Handle, JobSpec, LegState
-from boneagectl.targets.kaggle import KaggleTarget, api, outputs, rendering
+from boneagectl.targets.kaggle import KaggleTarget, api, calls, outputs, rendering
 from boneagectl.targets.kaggle.log import Log
 from contract_suite import LEG, SECOND, Behave, Kill, TargetContract, epochs_in
 from emulators.kaggle import Fault, Kaggle
@@ -167,7 +167,7 @@ class TestKaggle(TargetContract):
     def test_an_answer_that_got_lost_never_leads_to_two(
         self, target: KaggleTarget, start: Start, kaggle: Kaggle, kind: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(api, "TIMEOUT_S", (1.0, 0.3))
+        monkeypatch.setattr(calls, "TIMEOUT_S", (1.0, 0.3))
         kaggle.faults.append(Fault("SaveKernel", kind))
         handle = start()
         assert handle.remote_id == f"alice/{LEG}/1"
@@ -178,7 +178,7 @@ class TestKaggle(TargetContract):
     def test_a_push_that_never_arrived_stays_in_doubt(
         self, target: KaggleTarget, start: Start, kaggle: Kaggle, kind: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(api, "TIMEOUT_S", (1.0, 0.3))
+        monkeypatch.setattr(calls, "TIMEOUT_S", (1.0, 0.3))
         kaggle.faults.append(Fault("SaveKernel", kind))
         with pytest.raises(InDoubt):
             start()

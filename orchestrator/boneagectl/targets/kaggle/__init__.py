@@ -28,7 +28,8 @@ from boneagectl.records import (
     Verdict,
 )
 from boneagectl.targets.kaggle import checking, credentials, datasets, outputs, rehearsing, rendering, watching
-from boneagectl.targets.kaggle.api import LATER, Api, Kernel, Missing
+from boneagectl.targets.kaggle.api import Api, Kernel
+from boneagectl.targets.kaggle.calls import LATER, Missing
 from boneagectl.targets.kaggle.log import Log, events_in, lines_of
 
 _IDLE_S = 0.2

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
-import boneage_trainer
 from boneagectl.errors import InDoubt, LimitRefused, MachineError, Unreachable, UsageError
 from boneagectl.records import Handle, Quota
 from boneagectl.targets.kaggle import log
-from boneagectl.targets.kaggle.credentials import HOW, Credentials
+from boneagectl.targets.kaggle.calls import GONE, TIMEOUT_S, Calls, Missing, not_signed_in, words
+from boneagectl.targets.kaggle.credentials import Credentials
 
-TIMEOUT_S = (10.0, 60.0)
-PAUSES_S = (0.5, 2.0)
-_LONGEST_PAUSE_S = 30.0
 _PAGE = 100
 _BEGUN: dict[str, Any] = {"data": ""}
-_AGAIN = (429, 500, 502, 503, 504)
-_GONE = (403, 404)
-"""Kaggle answers 403 for a kernel or data set that does not exist, as for one of somebody else."""
-
-
-class Missing(MachineError):
-    """There is no such thing, or it is somebody else's: Kaggle does not tell which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +53,9 @@ class Api:
 
     def __init__(self, credentials: Credentials) -> None:
         self.credentials = credentials
-        self._client = _client(credentials)
+        self._calls = Calls(credentials)
+        self._client, self._ask = self._calls.client, self._calls.ask
         self._kernels = self._client.kernels.kernels_api_client
-        _give_timeouts(self._session)
-
-    @property
-    def _session(self) -> Any:
-        http = self._client.http_client()
-        http._init_session()  # the SDK makes it on its first call, and has no public way to it
-        return http._session
 
     # ------------------------------------------------------------------------------------ kernels
     def save(self, metadata: dict[str, Any], text: str) -> Kernel:
@@ -202,7 +185,7 @@ class Api:
                         return
             news.put(None)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            news.put(Unreachable(f"the log of {kernel.slug} broke off: {_words(error)}"))
+            news.put(Unreachable(f"the log of {kernel.slug} broke off: {words(error)}"))
         except MachineError as error:
             news.put(error)
 
@@ -213,8 +196,8 @@ class Api:
         url = http._get_request_url("kernels", f"logs/stream/{kernel.owner}/{kernel.slug}")
         headers = {"Accept": "text/event-stream, */*", "Content-Type": None}
         label = {"versionLabel": f"v{kernel.version}"} if kernel.version else None
-        with self._session.get(url, params=label, headers=headers, stream=True) as got:
-            if got.status_code in _GONE:
+        with self._calls.session.get(url, params=label, headers=headers, stream=True) as got:
+            if got.status_code in GONE:
                 raise Missing(f"{kernel.slug} has no log")
             got.raise_for_status()
             yield got
@@ -232,9 +215,9 @@ class Api:
         try:
             answer = self._ask(self._client.security.oauth_client.introspect_token, request, "checking the token")
         except Missing:
-            raise _not_signed_in(self.credentials) from None
+            raise not_signed_in(self.credentials) from None
         if not answer.active or not answer.username:
-            raise _not_signed_in(self.credentials)
+            raise not_signed_in(self.credentials)
         return str(answer.username)
 
     def quota(self) -> Quota:
@@ -266,87 +249,6 @@ class Api:
         answer = self._ask(self._client.datasets.dataset_api_client.get_dataset, request, f"looking at {ref}")
         return int(answer.total_bytes or 0)
 
-    # ---------------------------------------------------------------------------------------- calls
-    def _ask(self, call: Callable[[Any], Any], request: Any, what: str, safe: bool = True) -> Any:
-        """Calls, again after a pause where that may help; `safe` says whether doing it twice does no harm."""
-        import requests
-
-        for pause_s in (*PAUSES_S, None):
-            try:
-                return call(request)
-            except requests.HTTPError as error:
-                status = error.response.status_code if error.response is not None else 0
-                if pause_s is None or status not in _AGAIN or not (safe or status == 429):
-                    raise self._translated(error, what, safe) from None
-                time.sleep(min(_LONGEST_PAUSE_S, _retry_after_s(error.response) or pause_s))
-            except (
-                requests.RequestException,
-                ValueError,
-                KeyError,
-                TypeError,
-            ) as error:  # the last: an unreadable answer
-                if not safe and not _was_never_sent(error):
-                    raise InDoubt(f"{what}: no answer from Kaggle ({_words(error)})", LATER) from None
-                if pause_s is None:
-                    raise Unreachable(f"{what}: Kaggle cannot be reached ({_words(error)})", LATER) from None
-                time.sleep(pause_s)
-        raise AssertionError("the last try returns or raises")
-
-    def _translated(self, error: Any, what: str, safe: bool) -> MachineError:
-        status, text = error.response.status_code, _message_of(error.response)
-        if status == 401:
-            return _not_signed_in(self.credentials)
-        if status in _GONE:
-            return Missing(
-                f"{what}: Kaggle says {status} {text}", "check the names; Kaggle calls the unknown forbidden"
-            )
-        if status in _AGAIN:
-            kind = Unreachable if safe or status == 429 else InDoubt
-            return kind(f"{what}: Kaggle answered {status} {text}", LATER)
-        return MachineError(f"{what}: Kaggle answered {status} {text}", "boneagectl doctor --target kaggle")
-
-
-LATER = "try again in some minutes; boneagectl ls looks whether it came to be"
-
-
-def _client(credentials: Credentials) -> Any:
-    try:
-        from kagglesdk import KaggleClient
-    except ImportError as error:
-        raise MachineError(f"the kaggle target needs kagglesdk: {error}", "pip install 'boneagectl[kaggle]'") from None
-    agent = f"boneagectl/{boneage_trainer.__version__}"
-    if credentials.kind == "key":
-        return KaggleClient(username=credentials.username, password=credentials.secret, user_agent=agent)
-    token = credentials.secret if credentials.kind == "token" else _login_token()
-    return KaggleClient(api_token=token, user_agent=agent)
-
-
-def _login_token() -> str:
-    from kagglesdk import KaggleClient
-    from kagglesdk.kaggle_creds import KaggleCredentials
-
-    found = KaggleCredentials.load(KaggleClient())
-    try:
-        token = found.get_access_token() if found else None
-    except Exception as error:  # whatever a renewal over the network raises
-        raise MachineError(f"the Kaggle login could not be renewed: {_words(error)}", "kaggle auth login") from None
-    if not token:
-        raise MachineError("the Kaggle login has no token", "kaggle auth login")
-    return str(token)
-
-
-def _give_timeouts(session: Any) -> None:
-    """The SDK passes none, and a call without one may wait for ever."""
-    from requests.adapters import HTTPAdapter
-
-    class Adapter(HTTPAdapter):
-        def send(self, *arguments: Any, **options: Any) -> Any:
-            options["timeout"] = options.get("timeout") or TIMEOUT_S
-            return super().send(*arguments, **options)
-
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, Adapter())
-
 
 def _filled(request: Any, metadata: dict[str, Any], text: str) -> Any:
     """The request for a folder's metadata; every field that the script's fate depends on is sent."""
@@ -377,34 +279,3 @@ def _refusal(said: str) -> MachineError | LimitRefused:
 def _invalid_sources(answer: Any) -> list[str]:
     kinds = ("dataset", "kernel", "model", "competition")
     return [str(name) for kind in kinds for name in getattr(answer, f"invalid_{kind}_sources") or []]
-
-
-def _not_signed_in(credentials: Credentials) -> MachineError:
-    return MachineError(f"Kaggle does not accept the {credentials}", f"{HOW}; a bad one hides any other")
-
-
-def _message_of(response: Any) -> str:
-    """The message inside the body: the SDK's own error has only the status."""
-    try:
-        said = response.json()
-        return str(said["error"]["message"] if isinstance(said.get("error"), dict) else said["message"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return str(response.reason or "")
-
-
-def _retry_after_s(response: Any) -> float | None:
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else None
-
-
-def _was_never_sent(error: Exception) -> bool:
-    """Whether no connection came about at all."""
-    import requests
-    import urllib3
-
-    reason = getattr(error.args[0], "reason", None) if error.args else None
-    return isinstance(error, requests.ConnectTimeout) or isinstance(reason, urllib3.exceptions.NewConnectionError)
-
-
-def _words(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from boneagectl import units
 from boneagectl.errors import BoneagectlError, MachineError
 from boneagectl.records import Finding, Verdict
-from boneagectl.targets.kaggle.api import Api, Kernel, Missing
+from boneagectl.targets.kaggle.api import Api, Kernel
+from boneagectl.targets.kaggle.calls import Missing
 from boneagectl.targets.kaggle.rendering import Wishes
 
 _SESSIONS = 2

@@ -10,7 +10,7 @@ from typing import Any
 
 from boneagectl import units
 from boneagectl.errors import MachineError, Unreachable
-from boneagectl.targets.kaggle.api import PAUSES_S, TIMEOUT_S
+from boneagectl.targets.kaggle.calls import PAUSES_S, TIMEOUT_S
 
 _PIECE = 1 << 20
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from boneage_trainer.contract import RunFolder, parse_object, sha256_of, write_atomic
-from boneagectl import units
+from boneage_trainer import archive
+from boneage_trainer.contract import ContractError, RunFolder, parse_object, sha256_of, write_atomic
 from boneagectl.errors import MachineError, NotYet
 from boneagectl.records import Artifacts
 from boneagectl.targets.kaggle import download
@@ -19,8 +18,6 @@ from boneagectl.targets.kaggle.log import Log
 
 ZIP = "run.zip"
 LOOSE = "run/"
-_MOST_BYTES = 20 * 10**9
-"""What /kaggle/working holds at most: no archive can honestly unpack to more."""
 _INCOMING = ".incoming"
 
 Files = list[tuple[str, str]]
@@ -57,21 +54,25 @@ def _loose(session: Any, wanted: dict[str, str], incoming: Path, dest: RunFolder
         yield place, sha256
 
 
-def unpacked(archive: Path, log: Log, dest: RunFolder) -> Artifacts:
-    """The run folder in `archive`, all of it or nothing, each file as the leg's own list says.
+def unpacked(zipped: Path, log: Log, dest: RunFolder) -> Artifacts:
+    """The run folder in `zipped`, all of it or nothing, each file as the leg's own list says.
 
     Raises:
         MachineError: the archive is damaged, hostile, or holds something else than its list says.
     """
-    _unpack(archive, dest.root)
+    place = zipped.with_name("unpacked")
+    try:
+        archive.unpack_run(zipped, place)
+        for path in sorted(place.rglob("*")):
+            if path.is_file():
+                _put(path, dest.root / path.relative_to(place))
+    except ContractError as error:
+        zipped.unlink()
+        raise MachineError(f"nothing was brought: {error}", "boneagectl collect loads it anew") from None
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
     _write_log(log, dest)
-    found = of(dest)
-    if found.unlisted:
-        raise MachineError(
-            f"{', '.join(found.unlisted)} came damaged: its sha256 is not the one the leg listed",
-            "boneagectl collect loads it anew",
-        )
-    return found
+    return of(dest)
 
 
 def _write_log(log: Log, dest: RunFolder) -> None:
@@ -125,32 +126,6 @@ def _check_name(name: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------- disk
-def _unpack(archive: Path, dest: Path) -> None:
-    """All of `archive`, or none of it."""
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            entries = list(_safe_entries(opened))
-            place = archive.parent / "unpacked"
-            for entry in entries:
-                opened.extract(entry, place)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        archive.unlink(missing_ok=True)
-        raise MachineError(f"{archive.name} came damaged: {error}", "boneagectl collect loads it anew") from None
-    for entry in entries:
-        _put(place / entry.filename, dest / entry.filename.removeprefix(LOOSE))
-
-
-def _safe_entries(opened: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
-    entries = [entry for entry in opened.infolist() if not entry.is_dir()]
-    if sum(entry.file_size for entry in entries) > _MOST_BYTES:
-        raise MachineError(f"{ZIP} would unpack to more than {units.format_bytes(_MOST_BYTES)}; nothing was unpacked")
-    for entry in entries:
-        _check_name(entry.filename)
-        if entry.external_attr >> 28 == 0xA:
-            raise MachineError(f"{ZIP} holds a link, {entry.filename!r}; nothing was unpacked")
-        yield entry
-
-
 def _put(source: Path, dest: Path) -> None:
     """Moves a file that came whole to its place; a link somebody left there is replaced, not followed."""
     dest.parent.mkdir(parents=True, exist_ok=True)
