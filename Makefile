@@ -25,7 +25,7 @@ demo: setup ## draw, pack, train, collect, report: under two minutes on two core
 	@"$(BIN)/python" scripts/demo.py
 
 test: setup lint ## lint, types and the whole suite
-	@"$(BIN)/python" -m pytest
+	@"$(BIN)/python" -m pytest -n 2 --dist worksteal
 
 lint: setup ## style and strict types
 	@"$(BIN)/ruff" check .
