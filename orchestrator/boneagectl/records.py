@@ -92,7 +92,10 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A target's price for one leg, at the worst the target itself will let happen."""
+    """A target's price for one leg, at the worst the target itself will let happen.
+
+    `quota_s` are seconds of the hours that the provider gives for a time.
+    """
 
     target: str
     worst_s: int
@@ -101,6 +104,7 @@ class Quote:
     sessions: int
     source: str
     date: str
+    quota_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ class Workflow:
 
         is_there = self.target(self.config["target"]).capabilities.attaches_data
         spec = planning.spec_from(self.config, is_there, TrainConfig.from_mapping(run.config), Path(run.pack))
-        if is_there and not run.data["fingerprint"]:
+        if not run.data["fingerprint"]:  # the checkpoint knows which images they were
             return replace(spec, data=run.data)
         if spec.data != run.data:
             raise UsageError(

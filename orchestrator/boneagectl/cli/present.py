@@ -19,7 +19,7 @@ def plan_text(plan: Plan, bundle: Bundle) -> str:
         f"train    {_train_text(as_json(spec.train))}",
         f"data     {_data_text(spec.data)}, {spec.pack if spec.data['fingerprint'] else 'not seen from here'}",
         f"time     at most {units.format_duration(quote.worst_s)}: then it saves, stops itself and can be resumed",
-        f"cost     at most {units.format_usd(quote.worst_usd_micro)} ({_rate(plan)})",
+        f"cost     at most {_cost_text(plan)}",
         f"bundle   {len(bundle.files)} files, {units.format_bytes(len(bundle.content))}, sha256 {bundle.sha256[:16]}",
     ]
     lines += [f"limit    {'ok     ' if v.allows else 'REFUSED'} {v.limit}: {v.detail}" for v in plan.verdicts]
@@ -33,6 +33,13 @@ def _data_text(data: dict[str, Any]) -> str:
 
 def _train_text(train: dict[str, Any]) -> str:
     return f"{train['preset']}, {train['epochs']} epochs, batch {train['batch_size']}, seed {train['seed']}"
+
+
+def _cost_text(plan: Plan) -> str:
+    quote = plan.quote
+    if quote.quota_s:
+        return f"{units.format_duration(quote.quota_s)} of {quote.target}'s GPU hours, and no money"
+    return f"{units.format_usd(quote.worst_usd_micro)} ({_rate(plan)})"
 
 
 def _rate(plan: Plan) -> str:

@@ -95,13 +95,15 @@ def resume(
 ) -> None:
     """Go on with a run from its last checkpoint.
 
-    It may be paused, failed or lost; what follows is its next leg.
+    It may be paused, failed or lost; what follows is its next leg, by default where the last one was.
 
     Example: boneagectl resume last --time-limit 2h
     """
-    with options.workflow(options.settings(config, target=target, time_limit=time_limit)) as flow:
+    with options.workflow(options.settings(config)) as flow:
         flow.refresh()
-        _start(flow, flow.prepare_resume(flow.ledger.find_run(run)), Printer(json, quiet), yes)
+        found = flow.ledger.find_run(run)
+        flow.config = options.settings(config, target=target or found.latest.target, time_limit=time_limit)
+        _start(flow, flow.prepare_resume(found), Printer(json, quiet), yes)
 
 
 def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Printer) -> None:

@@ -55,7 +55,8 @@ def doctor(
     if target:
         check_name(target)
     printer = Printer(json, quiet)
-    printer.talk("looking; starting TensorFlow takes some seconds …")
+    if target in (None, "local"):
+        printer.talk("looking; starting TensorFlow takes some seconds …")
     findings = examination.examine(Home.default(), options.settings(file), target)
     printer.data({"findings": findings}, present.findings_text(findings))
     if any(finding.level == "bad" for finding in findings):

@@ -87,8 +87,8 @@ class KaggleTarget:
 
     def quote(self, spec: JobSpec) -> Quote:
         """Kaggle ends the session at the time limit that is sent with it; it costs GPU hours, and no money."""
-        source = "free; session timeout sent to Kaggle"
-        return Quote(self.name, spec.time_limit_s, 0, 0, 1, source, date.today().isoformat())  # noqa: DTZ011
+        today = date.today().isoformat()  # noqa: DTZ011
+        return Quote(self.name, spec.time_limit_s, 0, 0, 1, "kaggle.com/docs/notebooks", today, spec.time_limit_s)
 
     def render(self, spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None) -> None:
         rendering.write(spec, bundle, leg_id, dest, resume, self._named(ask=False))
