@@ -262,6 +262,20 @@ class TestKaggle(TargetContract):
         assert target.collect(handle, tmp_path / "brought") == first
         assert len(kaggle.calls) == asked
 
+    def test_every_page_of_the_outputs_is_brought(self, target: KaggleTarget, kaggle: Kaggle, tmp_path: Path) -> None:
+        """A kernel that was killed leaves its files loose; Kaggle lists them in pages."""
+        script = "import pathlib\nrun = pathlib.Path('run')\nrun.mkdir()\n"
+        script += "for at in range(250): (run / f'{at}.txt').write_text(str(at))\n"
+        spec = make_spec(make_pack(tmp_path / "pack"), time_limit_s=600)
+        target.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
+        handle = target.api.save(rendering.read(tmp_path / "sent")[0], script).handle
+        wait_for(lambda: target.poll(handle).state.is_over)
+        target.collect(handle, tmp_path / "brought")
+        assert {path.name: path.read_text() for path in (tmp_path / "brought").glob("*.txt")} == {
+            f"{at}.txt": str(at) for at in range(250)
+        }
+        assert kaggle.calls.count("ListKernelSessionOutput") >= 3
+
     @pytest.mark.parametrize("name", ["../outside", "/outside", "run/../../outside", "run\\..\\outside"])
     def test_hostile_names_are_refused_whole(self, kaggle: Kaggle, tmp_path: Path, name: str) -> None:
         with pytest.raises(MachineError, match="outside its folder"):

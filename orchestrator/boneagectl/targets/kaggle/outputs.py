@@ -108,7 +108,7 @@ def of(dest: RunFolder, known: Mapping[str, str] | None = None) -> Artifacts:
     """What `dest` holds; only files whose sha256 is not `known` are read. Raises NotYet where that is nothing."""
     known, listed = known or {}, _listed(dest)
     names = {path.relative_to(dest.root).as_posix() for path in (*dest.listed(), dest.manifest, dest.log)
-             if path.exists()} | set(listed)  # fmt: skip
+             if path.exists()} | {*listed, *known}  # fmt: skip
     files = (name for name in sorted(names) if (dest.root / name).is_file())
     hashes = {name: known.get(name) or sha256_of(dest.root / name) for name in files}
     if not hashes:
