@@ -346,6 +346,9 @@ def test_hours_come_back_with_the_week_and_open_legs_count_on(ledger: Ledger, mo
 def test_the_provider_s_own_word_counts(ledger: Ledger) -> None:
     ledger.set_quota("kaggle", Quota(0, 0, 45 * HOUR_S, SATURDAY_S))
     assert ledger.account("kaggle").quota_s == 45 * HOUR_S
+    before = ledger.account("kaggle").refresh
+    ledger.set_quota("kaggle", Quota(0, 0, 45 * HOUR_S, 0))
+    assert ledger.account("kaggle").refresh == before
     ledger.set_cap("kaggle", None, 5 * HOUR_S)
     assert ledger.account("kaggle").limit_s == 5 * HOUR_S
 

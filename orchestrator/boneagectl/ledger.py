@@ -176,11 +176,11 @@ class Ledger:
             return self._account(name)
 
     def set_quota(self, name: str, quota: Quota) -> None:
-        """Notes what the provider says it gives, and when it next comes back."""
+        """Notes what the provider says it gives, and when it next comes back, if it says so."""
         with self._writing() as db:
             self._account(name)
             db.execute(
-                "update accounts set quota_s = ?, refresh_s = ? where name = ?",
+                "update accounts set quota_s = ?, refresh_s = coalesce(nullif(?, 0), refresh_s) where name = ?",
                 (quota.allowed_s, quota.refresh_s, name),
             )
 

@@ -35,6 +35,7 @@ from boneagectl.targets.kaggle.log import Log, events_in, lines_of
 _IDLE_S = 0.2
 """Without news for so long, a running log has been read as far as it goes: it is replayed in one go."""
 _MOST_S = 1.0
+_ANSWER_S = 10.0
 _QUIET_S = 60.0
 _LOOKS_S = (0.5, 2.0, 5.0)
 _RECONNECT_S = 1.0
@@ -150,7 +151,7 @@ class KaggleTarget:
         """Empty where there is none yet, or the stream fails: the state is known without it."""
         log, enough_s = Log(), time.monotonic() + _MOST_S
         try:
-            for _ in lines_of(self.api.events(kernel, _IDLE_S), log):
+            for _ in lines_of(self.api.events(kernel, _IDLE_S, _ANSWER_S), log):
                 if time.monotonic() > enough_s:
                     break
         except (Missing, Unreachable):

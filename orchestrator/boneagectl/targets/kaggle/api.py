@@ -149,8 +149,10 @@ class Api:
         if answer.error_message:
             raise MachineError(f"Kaggle did not delete {kernel.slug}: {answer.error_message}", kernel.handle.url)
 
-    def events(self, kernel: Kernel, idle_s: float) -> Iterator[dict[str, Any]]:
+    def events(self, kernel: Kernel, idle_s: float, answer_s: float = sum(TIMEOUT_S)) -> Iterator[dict[str, Any]]:
         """The log's events from the first on; ends at the log's end, or after `idle_s` without news.
+
+        An answer is waited for `answer_s`; without one there are no events.
 
         Raises:
             Missing: there is no log yet, or no kernel. Unreachable: the connection broke.
@@ -159,7 +161,7 @@ class Api:
         is_unwanted = threading.Event()
         threading.Thread(target=self._read, args=(kernel, news, is_unwanted), daemon=True).start()
         try:
-            wait_s = sum(TIMEOUT_S)
+            wait_s = answer_s
             while event := news.get(timeout=wait_s):
                 if isinstance(event, MachineError):
                     raise event
