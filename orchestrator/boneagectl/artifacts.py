@@ -1,13 +1,14 @@
-"""Brings a run folder's files into another folder, by name from the contract and checked by hash."""
+"""What came back from a leg: files by name from the contract, checked by hash, never outside their folder."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 from boneage_trainer.contract import RunFolder, parse_object, sha256_of
-from boneagectl.errors import NotYet
+from boneagectl.errors import MachineError, NotYet
 from boneagectl.records import Artifacts
 
 
@@ -22,18 +23,13 @@ def bring(source: RunFolder, dest: RunFolder) -> Artifacts:
         for path in (*source.listed(), source.manifest, source.log)
         if path.exists()
     ]
-    if not names:
-        raise NotYet(f"{source.root} holds nothing yet", "boneagectl watch")
-    hashes = {name: _copy(source.root / name, dest.root / name) for name in names}
-    listed = _listed_hashes(dest)
-    unlisted = tuple(name for name, found in listed.items() if hashes.get(name) != found)
-    return Artifacts(dest.root, hashes, unlisted)
+    return of(dest, {name: _copy(source.root / name, dest.root / name) for name in names})
 
 
 def _copy(source: Path, dest: Path) -> str:
     """The sha256 of what arrived."""
-    dest.parent.mkdir(parents=True, exist_ok=True)
     temporary = dest.with_name(f".{dest.name}.{os.getpid()}.tmp")
+    dest.parent.mkdir(parents=True, exist_ok=True)
     try:
         shutil.copyfile(source, temporary)
         arrived = sha256_of(temporary)
@@ -43,8 +39,43 @@ def _copy(source: Path, dest: Path) -> str:
     return arrived
 
 
-def _listed_hashes(folder: RunFolder) -> dict[str, str]:
+def of(dest: RunFolder, known: Mapping[str, str] | None = None) -> Artifacts:
+    """What `dest` holds; only files whose sha256 is not `known` are read.
+
+    Raises:
+        NotYet: it holds nothing. MachineError: its list names a file outside of it.
+    """
+    known, wanted = known or {}, listed(dest)
+    names = {path.relative_to(dest.root).as_posix() for path in (*dest.listed(), dest.manifest, dest.log)
+             if path.exists()} | {*wanted, *known}  # fmt: skip
+    files = (name for name in sorted(names) if (dest.root / name).is_file())
+    hashes = {name: known.get(name) or sha256_of(dest.root / name) for name in files}
+    if not hashes:
+        raise NotYet("the leg has left nothing yet", "boneagectl watch")
+    return Artifacts(dest.root, hashes, tuple(name for name, sha256 in wanted.items() if hashes.get(name) != sha256))
+
+
+def listed(folder: RunFolder) -> dict[str, str]:
+    """sha256 by name, as the leg's own manifest says; empty where it has none."""
     if not folder.manifest.exists():
         return {}
     files = parse_object(folder.manifest.read_text(), folder.manifest.name)["files"]
+    for name in files:
+        check_name(name)
     return {name: entry["sha256"] for name, entry in files.items()}
+
+
+def check_name(name: str) -> None:
+    """Raises MachineError where a name from elsewhere would lead out of the folder it is put into."""
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or ":" in path.parts[0]:
+        raise MachineError(
+            f"the leg left a file named {name!r}, which points outside its folder; nothing was brought",
+            "look at its page before you trust anything it left",
+        )
+
+
+def put(source: Path, dest: Path) -> None:
+    """Moves a file that came whole to its place; a link somebody left there is replaced, not followed."""
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(source, dest)

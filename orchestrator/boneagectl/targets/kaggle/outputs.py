@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from boneage_trainer import archive
-from boneage_trainer.contract import ContractError, RunFolder, parse_object, sha256_of, write_atomic
+from boneage_trainer.contract import ContractError, RunFolder, parse_object, write_atomic
+from boneagectl import artifacts
 from boneagectl.errors import MachineError, NotYet
 from boneagectl.records import Artifacts
 from boneagectl.targets.kaggle import download
@@ -32,7 +32,7 @@ def bring(files: Files, log: Log, dest: RunFolder) -> Artifacts:
         Unreachable: the connection broke again and again; what came so far is kept and gone on with.
     """
     for name, _ in files:
-        _check_name(name)
+        artifacts.check_name(name)
     incoming = dest.root / _INCOMING
     wanted = {name: url for name, url in files if name == ZIP or name.startswith(LOOSE)}
     with download.session() as session:
@@ -41,7 +41,7 @@ def bring(files: Files, log: Log, dest: RunFolder) -> Artifacts:
             found = unpacked(incoming / ZIP, log, dest)
         else:
             _write_log(log, dest)
-            found = of(dest, dict(_loose(session, wanted, incoming, dest)))
+            found = artifacts.of(dest, dict(_loose(session, wanted, incoming, dest)))
     shutil.rmtree(incoming, ignore_errors=True)
     return found
 
@@ -50,7 +50,7 @@ def _loose(session: Any, wanted: dict[str, str], incoming: Path, dest: RunFolder
     """Brings files one by one; name and sha256 of each."""
     for name, url in wanted.items():
         sha256, place = download.fetch(session, url, incoming / name), name.removeprefix(LOOSE)
-        _put(incoming / name, dest.root / place)
+        artifacts.put(incoming / name, dest.root / place)
         yield place, sha256
 
 
@@ -65,14 +65,14 @@ def unpacked(zipped: Path, log: Log, dest: RunFolder) -> Artifacts:
         archive.unpack_run(zipped, place)
         for path in sorted(place.rglob("*")):
             if path.is_file():
-                _put(path, dest.root / path.relative_to(place))
+                artifacts.put(path, dest.root / path.relative_to(place))
     except ContractError as error:
         zipped.unlink()
         raise MachineError(f"nothing was brought: {error}", "boneagectl collect loads it anew") from None
     finally:
         shutil.rmtree(place, ignore_errors=True)
     _write_log(log, dest)
-    return of(dest)
+    return artifacts.of(dest)
 
 
 def _write_log(log: Log, dest: RunFolder) -> None:
@@ -91,51 +91,14 @@ def kept(log: Log, dest: RunFolder) -> Artifacts:
     _write_log(log, dest)
     if log.metrics:
         write_atomic(dest.metrics, "".join(f"{json.dumps(line, sort_keys=True)}\n" for line in log.metrics))
-    return of(dest)
+    return artifacts.of(dest)
 
 
 def whole_in(dest: RunFolder) -> Artifacts | None:
     """What `dest` holds, if that is all of a leg that ended in order; else None."""
     try:
-        found, state = of(dest), parse_object(dest.state.read_text(), dest.state.name)["state"]
+        found, state = artifacts.of(dest), parse_object(dest.state.read_text(), dest.state.name)["state"]
     except (OSError, ValueError, KeyError, NotYet):
         return None
     is_whole = state in ("complete", "paused") and dest.log.exists() and dest.manifest.exists() and not found.unlisted
     return found if is_whole else None
-
-
-def of(dest: RunFolder, known: Mapping[str, str] | None = None) -> Artifacts:
-    """What `dest` holds; only files whose sha256 is not `known` are read. Raises NotYet where that is nothing."""
-    known, listed = known or {}, _listed(dest)
-    names = {path.relative_to(dest.root).as_posix() for path in (*dest.listed(), dest.manifest, dest.log)
-             if path.exists()} | {*listed, *known}  # fmt: skip
-    files = (name for name in sorted(names) if (dest.root / name).is_file())
-    hashes = {name: known.get(name) or sha256_of(dest.root / name) for name in files}
-    if not hashes:
-        raise NotYet("the session left nothing", "boneagectl logs")
-    return Artifacts(dest.root, hashes, tuple(name for name, sha256 in listed.items() if hashes.get(name) != sha256))
-
-
-def _check_name(name: str) -> None:
-    path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or ":" in path.parts[0]:
-        raise MachineError(
-            f"the kernel left a file named {name!r}, which points outside its folder; nothing was brought",
-            "look at the kernel's page on Kaggle before you trust anything it left",
-        )
-
-
-# ------------------------------------------------------------------------------------------- disk
-def _put(source: Path, dest: Path) -> None:
-    """Moves a file that came whole to its place; a link somebody left there is replaced, not followed."""
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(source, dest)
-
-
-def _listed(dest: RunFolder) -> dict[str, str]:
-    if not dest.manifest.exists():
-        return {}
-    files = parse_object(dest.manifest.read_text(), dest.manifest.name)["files"]
-    for name in files:
-        _check_name(name)
-    return {name: entry["sha256"] for name, entry in files.items()}
