@@ -35,13 +35,15 @@ def install(folder: Path) -> Path:
 
 class FakeTrainer:
     def __init__(self, given: argparse.Namespace) -> None:
-        from boneage_trainer.contract import Job, RunFolder, read_metrics
+        from boneage_trainer import rehearsal
+        from boneage_trainer.contract import Job, PackFolder, RunFolder, read_metrics
 
         self.given, self.out, self.started_s = given, RunFolder(Path(given.out)), time.time()
         with zipfile.ZipFile(given.bundle) as archive:
-            own = archive.read("job.json").decode()
-        train = Job.from_json(given.job.read_text() if given.job else own).train
-        self.epochs = int(os.environ.get("FAKE_EPOCHS", train.epochs))
+            job = Job.from_json(archive.read("job.json").decode())
+        if rehearsal.is_on():
+            job = rehearsal.shortened(job, PackFolder(Path(given.data)))
+        self.epochs = int(os.environ.get("FAKE_EPOCHS", job.train.epochs))
         self.epoch_s, self.mode = float(os.environ.get("FAKE_EPOCH_S", "0.05")), os.environ.get("FAKE_MODE", "")
         self.is_stopped = False
         self.metrics = read_metrics(RunFolder(given.resume).metrics) if given.resume else []
@@ -117,7 +119,6 @@ def main() -> None:
         sys.exit("no module named keras\n")
     parser = argparse.ArgumentParser()
     parser.add_argument("bundle")
-    parser.add_argument("job", type=Path, nargs="?")
     parser.add_argument("--data")
     parser.add_argument("--out")
     parser.add_argument("--leg")

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from boneage_trainer.contract import RESEARCH_ONLY, ContractError, Job, RunFolder
+from boneage_trainer import rehearsal
+from boneage_trainer.contract import RESEARCH_ONLY, ContractError, Job, PackFolder, RunFolder
 from boneage_trainer.session import Session, Stopped
 from boneage_trainer.surroundings import is_chief
 
@@ -58,6 +59,8 @@ def _run(session: Session, arguments: argparse.Namespace) -> int:
 
 def _train(session: Session, arguments: argparse.Namespace) -> None:
     job = Job.from_json(_job_text(arguments.job))
+    if rehearsal.is_on():
+        job = rehearsal.shortened(job, PackFolder(arguments.data.absolute()))
     session.epochs = job.train.epochs
     print(RESEARCH_ONLY, flush=True)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -7,22 +7,19 @@ import os
 import shutil
 import sys
 import time
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boneage_trainer import archive, attached
+from boneage_trainer import archive, attached, rehearsal
 from boneage_trainer.children import Children, Ended
 from boneage_trainer.contract import (
     ContractError,
-    Job,
     PackFolder,
     RunFolder,
     parse_object,
     unknown,
-    write_atomic,
     write_json,
     write_manifest,
 )
@@ -31,7 +28,6 @@ from boneage_trainer.surroundings import NEED_GPU
 
 _MARGIN_S, _MARGIN_SHARE = 180.0, 0.1
 """Kept free of the session's limit for packing what was reached; the share is for short sessions."""
-_REHEARSED_EPOCHS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +78,7 @@ class KaggleSession:
         root = Path(os.environ.get("BONEAGE_KAGGLE_ROOT") or "/kaggle").absolute()
         self.inputs, self.working, self.tmp = root / "input", root / "working", root / "tmp"
         self.out, self.pack = RunFolder(self.working / "run"), PackFolder(self.tmp / "pack")
-        self.rehearses = os.environ.get("BONEAGE_REHEARSAL") == "1"
+        self.rehearses = rehearsal.is_on()
         self.margin_s = min(_MARGIN_S, _MARGIN_SHARE * given.time_limit_s)
         self.children = Children()
 
@@ -158,7 +154,7 @@ class KaggleSession:
         left_s = int(self.left_s)
         if left_s < 1:
             raise ContractError(f"nothing of the {self.given.time_limit_s:.0f} s is left to train in; raise the limit")
-        command = [sys.executable, str(self.bundle), *self._short_job(), "--data", str(self.pack.root)]
+        command = [sys.executable, str(self.bundle), "--data", str(self.pack.root)]
         command += ["--out", str(self.out.root), "--leg", self.given.leg, "--time-limit-s", str(left_s)]
         command += ["--resume", str(earlier.root)] if earlier else []
         return self._child(command, left_s + self.margin_s / 2)  # at its limit the trainer ends itself
@@ -170,20 +166,6 @@ class KaggleSession:
         paths = filter(None, (str(self.bundle), environment.get("PYTHONPATH")))
         environment |= {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
         return self.children.run(command, environment, self.tmp, max(1.0, limit_s), merged)
-
-    def _short_job(self) -> list[str]:
-        """The path of a job for a rehearsal, in a list; otherwise none, and the bundle's own counts."""
-        if not self.rehearses:
-            return []
-        with zipfile.ZipFile(self.bundle) as opened:
-            job = Job.from_json(opened.read("job.json").decode())
-        train = job.train.shortened(min(_REHEARSED_EPOCHS, job.train.epochs))
-        before, after = dataclasses.asdict(job.train), dataclasses.asdict(train)
-        changes = [f"{key} {before[key]} -> {after[key]}" for key in after if after[key] != before[key]]
-        say(f"rehearsal: {', '.join(changes) or 'nothing had to be cut'}")
-        path = self.tmp / "job.json"
-        write_atomic(path, dataclasses.replace(job, train=train, data=self.pack.job_data()).to_json())
-        return [str(path)]
 
     # ------------------------------------------------------------------------------ what comes back
     def _leave(self, ended: Ended) -> tuple[int, dict[str, Any]]:
