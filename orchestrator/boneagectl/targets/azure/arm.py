@@ -12,6 +12,7 @@ HOST = "https://management.azure.com"
 TIMEOUT_S = (10.0, 60.0)
 PAUSES_S = (1.0, 4.0)
 _LONGEST_PAUSE_S = 60.0
+POLL_S = 5.0
 _AGAIN = (408, 429, 500, 502, 503, 504)
 JOBS = "2024-01-01-preview"
 COMPUTES = "2023-08-01-preview"
@@ -52,39 +53,69 @@ class Arm:
         return self.ask("GET", path, version)
 
     def ask(self, method: str, path: str, version: str, body: Any = None) -> dict[str, Any]:
-        """The answer's JSON. Whatever is sent here may be sent twice: the names are ours."""
+        """The answer's JSON. Whatever is sent here may be sent twice: all names are ours."""
+        return _json(self._send(method, f"{HOST}{path}?api-version={version}", body))
+
+    def finish(self, method: str, path: str, version: str, body: Any = None, limit_s: float = 1800) -> dict[str, Any]:
+        """As `ask`, for what takes its time: returns when it is done.
+
+        Raises:
+            MachineError: it failed, in Azure's words, or is not done after `limit_s`.
+        """
+        answer, give_up = self._send(method, f"{HOST}{path}?api-version={version}", body), time.monotonic() + limit_s
+        place = answer.headers.get("Azure-AsyncOperation") or answer.headers.get("Location")
+        while place and time.monotonic() < give_up:
+            time.sleep(_retry_after_s(answer) or POLL_S)
+            answer = self._send("GET", place)
+            if _is_done(answer):
+                return _json(answer)
+        if place:
+            raise MachineError(f"{_what(method, path)} is not done after {limit_s:.0f} s", "look at the portal")
+        return _json(answer)
+
+    def _send(self, method: str, url: str, body: Any = None) -> Any:
         for pause_s in (*PAUSES_S, None):
-            trouble, wait_s = self._once(method, path, version, body)
-            if isinstance(trouble, dict):
+            trouble, wait_s = self._once(method, url, body)
+            if not isinstance(trouble, MachineError):
                 return trouble
             if pause_s is None or not isinstance(trouble, Unreachable):
                 raise trouble
             time.sleep(min(_LONGEST_PAUSE_S, wait_s or pause_s))
         raise AssertionError("the last try returns or raises")
 
-    def _once(
-        self, method: str, path: str, version: str, body: Any
-    ) -> tuple[dict[str, Any] | MachineError, float | None]:
-        """The JSON, or what went wrong, and how long Azure asks to wait."""
+    def _once(self, method: str, url: str, body: Any) -> tuple[Any, float | None]:
+        """The response, or what went wrong, and how long Azure asks to wait."""
         import requests
 
-        what = f"{method} {path.rsplit('/', 2)[-2]}/{path.rsplit('/', 1)[-1]}"
+        what = _what(method, url.partition("?")[0])
+        head = {"Authorization": f"Bearer {self.credential.get_token(f'{HOST}/.default').token}"}
         try:
-            answer = self._http.request(
-                method, HOST + path, params={"api-version": version}, json=body, timeout=TIMEOUT_S,
-                headers={"Authorization": f"Bearer {self._token()}"},
-            )  # fmt: skip
-            if answer.ok:
-                return (answer.json() if answer.content else {}), None
+            answer = self._http.request(method, url, json=body, timeout=TIMEOUT_S, headers=head)
+            if answer.ok and answer.content:
+                answer.json()  # a torn answer is none
         except (requests.RequestException, ValueError) as error:
-            return Unreachable(f"{what}: Azure cannot be reached ({_words(error)})", _LATER), None
-        return _translated(what, answer), _retry_after_s(answer)
-
-    def _token(self) -> str:
-        return str(self.credential.get_token(f"{HOST}/.default").token)
+            return Unreachable(f"{what}: Azure cannot be reached ({_words(error)})", LATER), None
+        return (answer, None) if answer.ok else (_translated(what, answer), _retry_after_s(answer))
 
 
-_LATER = "try again in some minutes; boneagectl ls looks whether it came to be"
+def _json(answer: Any) -> dict[str, Any]:
+    return dict(answer.json()) if answer.content else {}
+
+
+def _is_done(answer: Any) -> bool:
+    """Of an operation under way; raises MachineError where it failed."""
+    status = str(_json(answer).get("status") or "")
+    if status in ("Failed", "Canceled"):
+        code, text = _error_of(answer)
+        raise MachineError(f"Azure could not do it: {code} {text}", _way_out(code))
+    return answer.status_code != 202 and status not in ("InProgress", "Running", "Accepted", "Creating", "Deleting")
+
+
+def _what(method: str, path: str) -> str:
+    return f"{method} {'/'.join(path.split('/')[-2:])}"
+
+
+LATER = "try again in some minutes; boneagectl ls looks whether it came to be"
 
 
 def _translated(what: str, answer: Any) -> MachineError:
@@ -92,7 +123,7 @@ def _translated(what: str, answer: Any) -> MachineError:
     if answer.status_code == 404:
         return Missing(f"{what}: Azure does not know it ({code})", "boneagectl doctor --target azure")
     if answer.status_code in _AGAIN:
-        return Unreachable(f"{what}: Azure answered {answer.status_code} {code}: {text}", _LATER)
+        return Unreachable(f"{what}: Azure answered {answer.status_code} {code}: {text}", LATER)
     return MachineError(f"{what}: Azure refused with {answer.status_code} {code}: {text}", _way_out(code))
 
 

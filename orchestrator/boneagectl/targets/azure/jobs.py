@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from boneagectl.errors import InDoubt, MachineError
-from boneagectl.targets.azure.arm import Place
+from boneagectl.targets.azure.arm import LATER, Place
 from boneagectl.targets.azure.rendering import JOB
 
 _CLEAR = range(400, 500)
@@ -20,42 +22,46 @@ def create(credential: Any, place: Place, rendered: Path) -> None:
     Raises:
         MachineError: Azure refused it. InDoubt: no clear answer came; the job may exist.
     """
-    with _quiet():
-        try:
-            from azure.ai.ml import MLClient, load_job
-            from azure.core.exceptions import AzureError, HttpResponseError
-        except ImportError as error:
-            raise MachineError(
-                f"the azure target needs azure-ai-ml: {error}", "pip install 'boneagectl[azure]'"
-            ) from None
-        client = MLClient(credential, place.subscription, place.resource_group, place.workspace, show_progress=False)
-        try:
-            client.jobs.create_or_update(load_job(rendered / JOB))
-        except HttpResponseError as error:
-            raise _translated(error) from None
-        except AzureError as error:
-            raise InDoubt(
-                f"no answer from Azure: {_line(error)}", "boneagectl ls looks whether the job came to be"
-            ) from None
+    with _speaking(credential, place) as client:
+        from azure.ai.ml import load_job
+
+        client.jobs.create_or_update(load_job(rendered / JOB))
+
+
+def register(credential: Any, place: Place, name: str, pack: Path) -> None:
+    """Uploads `pack` as version 1 of the data asset `name`; raises as `create` does."""
+    with _speaking(credential, place) as client:
+        from azure.ai.ml.entities import Data
+
+        client.data.create_or_update(Data(name=name, version="1", path=str(pack), type="uri_folder"))
+
+
+@contextmanager
+def _speaking(credential: Any, place: Place) -> Iterator[Any]:
+    """The SDK's client; its failures in our words, without its lines about experimental classes."""
+    was = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # no level of its own loggers silences them
+    try:
+        from azure.ai.ml import MLClient
+        from azure.core.exceptions import AzureError, HttpResponseError
+    except ImportError as error:
+        raise MachineError(f"the azure target needs azure-ai-ml: {error}", "pip install 'boneagectl[azure]'") from None
+    try:
+        yield MLClient(credential, place.subscription, place.resource_group, place.workspace, show_progress=False)
+    except HttpResponseError as error:
+        raise _translated(error) from None
+    except AzureError as error:
+        raise InDoubt(f"no answer from Azure: {_line(error)}", LATER) from None
+    finally:
+        logging.disable(was)
 
 
 def _translated(error: Any) -> MachineError:
     status = error.status_code or 0
     if status in _CLEAR and status not in _UNCLEAR:
         return MachineError(f"Azure refused the job with {status}: {_line(error)}", "boneagectl doctor --target azure")
-    return InDoubt(f"Azure answered {status}: {_line(error)}", "boneagectl ls looks whether the job came to be")
+    return InDoubt(f"Azure answered {status}: {_line(error)}", LATER)
 
 
 def _line(error: Any) -> str:
     return " ".join(str(getattr(error, "message", "") or error).split())[:300]
-
-
-class _quiet:
-    """Without the SDK's lines about experimental classes, which no level of its loggers silences."""
-
-    def __enter__(self) -> None:
-        self._was = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-
-    def __exit__(self, *_: object) -> None:
-        logging.disable(self._was)
