@@ -9,10 +9,11 @@ import pytest
 
 pytest.importorskip("azure.ai.ml")
 
+from emulators.azure import Azure
+
 from boneagectl.records import Handle
 from boneagectl.targets.azure import AzureTarget, rendering
-from contract_suite import Behave, Kill, TargetContract
-from emulators.azure import Azure
+from contract_suite import Kill, TargetContract
 
 
 @pytest.fixture

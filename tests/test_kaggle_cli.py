@@ -118,7 +118,7 @@ def test_rehearsing_runs_the_very_script_here(
 
 def test_a_rehearsal_that_fails_says_where(on_kaggle: Kaggle, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BONEAGECTL_TARGETS__LOCAL__PYTHON", "/bin/false")
-    assert "could not be drawn with /bin/false" in cli("rehearse", code=3).err
+    assert "/bin/false cannot run boneage_trainer.synth" in cli("rehearse", code=3).err
 
 
 def test_this_machine_has_nothing_to_rehearse(project: Path, cli: Cli) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from boneage_trainer.contract import RunFolder, parse_object
-from boneagectl.errors import InDoubt, MachineError, UsageError
+from boneagectl.errors import InDoubt, MachineError
 from boneagectl.records import (
     Artifacts,
     Bundle,
@@ -28,7 +28,7 @@ from boneagectl.records import (
     Verdict,
 )
 from boneagectl.targets.azure import arm as rest
-from boneagectl.targets.azure import blobs, checking, jobs, outputs, prices, rendering, signin, watching
+from boneagectl.targets.azure import blobs, checking, jobs, outputs, prices, rehearsing, rendering, signin, watching
 
 _LOOKS_S = (1.0, 4.0, 10.0)
 _FOLLOW_S = 5.0
@@ -104,7 +104,7 @@ class AzureTarget:
         rendering.write(spec, bundle, leg_id, dest, resume, self.wishes)
 
     def rehearse(self, rendered: Path, place: Path, python: str) -> Iterator[Finding]:
-        raise UsageError("the azure target cannot be rehearsed yet", "boneagectl train check")
+        return rehearsing.rehearse(rendered, place, python)
 
     # ------------------------------------------------------------------------------- the start
     def submit(self, leg_id: str, rendered: Path) -> Handle:

@@ -28,6 +28,21 @@ def create(credential: Any, place: Place, rendered: Path) -> None:
         client.jobs.create_or_update(load_job(rendered / JOB))
 
 
+def read(rendered: Path) -> Any:
+    """The folder's job as the SDK understands it; no network.
+
+    Raises:
+        MachineError: it does not take it.
+    """
+    with _silently():
+        from azure.ai.ml import load_job
+
+        try:
+            return load_job(rendered / JOB)
+        except Exception as error:  # whatever its schemas raise
+            raise MachineError(f"azure-ai-ml does not take {JOB}: {_line(error)}") from None
+
+
 def register(credential: Any, place: Place, name: str, pack: Path) -> None:
     """Uploads `pack` as version 1 of the data asset `name`; raises as `create` does."""
     with _speaking(credential, place) as client:
@@ -38,20 +53,28 @@ def register(credential: Any, place: Place, name: str, pack: Path) -> None:
 
 @contextmanager
 def _speaking(credential: Any, place: Place) -> Iterator[Any]:
-    """The SDK's client; its failures in our words, without its lines about experimental classes."""
-    was = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # no level of its own loggers silences them
-    try:
+    """The SDK's client; its failures in our words."""
+    with _silently():
         from azure.ai.ml import MLClient
         from azure.core.exceptions import AzureError, HttpResponseError
+
+        try:
+            yield MLClient(credential, place.subscription, place.resource_group, place.workspace, show_progress=False)
+        except HttpResponseError as error:
+            raise _translated(error) from None
+        except AzureError as error:
+            raise InDoubt(f"no answer from Azure: {_line(error)}", LATER) from None
+
+
+@contextmanager
+def _silently() -> Iterator[None]:
+    """Without the SDK's lines about experimental classes, which no level of its own loggers silences."""
+    was = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
     except ImportError as error:
         raise MachineError(f"the azure target needs azure-ai-ml: {error}", "pip install 'boneagectl[azure]'") from None
-    try:
-        yield MLClient(credential, place.subscription, place.resource_group, place.workspace, show_progress=False)
-    except HttpResponseError as error:
-        raise _translated(error) from None
-    except AzureError as error:
-        raise InDoubt(f"no answer from Azure: {_line(error)}", LATER) from None
     finally:
         logging.disable(was)
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from boneage_trainer.contract import RunFolder, parse_object
-from boneagectl import units
+from boneagectl import rehearsal, units
 from boneagectl.errors import MachineError
 from boneagectl.records import Finding
 from boneagectl.targets.kaggle import outputs, rendering
 from boneagectl.targets.kaggle.log import Log
 
-_IMAGES, _SIZE_PX = 32, 96
-_STDERR = 2
 UNCHECKED = (
     "whether Kaggle gives a GPU, and TensorFlow there can use it",
     "whether the real data set can be attached, and how it is mounted today",
@@ -36,9 +31,9 @@ def rehearse(rendered: Path, place: Path, python: str) -> Iterator[Finding]:
     root = place / "kaggle"
     for name in ("input", "working", "tmp"):
         (root / name).mkdir(parents=True)
-    _draw(root / "input" / "datasets" / metadata["dataset_sources"][0], python)
+    rehearsal.draw(root / "input" / "datasets" / metadata["dataset_sources"][0], python)
     _attach_code(rendered, root / "input", metadata)
-    yield Finding("ok", "data", f"{_IMAGES} synthetic hands lie where {metadata['dataset_sources'][0]} would")
+    yield Finding("ok", "data", f"{rehearsal.IMAGES} synthetic hands lie where {metadata['dataset_sources'][0]} would")
     began_s = time.monotonic()
     log = _run(rendered / metadata["code_file"], root, python)
     took = units.format_duration(time.monotonic() - began_s)
@@ -46,23 +41,6 @@ def rehearse(rendered: Path, place: Path, python: str) -> Iterator[Finding]:
     yield _brought(root / "working", log, RunFolder(place / "brought"))
     for what in UNCHECKED:
         yield Finding("warn", "not checked", what)
-
-
-def _draw(tree: Path, python: str) -> None:
-    size = ("--n", str(_IMAGES), "--size-px", str(_SIZE_PX))
-    done = subprocess.run(
-        [python, "-m", "boneage_trainer.synth", str(tree), *size], stdout=_STDERR, check=False, env=_environment()
-    )
-    if done.returncode:
-        raise MachineError(f"synthetic hands could not be drawn with {python}", "pip install 'boneagectl[train]'")
-
-
-def _environment(**more: str) -> dict[str, str]:
-    """This environment, with the trainer's package findable where this one was found."""
-    import boneage_trainer
-
-    source = str(Path(boneage_trainer.__file__).parents[1])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]), **more}
 
 
 def _attach_code(rendered: Path, inputs: Path, metadata: dict[str, list[str]]) -> None:
@@ -74,25 +52,15 @@ def _attach_code(rendered: Path, inputs: Path, metadata: dict[str, list[str]]) -
 
 
 def _run(script: Path, root: Path, python: str) -> Log:
-    """Without PYTHONPATH: the script must bring all its code with it."""
-    kaggle = {"BONEAGE_KAGGLE_ROOT": str(root), "BONEAGE_REHEARSAL": "1", "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    log = Log()
-    with subprocess.Popen(
-        [python, "-u", str(script.absolute())],
-        cwd=root / "working",
-        env={**environment, **kaggle},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        for line in process.stdout or ():
-            print(f"  {line}", end="", file=sys.stderr, flush=True)
-            log.hear(line.rstrip("\n"), {})
-    if process.returncode:
-        reason = log.state.get("reason") or (log.lines[-1] if log.lines else "it printed nothing")
-        raise MachineError(f"the script ended with {process.returncode}: {reason}", "nothing was pushed or booked")
+    """The script alone: it must bring all its code with it."""
+    kaggle = {"BONEAGE_KAGGLE_ROOT": str(root), "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
+    log, environment = Log(), {**rehearsal.clean_environment(), **rehearsal.ASKED, **kaggle}
+    try:
+        for line in rehearsal.lines([python, "-u", str(script.absolute())], root / "working", environment):
+            log.hear(line, {})
+    except MachineError as error:
+        reason = log.state.get("reason") or error.message
+        raise MachineError(f"the script failed: {reason}", error.next_step) from None
     return log
 
 
