@@ -1,0 +1,1 @@
+"""What is known of Azure without asking it: the infrastructure template and the prices."""
