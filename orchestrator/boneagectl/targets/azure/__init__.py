@@ -33,6 +33,8 @@ from boneagectl.targets.azure import blobs, checking, jobs, outputs, prices, reh
 _LOOKS_S = (1.0, 4.0, 10.0)
 _FOLLOW_S = 5.0
 _STOP_POLL_S = 2.0
+_DAILY_USD_MICRO = 330_000
+"""The load balancer of a cluster, also without nodes: learn.microsoft.com, concept-plan-manage-cost."""
 STARTUP_S = 900
 """Until a node is up, the image pulled and the data mounted; billed like the rest. A guess on the safe side."""
 
@@ -85,7 +87,7 @@ class AzureTarget:
         """Every node from its start-up to the end of its idle time, and what the workspace costs a day."""
         price, wishes = self._price(), self.wishes
         worst = prices.worst_case(
-            price, wishes.nodes, spec.time_limit_s, wishes.idle_s, STARTUP_S, prices.DAILY_USD_MICRO
+            price, wishes.nodes, spec.time_limit_s, wishes.idle_s, STARTUP_S, _DAILY_USD_MICRO
         )
         return Quote(self.name, spec.time_limit_s, worst, self._rate(), 1, price.source, price.date)
 
