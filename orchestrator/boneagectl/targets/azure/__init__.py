@@ -86,9 +86,7 @@ class AzureTarget:
     def quote(self, spec: JobSpec) -> Quote:
         """Every node from its start-up to the end of its idle time, and what the workspace costs a day."""
         price, wishes = self._price(), self.wishes
-        worst = prices.worst_case(
-            price, wishes.nodes, spec.time_limit_s, wishes.idle_s, STARTUP_S, _DAILY_USD_MICRO
-        )
+        worst = prices.worst_case(price, wishes.nodes, spec.time_limit_s, wishes.idle_s, STARTUP_S, _DAILY_USD_MICRO)
         return Quote(self.name, spec.time_limit_s, worst, self._rate(), 1, price.source, price.date)
 
     def _price(self) -> prices.Price:
