@@ -27,7 +27,7 @@ from boneagectl.records import (
     Snapshot,
     Verdict,
 )
-from boneagectl.targets.azure import arm as rest
+from boneagectl.targets.azure import rest
 from boneagectl.targets.azure import blobs, checking, jobs, outputs, prices, rehearsing, rendering, signin, watching
 
 _LOOKS_S = (1.0, 4.0, 10.0)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from boneagectl.errors import Unreachable
-from boneagectl.targets.azure.arm import STORES, Arm, Place
+from boneagectl.targets.azure.rest import STORES, Arm, Place
 
 LOGS = "workspaceartifactstore"
 OUTPUTS = "workspaceblobstore"

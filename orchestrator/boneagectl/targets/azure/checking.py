@@ -7,7 +7,7 @@ from typing import Any
 
 from boneagectl.errors import BoneagectlError, MachineError
 from boneagectl.records import Finding, Verdict
-from boneagectl.targets.azure import arm as rest
+from boneagectl.targets.azure import rest
 from boneagectl.targets.azure.rendering import Wishes
 
 _SUBSCRIPTION = "2022-12-01"

@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 from boneagectl.errors import MachineError
-from boneagectl.targets.azure import arm as rest
+from boneagectl.targets.azure import rest
 
 _DEPLOYMENTS = "2021-04-01"
 _GROUPS = "2021-04-01"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from boneagectl.errors import InDoubt, MachineError
-from boneagectl.targets.azure.arm import LATER, Place
+from boneagectl.targets.azure.rest import LATER, Place
 from boneagectl.targets.azure.rendering import JOB
 
 _CLEAR = range(400, 500)
