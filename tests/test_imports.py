@@ -29,7 +29,7 @@ LAYERS = (
 )
 RANK = {name: len(LAYERS) - at for at, layer in enumerate(LAYERS) for name in layer}
 TRAINER_MAY = {"boneage_trainer", "numpy", "pandas", "keras", "tensorflow", "cv2"}
-KAGGLE_LIBRARIES = {"kagglesdk", "requests", "urllib3"}
+VENDOR_LIBRARIES = {"kaggle": {"kagglesdk", "requests", "urllib3"}, "azure": {"requests", "urllib3"}}
 OWN_LIBRARIES = {"typer", "jinja2", "platformdirs", "boneage_trainer", "boneagectl"}
 
 
@@ -59,7 +59,7 @@ def modules(root: Path) -> list[Path]:
 def test_the_orchestrator_knows_the_contract_only(path: Path) -> None:
     for name in imports(path):
         top = name.partition(".")[0]
-        vendors = KAGGLE_LIBRARIES if path.parent.name == "kaggle" else set()
+        vendors = VENDOR_LIBRARIES.get(path.parent.name, set())
         assert top in OWN_LIBRARIES | vendors | set(sys.stdlib_module_names) or path.name == "probe.py", name
         if top == "boneage_trainer":
             assert name in SHARED, f"{path} imports {name}"

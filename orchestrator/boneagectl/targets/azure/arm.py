@@ -13,7 +13,14 @@ from typing import Any
 _SUBSCRIPTION = "/subscriptions/00000000-0000-0000-0000-000000000000"
 _GROUP = {"id": f"{_SUBSCRIPTION}/resourceGroups/boneage"}
 _TENANT = {"tenantId": "00000000-0000-0000-0000-000000000000"}
-_TYPES = {"string": str, "int": int, "object": dict, "array": list, "integer": int, "number": (int, float)}
+_TYPES: dict[str, Any] = {
+    "string": str,
+    "int": int,
+    "object": dict,
+    "array": list,
+    "integer": int,
+    "number": (int, float),
+}
 _TOKEN = re.compile(r"\s*('(?:[^']|'')*'|-?\d+|\w+|[(),.])")
 
 Json = dict[str, Any]

@@ -17,6 +17,7 @@ from boneagectl.errors import UsageError
 from boneagectl.resources import data_dir
 from boneagectl.targets.azure.arm import Json, Unresolved, is_a, resolve, resource_id, violations
 
+_BOUNDS = (("minLength", "minValue"), ("maxLength", "maxValue"))
 _PREFIX = re.compile(r"[a-z][a-z0-9]{2,7}")
 
 
@@ -150,9 +151,8 @@ def _value_problems(name: str, value: Any, rule: Json) -> Iterator[str]:
     elif value not in rule.get("allowedValues", [value]):
         yield f"parameter {name}: {value!r} is none of {', '.join(rule['allowedValues'])}"
     else:
-        size: int = len(value) if isinstance(value, str) else value
-        low: int = rule.get("minLength", rule.get("minValue", size))
-        high: int = rule.get("maxLength", rule.get("maxValue", size))
+        size = len(value) if isinstance(value, str) else value
+        low, high = (next((rule[word] for word in words if word in rule), size) for words in _BOUNDS)
         if not low <= size <= high:
             yield f"parameter {name}: {value!r} lies outside {low} to {high}"
 
