@@ -185,7 +185,7 @@ def refresh(
     today = records.iso(time.time())[:10]
     new: list[Price] = []
     for size in map(canonical, sizes):
-        _check_name("size", size, r"\w+")
+        _check_name("size", size, r"Standard_[\w-]+")
         _refuse_retired(size, shipped)
         items = retail.items(retail.query(address, size, region), fetch)
         new += _priced(items, size, region, today)
