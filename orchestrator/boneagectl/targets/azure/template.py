@@ -56,7 +56,9 @@ def parameters(
     max_nodes: int = 1,
     idle_s: int = 120,
 ) -> Json:
-    """The parameters of a deployment, in ARM's own form. The budget begins with the month of `budget_month`.
+    """The parameters of a deployment, in ARM's own form.
+
+    The budget begins with the month of `budget_month`; Azure takes the current one or one of the next twelve.
 
     Raises:
         UsageError: a prefix that does not fit every resource's name. `check` looks at the rest.
