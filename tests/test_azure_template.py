@@ -80,6 +80,9 @@ WRONG: dict[str, tuple[str, Callable[[Json], object], str]] = {
     "no tags": (VAULT, lambda r: r.pop("tags"), "tags is missing"),
     "unknown type": (VAULT, lambda r: r.update(type="Microsoft.KeyVault/vault"), "no such resource type"),
     "not made": (ML, lambda r: r["dependsOn"].append("[resourceId('A.B/c', 'd')]"), "which the template does not make"),
+    "too early": (ML, lambda r: r["dependsOn"].pop(0), "and does not depend on it"),
+    "before its parent": (CLUSTER, lambda r: r.pop("dependsOn"), "and does not depend on it"),
+    "empty text": (VAULT, lambda r: r["properties"].update(tenantId=""), "does not fit"),
     "vault as storage": (
         ML, lambda r: r["properties"].update(storageAccount=r["properties"]["keyVault"]), "does not fit",
     ),
@@ -144,6 +147,7 @@ def test_every_object_in_the_rules_is_closed() -> None:
         ({"idle_s": 86_400}, "idleSeconds: 86400 lies outside"),
         ({"budget_usd": 0}, "budgetUsd: 0 lies outside"),
         ({"budget_usd": 12.5}, "not of type int"),
+        ({"contact_email": "me@example.org\n"}, "does not fit"),
         ({"contact_email": "nobody"}, "'nobody' does not fit"),
         ({"location": ""}, "location: '' lies outside"),
         ({"vm_size": "NC4as_T4_v3"}, "does not fit"),
@@ -152,6 +156,12 @@ def test_every_object_in_the_rules_is_closed() -> None:
 def test_wrong_parameters_are_caught(wrong: Json, said: str) -> None:
     problems = template.check(template.load(), given(**wrong))
     assert any(said in problem for problem in problems), problems
+
+
+def test_nothing_is_made_twice() -> None:
+    twice = template.load()
+    twice["resources"].append(of(STORAGE, twice["resources"]))
+    assert template.check(twice, given()) == ["two resources have the same type and name"]
 
 
 def test_missing_unknown_and_disallowed_parameters() -> None:

@@ -135,8 +135,9 @@ def violations(value: Any, rule: Json, where: str) -> Iterator[str]:
         for at, item in enumerate(value):
             yield from violations(item, rule["items"], f"{where}[{at}]")
     elif isinstance(value, str):
-        if len(value) < rule.get("minLength", 0) or not re.search(rule.get("pattern", ""), value, re.ASCII):
-            yield f"{where}: {value!r} does not fit {rule.get('pattern', 'a text that is not empty')}"
+        pattern = rule.get("pattern", r"^(?s:.+)$")
+        if not re.fullmatch(pattern, value, re.ASCII):
+            yield f"{where}: {value!r} does not fit {pattern}"
     elif not rule.get("minimum", value) <= value <= rule.get("maximum", value):
         yield f"{where}: {value!r} lies outside {rule.get('minimum', '')} to {rule.get('maximum', '')}"
 

@@ -160,9 +160,12 @@ def _value_problems(name: str, value: Any, rule: Json) -> Iterator[str]:
 
 
 def _loose_ends(resources: list[Json]) -> Iterator[str]:
-    ids = [resource_id(resource["type"], *resource["name"].split("/")) for resource in resources]
-    yield from (f"{one}: made twice" for one in sorted(set(ids)) if ids.count(one) > 1)
-    for resource in resources:
-        for wanted in resource.get("dependsOn", []):
-            if wanted not in ids:
-                yield f"{resource['type']}: depends on {wanted}, which the template does not make"
+    """Azure makes things at the same time unless told what waits for what."""
+    made = {resource_id(one["type"], *one["name"].split("/")): one for one in resources}
+    if len(made) < len(resources):
+        yield "two resources have the same type and name"
+    for own, resource in made.items():
+        waits, named = resource.get("dependsOn", []), json.dumps(resource["properties"])
+        yield from (f"{own}: depends on {one}, which the template does not make" for one in waits if one not in made)
+        needed = [one for one in made if f'"{one}"' in named or own.startswith(one + "/")]
+        yield from (f"{own}: needs {one} and does not depend on it" for one in needed if one not in waits)
