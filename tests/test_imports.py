@@ -29,7 +29,7 @@ LAYERS = (
 )
 RANK = {name: len(LAYERS) - at for at, layer in enumerate(LAYERS) for name in layer}
 TRAINER_MAY = {"boneage_trainer", "numpy", "pandas", "keras", "tensorflow", "cv2"}
-VENDORS = {"kaggle": {"kagglesdk", "requests", "urllib3"}, "azure": {"azure", "requests"}}
+VENDORS = {"kaggle": {"kagglesdk", "requests", "urllib3"}, "azure": {"azure", "requests", "urllib3"}}
 """What a target's own folder may import, inside its functions."""
 OWN_LIBRARIES = {"typer", "jinja2", "platformdirs", "boneage_trainer", "boneagectl"}
 

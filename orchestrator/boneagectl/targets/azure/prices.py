@@ -9,32 +9,23 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from boneage_trainer.contract import write_json
 from boneagectl import records, units
-from boneagectl.errors import MachineError, Unreachable, UsageError
+from boneagectl.errors import MachineError, UsageError
 from boneagectl.resources import data_dir
+from boneagectl.targets.azure import retail
+from boneagectl.targets.azure.retail import REFRESH
 
-RETAIL = "https://prices.azure.com/api/retail/prices"
-API_VERSION = "2023-01-01-preview"
-REFRESH = "boneagectl prices refresh"
-TIMEOUT_S = (10.0, 60.0)
-PAUSES_S = (0.5, 2.0)
 DAY_S = 86_400
 _SCHEMA = 1
-_LONGEST_PAUSE_S = 30.0
-_AGAIN = (429, 500, 502, 503, 504)
-_MOST_PAGES = 50
 _PREFIX = "Standard_"
 _LOW = " Low Priority"
 _SPOT = " Spot"
-
-Page = Mapping[str, Any]
-Fetch = Callable[[str], Page]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +166,7 @@ def _read(path: Path) -> list[Price]:
 
 
 def refresh(
-    path: Path, sizes: Iterable[str], region: str, fetch: Fetch | None = None, address: str = RETAIL
+    path: Path, sizes: Iterable[str], region: str, fetch: retail.Fetch = retail.get_json, address: str = retail.ADDRESS
 ) -> list[Price]:
     """Asks the retail price API for `sizes` in `region`, writes what it says into `path`, and returns that.
 
@@ -194,9 +185,9 @@ def refresh(
     today = records.iso(time.time())[:10]
     new: list[Price] = []
     for size in map(canonical, sizes):
-        _check_name("size", size, r"\w+")
+        _check_name("size", size, r"Standard_[\w-]+")
         _refuse_retired(size, shipped)
-        items = _items(_query(address, size, region), fetch or get_json)
+        items = retail.items(retail.query(address, size, region), fetch)
         new += _priced(items, size, region, today)
     fresh = {(price.size, price.region, price.low_priority) for price in new}
     kept = [price for price in known if (price.size, price.region, price.low_priority) not in fresh]
@@ -209,35 +200,6 @@ def _check_name(what: str, name: str, pattern: str) -> None:
     """Both stand inside a filter expression, in quotes."""
     if not re.fullmatch(pattern, name, re.ASCII):
         raise UsageError(f"{name!r} is not the name of a {what}", "write westeurope, Standard_NC4as_T4_v3")
-
-
-def _query(address: str, size: str, region: str) -> str:
-    from urllib.parse import urlencode
-
-    wanted = {
-        "serviceName": "Virtual Machines",
-        "armRegionName": region,
-        "armSkuName": size,
-        "priceType": "Consumption",
-    }
-    expression = " and ".join(f"{name} eq '{value}'" for name, value in wanted.items())
-    return f"{address}?{urlencode({'api-version': API_VERSION, '$filter': expression})}"
-
-
-def _items(address: str, fetch: Fetch) -> Iterator[Mapping[str, Any]]:
-    """Every item of every page; the next page must lie on the same host."""
-    from urllib.parse import urlsplit
-
-    host, seen = urlsplit(address).hostname, set[str]()
-    while address:
-        if address in seen or len(seen) == _MOST_PAGES or urlsplit(address).hostname != host:
-            raise MachineError(f"the price API's pages do not end, or lead elsewhere: {address}", REFRESH)
-        seen.add(address)
-        page = fetch(address)
-        if not isinstance(page, Mapping) or not isinstance(page.get("Items"), list):
-            raise MachineError(f"the price API's answer has no list of items: {address}", REFRESH)
-        yield from page["Items"]
-        address = page.get("NextPageLink") or ""
 
 
 def _priced(items: Iterable[Mapping[str, Any]], size: str, region: str, today: str) -> list[Price]:
@@ -281,45 +243,6 @@ def _line(price: Price) -> dict[str, Any]:
         "date": price.date,
         "source": price.source,
     }
-
-
-def get_json(address: str) -> Page:
-    """What `address` answers, as JSON, with time limits and further tries.
-
-    Raises:
-        Unreachable: no answer, or 429 or a server's error, after several tries.
-        MachineError: it refuses, or its answer is not JSON.
-    """
-    import requests
-
-    said = ""
-    for pause_s in (*PAUSES_S, None):
-        try:
-            response = requests.get(address, timeout=TIMEOUT_S)
-        except requests.RequestException as error:
-            said, wait_s = f"{type(error).__name__}: {error}"[:200], None
-        else:
-            if response.status_code not in _AGAIN:
-                return _body(response, address)
-            said, wait_s = f"it answered {response.status_code}", _retry_after_s(response)
-        if pause_s is not None:
-            time.sleep(min(_LONGEST_PAUSE_S, wait_s or pause_s))
-    raise Unreachable(f"the price API cannot be reached ({said})", "try again later; until then the older prices count")
-
-
-def _body(response: Any, address: str) -> Page:
-    if response.status_code != 200:
-        raise MachineError(f"the price API refuses {address}: {response.status_code} {response.text[:200]}")
-    try:
-        page: Page = response.json()
-    except ValueError:
-        raise MachineError(f"the price API's answer is not JSON: {response.text[:200]!r}", REFRESH) from None
-    return page
-
-
-def _retry_after_s(response: Any) -> float | None:
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else None
 
 
 def worst_case(price: Price, nodes: int, time_limit_s: int, idle_s: int, startup_s: int, daily_usd_micro: int) -> int:
