@@ -27,8 +27,18 @@ from boneagectl.records import (
     Snapshot,
     Verdict,
 )
-from boneagectl.targets.azure import rest
-from boneagectl.targets.azure import blobs, checking, jobs, outputs, prices, rehearsing, rendering, signin, watching
+from boneagectl.targets.azure import (
+    blobs,
+    checking,
+    jobs,
+    outputs,
+    prices,
+    rehearsing,
+    rendering,
+    rest,
+    signin,
+    watching,
+)
 
 _LOOKS_S = (1.0, 4.0, 10.0)
 _FOLLOW_S = 5.0

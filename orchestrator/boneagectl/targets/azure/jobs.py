@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from boneagectl.errors import InDoubt, MachineError
-from boneagectl.targets.azure.rest import LATER, Place
 from boneagectl.targets.azure.rendering import JOB
+from boneagectl.targets.azure.rest import LATER, Place
 
 _CLEAR = range(400, 500)
 _UNCLEAR = (408, 429)
@@ -68,11 +69,13 @@ def _speaking(credential: Any, place: Place) -> Iterator[Any]:
 
 @contextmanager
 def _silently() -> Iterator[None]:
-    """Without the SDK's lines about experimental classes, which no level of its own loggers silences."""
+    """Without the SDK's warnings, and its lines about experimental classes, which no level of its loggers silences."""
     was = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except ImportError as error:
         raise MachineError(f"the azure target needs azure-ai-ml: {error}", "pip install 'boneagectl[azure]'") from None
     finally:
