@@ -20,6 +20,7 @@ from typing import Any
 from emulators.azure_arm import Arm
 from emulators.azure_blobs import Blobs, install_azurite, missing
 from emulators.azure_compute import LOW, SIZES, Cluster, Computes
+from emulators.azure_deployments import Deployments
 from emulators.azure_jobs import Jobs
 from emulators.azure_login import Login
 from emulators.azure_ml import Workspaces
@@ -31,10 +32,8 @@ from emulators.azure_wire import NO_FAULT, Answer, Fault, Handler, Problem, Requ
 
 __all__ = ["Azure", "Fault", "Job", "install_azurite"]
 
-_SPACES = ("Microsoft.Resources", "Microsoft.MachineLearningServices", "Microsoft.Storage", "Microsoft.KeyVault",
-           "Microsoft.Insights", "Microsoft.OperationalInsights", "Microsoft.ContainerRegistry", "Microsoft.Consumption",
-           "Microsoft.Authorization", "Microsoft.ManagedIdentity")  # fmt: skip
-_SILENT = ("proxy", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_SPACES = ("Resources", "MachineLearningServices", "Storage", "KeyVault", "Insights", "OperationalInsights",
+           "ContainerRegistry", "Consumption", "Authorization", "ManagedIdentity")  # fmt: skip
 
 
 class Azure:
@@ -59,7 +58,7 @@ class Azure:
     grace_s              how long a canceled job may live on after SIGTERM, of this clock
     sync_s               how often mounted outputs are written to the blob store, of this clock
     operation_s          how long a long-running operation takes, of this clock
-    retry_after          what such an operation says of when to ask again: seconds, and a fraction is allowed
+    retry_after          what such an operation says of when to ask again: 1, or like 50ms, which only azure-core heeds
     costs_are_told       False: Cost Management answers that it does not support this offer
     costs_lag            the part of what was spent that it does not know yet, 0 to 1
     jobs_per_page, prices_per_page   how long a page of a listing is
@@ -73,7 +72,7 @@ class Azure:
         self.faults: list[Fault] = []
         self.subscription_state, self.quota_id, self.spending_limit = "Enabled", "AzureForStudents_2018-01-01", "On"
         self.allowed_regions: list[str] | None = None
-        self.registered = {space.lower() for space in _SPACES}
+        self.registered = {f"microsoft.{space.lower()}" for space in _SPACES}
         self.quota = {**{size.family: 100 for size in SIZES.values()}, LOW: 100}
         self.refused_sizes: set[str] = set()
         self.image_builds, self.queue_forever, self.secrets_type = True, False, "Sas"
@@ -94,7 +93,9 @@ class Azure:
             Jobs(self),
             Money(self),
         )
-        self._routes = Routes(self.computes, self.jobs, self.workspaces, self.money, self.operations, self.arm)
+        self.deployments = Deployments(self)
+        parts = (self.computes, self.jobs, self.workspaces, self.money, self.operations, self.deployments, self.arm)
+        self._routes = Routes(*parts)
         self._lock, self._fault_lock, self._released = threading.RLock(), threading.Lock(), threading.Event()
         self.root.mkdir(parents=True, exist_ok=True)
         self._server = Server(self, write_certificates(self.root), Handler)
@@ -254,7 +255,7 @@ class Azure:
             return self.login.answer(request)
         if request.is_blob:
             return self.blobs.forward(request)
-        if request.host != "prices.azure.com":
+        if request.host != "prices.azure.com" and not request.path.startswith("/discovery"):
             self.login.check(request.headers.get("Authorization", ""))
         if request.host == "management.azure.com" and "api-version" not in request.query:
             raise Problem(400, "MissingApiVersionParameter", "The api-version query parameter is required.")

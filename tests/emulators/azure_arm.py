@@ -1,14 +1,12 @@
-"""The Azure emulator's resource manager: subscription, groups, resources of any kind, deployments."""
+"""The Azure emulator's resource manager: subscription, groups, resources of any kind."""
 
 from __future__ import annotations
 
 import re
-import secrets
 from typing import TYPE_CHECKING, Any
 
 from emulators import azure_rules as rules
 from emulators.azure_routes import GROUP, route
-from emulators.azure_template import Template
 from emulators.azure_wire import Answer, Problem, Reply, Request
 
 if TYPE_CHECKING:
@@ -48,7 +46,6 @@ class Arm:
         self.azure = azure
         self.groups: dict[str, dict[str, Any]] = {}
         self.resources: dict[str, dict[str, Any]] = {}
-        self.deployments: dict[str, dict[str, Any]] = {}
         self.deleted_vaults: set[str] = set()
 
     @property
@@ -94,8 +91,8 @@ class Arm:
     def check_write(self, resource_id: str) -> None:
         azure = self.azure
         if azure.subscription_state not in ("Enabled", "PastDue"):
-            text = (f"The subscription '{azure.subscription}' is disabled and therefore marked as read only. You cannot "
-                    "perform any write actions on this subscription until it is re-enabled.")  # fmt: skip
+            text = (f"The subscription '{azure.subscription}' is disabled and therefore marked as read only. You "
+                    "cannot perform any write actions on this subscription until it is re-enabled.")  # fmt: skip
             raise Problem(409, "ReadOnlyDisabledSubscription", text)
         found = re.match(r".*/resourceGroups/([^/]+)/providers/", resource_id, re.I)
         if found and found[1].lower() not in self.groups:
@@ -185,8 +182,8 @@ class Arm:
         return Reply(201 if is_new else 200, self.add_group(group, body["location"], body.get("tags")))
 
     def add_group(self, group: str, region: str, tags: Any = None) -> dict[str, Any]:
-        made = {"id": f"{self.base}/resourceGroups/{group}", "name": group, "type": "Microsoft.Resources/resourceGroups",
-                "location": region, "tags": tags or {}, "properties": {"provisioningState": "Succeeded"}}  # fmt: skip
+        made = {"id": f"{self.base}/resourceGroups/{group}", "name": group, "location": region,
+                "type": "Microsoft.Resources/resourceGroups", "tags": tags or {}, "properties": {"provisioningState": "Succeeded"}}  # fmt: skip
         self.groups[group.lower()] = made
         return made
 
@@ -217,12 +214,12 @@ class Arm:
         """As the portal lists them: what is a part of another resource is not shown."""
         found = self.below(str(self.get_group(request, s, group)["id"]))
         wanted = ("id", "name", "type", "location", "sku", "kind", "tags")
-        return {"value": [{key: one[key] for key in wanted if key in one} for one in found if _is_shown(one)]}
+        return {"value": [{key: one[key] for key in wanted if key in one} for one in found if is_shown(one)]}
 
     @route("GET", "/subscriptions/{s}/resources")
     def list_everywhere(self, request: Request, s: str) -> Answer:
         return {"value": [{key: one.get(key) for key in ("id", "name", "type", "location")}
-                          for one in self.resources.values() if _is_shown(one)]}  # fmt: skip
+                          for one in self.resources.values() if is_shown(one)]}  # fmt: skip
 
     # --------------------------------------------------------------------- any other resource
     @route("GET", f"{GROUP}/providers/{{rest...}}")
@@ -264,87 +261,8 @@ class Arm:
         self.deleted_vaults.discard(vault.lower())
         return Reply(200)
 
-    # --------------------------------------------------------------------------- deployments
-    def _read(self, request: Request, group: str) -> tuple[dict[str, Any], Template]:
-        body = request.json
-        rules.check(body, {"location": str, "tags": rules.TEXTS, "properties!": {
-            "mode!": ("Incremental", "Complete"), "template!": object, "parameters": rules.Map({
-                "value": object, "reference": object}), "debugSetting": object, "whatIfSettings": object,
-            "expressionEvaluationOptions": object, "onErrorDeployment": object, "validationLevel": str}})  # fmt: skip
-        said = body["properties"]
-        place = self.get_group(request, self.azure.subscription, group)
-        return said, Template(said["template"], said.get("parameters") or {}, place, self.azure.login.tenant)
 
-    @route("POST", f"{GROUP}/providers/Microsoft.Resources/deployments/{{name}}/whatIf")
-    def what_if(self, request: Request, s: str, group: str, name: str) -> Answer:
-        _, template = self._read(request, group)
-        changes = [self._change(one) for one in template.resources]
-        wanted = {one["id"].lower() for one in template.resources}
-        changes += [{"resourceId": one["id"], "changeType": "Ignore", "before": one}
-                    for one in self.below(template.prefix) if one["id"].lower() not in wanted and _is_shown(one)]  # fmt: skip
-        said = {"status": "Succeeded", "properties": {"correlationId": secrets.token_hex(16), "changes": changes}}
-        started = self.azure.operations.start(lambda: said, self.azure.operation_s)
-        return Reply(202, None, self.azure.operations.location_headers(started))
-
-    def _change(self, one: dict[str, Any]) -> dict[str, Any]:
-        before, after = self.resources.get(one["id"].lower()), {**one}
-        if before is None:
-            return {"resourceId": one["id"], "changeType": "Create", "after": after}
-        wanted = {key: value for key, value in one.items() if key not in ("dependsOn", "apiVersion")}
-        delta = list(_differences(before, wanted, ""))
-        kind = "Modify" if delta else "NoChange"
-        return {"resourceId": one["id"], "changeType": kind, "before": before, "after": after, "delta": delta}
-
-    @route("POST", f"{GROUP}/providers/Microsoft.Resources/deployments/{{name}}/validate")
-    def validate(self, request: Request, s: str, group: str, name: str) -> Answer:
-        said, _ = self._read(request, group)
-        return {"id": request.path.rpartition("/")[0], "name": name, "properties": {
-            "mode": said["mode"], "provisioningState": "Succeeded"}}  # fmt: skip
-
-    @route("PUT", f"{GROUP}/providers/Microsoft.Resources/deployments/{{name}}")
-    def deploy(self, request: Request, s: str, group: str, name: str) -> Answer:
-        self.check_write(request.path)
-        said, template = self._read(request, group)
-        made = {"id": request.path, "name": name, "type": "Microsoft.Resources/deployments", "properties": {
-            "provisioningState": "Accepted", "mode": said["mode"], "timestamp": self.azure.now_text(),
-            "correlationId": secrets.token_hex(16), "outputResources": []}}  # fmt: skip
-        is_new = self.deployments.get(request.path.lower()) is None
-        self.deployments[request.path.lower()] = made
-        started = self.azure.operations.start(lambda: self._make(made, template), self.azure.operation_s)
-        headers = self.azure.operations.async_headers(started, "Microsoft.Resources/locations/global/operationStatuses")
-        return Reply(201 if is_new else 200, made, headers)
-
-    def _make(self, made: dict[str, Any], template: Template) -> None:
-        """One resource after the other; at the first that fails it ends, and what was made stays."""
-        for one in template.resources:
-            try:
-                body = {key: value for key, value in one.items() if key not in ("id", "name", "type", "apiVersion",
-                                                                               "dependsOn", "scope")}  # fmt: skip
-                made["properties"]["outputResources"].append({"id": self.put(one["id"], body)["id"]})
-            except Problem as problem:
-                problem.more["target"] = one["id"]
-                text = (
-                    "At least one resource deployment operation failed. Please list deployment operations for details."
-                )
-                failed = Problem(409, "DeploymentFailed", text, details=[problem.error])
-                made["properties"] |= {"provisioningState": "Failed", "error": failed.error}
-                raise failed from None
-        made["properties"]["outputs"] = template.outputs(lambda name: self._referenced(template, name))
-        made["properties"]["provisioningState"] = "Succeeded"
-
-    def _referenced(self, template: Template, name: str) -> Any:
-        found = [one for one in template.resources if name in (one["name"], one["id"])]
-        return self.find(found[0]["id"] if found else name)["properties"]
-
-    @route("GET", f"{GROUP}/providers/Microsoft.Resources/deployments/{{name}}")
-    def get_deployment(self, request: Request, s: str, group: str, name: str) -> Answer:
-        found = self.deployments.get(request.path.lower())
-        if found is None:
-            raise Problem(404, "DeploymentNotFound", f"Deployment '{name}' could not be found.")
-        return found
-
-
-def _is_shown(one: dict[str, Any]) -> bool:
+def is_shown(one: dict[str, Any]) -> bool:
     kind = kind_of(one["id"])
     return kind.count("/") == 1 and kind != "microsoft.consumption/budgets"
 
@@ -352,13 +270,3 @@ def _is_shown(one: dict[str, Any]) -> bool:
 def _spelt(resource_id: str) -> str:
     space, *rest = resource_id.rpartition("/providers/")[2].split("/")
     return "/".join([space, *rest[::2]])
-
-
-def _differences(before: Any, wanted: Any, path: str) -> Any:
-    """What a deployment would change; what it does not name stays."""
-    if isinstance(wanted, dict) and isinstance(before, dict):
-        for key, value in wanted.items():
-            yield from _differences(before.get(key), value, f"{path}.{key}".lstrip("."))
-    elif before != wanted:
-        change = "Create" if before is None else "Modify"
-        yield {"path": path, "propertyChangeType": change, "before": before, "after": wanted}

@@ -295,4 +295,5 @@ class Computes:
         return {"name": size.name, "family": size.family, "vCPUs": size.vcpus, "gpus": size.gpus,
                 "memoryGB": size.memory_gb, "osVhdSizeMB": 1047552, "maxResourceVolumeMB": 180224,
                 "lowPriorityCapable": True, "premiumIO": True, "supportedComputeTypes": ["AmlCompute"],
-                "estimatedVMPrices": {"billingCurrency": "USD", "unitOfMeasure": "OneHour", "values": prices}}  # fmt: skip
+                "estimatedVMPrices": {"billingCurrency": "USD", "unitOfMeasure": "OneHour",
+                                      "values": prices}}  # fmt: skip

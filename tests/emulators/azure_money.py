@@ -70,7 +70,8 @@ class Money:
 
     def _item(self, size: str, region: str, sku: str, product: str, usd: float, kind: str) -> dict[str, Any]:
         more = {"reservationTerm": "1 Year"} if kind == "Reservation" else {}
-        return {"currencyCode": "USD", "tierMinimumUnits": 0.0, "retailPrice": round(usd, 6), "unitPrice": round(usd, 6),
+        price = round(usd, 6)
+        return {"currencyCode": "USD", "tierMinimumUnits": 0.0, "retailPrice": price, "unitPrice": price,
                 "armRegionName": region, "location": region, "effectiveStartDate": "2026-11-01T00:00:00Z",
                 "meterId": str(uuid5(NAMESPACE_URL, f"{size} {region} {sku} {product} {kind}")), "meterName": sku,
                 "productName": product, "skuName": sku, "serviceName": "Virtual Machines", "serviceFamily": "Compute",

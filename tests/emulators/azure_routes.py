@@ -98,6 +98,12 @@ class Operations:
         self._all[made.number] = made
         return made
 
+    @property
+    def pace(self) -> dict[str, str]:
+        """Whole seconds, as Azure says; azure-core heeds milliseconds only where there are no seconds."""
+        text = self.retry_after
+        return {"retry-after-ms": text[:-2]} if text.endswith("ms") else {"Retry-After": text}
+
     def tick(self) -> None:
         for one in list(self._all.values()):
             one.look()
@@ -105,11 +111,11 @@ class Operations:
     def async_headers(self, made: Operation, place: str) -> dict[str, str]:
         """`place` is like Microsoft.MachineLearningServices/locations/westeurope/computeOperationsStatus."""
         url = f"{ARM}{self.base}{place}/{made.number}?api-version=2023-04-01"
-        return {"Azure-AsyncOperation": url, "Retry-After": self.retry_after}
+        return {"Azure-AsyncOperation": url, **self.pace}
 
     def location_headers(self, made: Operation, place: str = "Microsoft.Resources/operationresults") -> dict[str, str]:
         url = f"{ARM}{self.base}{place}/{made.number}?api-version=2023-04-01"
-        return {"Location": url, "Retry-After": self.retry_after}
+        return {"Location": url, **self.pace}
 
     @route("GET", "/subscriptions/{s}/providers/{space}/locations/{region}/{kind}/{number}")
     def get_located(self, request: Request, s: str, space: str, region: str, kind: str, number: str) -> Answer:
@@ -123,9 +129,9 @@ class Operations:
         one = self._all.get(number)
         if one is None:
             raise Problem(404, "OperationNotFound", "There is no such operation.")
-        headers = {"Location": f"{ARM}{request.target}", "Retry-After": self.retry_after} if is_location else {}
+        headers = {"Location": f"{ARM}{request.target}", **self.pace} if is_location else {}
         if not one.look():
-            pace = {"Retry-After": self.retry_after}
+            pace = self.pace
             return Reply(202, None, headers) if is_location else Reply(200, {"status": "InProgress"}, pace)
         said = {"id": request.path, "name": number, "status": "Failed" if one.problem else "Succeeded"}
         if one.problem:

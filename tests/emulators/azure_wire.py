@@ -211,7 +211,8 @@ class Handler(Tunnel):
     # ------------------------------------------------------------------------------ answers
     def _send(self, answer: Answer, request: Request, spoilt: str) -> None:
         if isinstance(answer, Stream):
-            return self._pass_on(answer, request, spoilt)
+            self._pass_on(answer, request, spoilt)
+            return
         if isinstance(answer, Problem):
             answer = _as_blobs_say(answer) if request.is_blob else _as_arm_says(answer)
         if isinstance(answer, dict):
