@@ -182,8 +182,9 @@ class Arm:
         return Reply(201 if is_new else 200, self.add_group(group, body["location"], body.get("tags")))
 
     def add_group(self, group: str, region: str, tags: Any = None) -> dict[str, Any]:
-        made = {"id": f"{self.base}/resourceGroups/{group}", "name": group, "location": region,
-                "type": "Microsoft.Resources/resourceGroups", "tags": tags or {}, "properties": {"provisioningState": "Succeeded"}}  # fmt: skip
+        made = {"id": f"{self.base}/resourceGroups/{group}", "name": group, "location": region, "tags": tags or {},
+                "type": "Microsoft.Resources/resourceGroups",
+                "properties": {"provisioningState": "Succeeded"}}  # fmt: skip
         self.groups[group.lower()] = made
         return made
 
