@@ -32,7 +32,8 @@ pytestmark = [
     pytest.mark.skipif(bool(Azure.missing()), reason=Azure.missing()),
     # azure-ai-ml uses marshmallow 3 in ways that marshmallow 4 will not know; that is theirs to change.
     pytest.mark.filterwarnings("ignore::marshmallow.warnings.RemovedInMarshmallow4Warning"),
-    # Its own download hands storage-blob what storage-blob calls deprecated.
+    # Its own download uses what storage-blob calls deprecated.
+    pytest.mark.filterwarnings("ignore:content_as_bytes is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The use of a 'BlobProperties' instance:DeprecationWarning"),
 ]
 NAME, IMAGE = "bone-run-01", "azureml://registries/azureml/environments/tensorflow-2.16-cuda12/labels/latest"

@@ -21,7 +21,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from emulators.azure_wire import Problem, Request, Stream
@@ -149,7 +149,7 @@ class Blobs:
     def make_container(self, account: str, container: str) -> None:
         self._do("PUT", account, container, restype="container")
 
-    def put(self, account: str, container: str, name: str, body: bytes) -> None:
+    def put(self, account: str, container: str, name: str, body: bytes | BinaryIO) -> None:
         self._do("PUT", account, f"{container}/{name}", body, {"x-ms-blob-type": "BlockBlob"})
 
     def start_log(self, account: str, container: str, name: str) -> None:
@@ -163,6 +163,14 @@ class Blobs:
 
     def get(self, account: str, container: str, name: str) -> bytes:
         return self._do("GET", account, f"{container}/{name}")
+
+    def fetch(self, account: str, container: str, name: str, path: Path) -> None:
+        """A blob as a file, which need not fit into memory."""
+        target = f"/{quote(f'{container}/{name}')}?{urlencode(self._pass(account))}"
+        with closing(self._send("GET", account, target, b"", {})) as answer, open(path, "wb") as stream:
+            if answer.source.status != 200:
+                raise FileNotFoundError(f"{name}: {answer.source.status}")
+            shutil.copyfileobj(answer.source, stream, 1 << 20)
 
     def names(self, account: str, container: str, prefix: str = "") -> list[str]:
         """All names that begin so, in order."""
@@ -181,7 +189,7 @@ class Blobs:
         verb: str,
         account: str,
         place: str,
-        body: bytes = b"",
+        body: bytes | BinaryIO = b"",
         head: Mapping[str, str] | None = None,
         **query: str,
     ) -> bytes:
@@ -192,9 +200,10 @@ class Blobs:
             raise KeyError(f"{verb} {place}: {answer.source.status} {said[:300]!r}")
         return said
 
-    def _send(self, verb: str, account: str, target: str, body: bytes, headers: Mapping[str, str]) -> Stream:
+    def _send(self, verb: str, account: str, target: str, body: bytes | BinaryIO, head: Mapping[str, str]) -> Stream:
         """Over a connection of its own: on the loopback that costs little, and nothing has to be tidied up."""
-        head = {**headers, "Host": f"{self._slots[account]}.blob.core.windows.net", "Content-Length": str(len(body))}
+        size = len(body) if isinstance(body, bytes) else os.fstat(body.fileno()).st_size
+        head = {**head, "Host": f"{self._slots[account]}.blob.core.windows.net", "Content-Length": str(size)}
         link = http.client.HTTPConnection("127.0.0.1", self._azurite.port, timeout=60)
         try:
             link.request(verb, target, body, head)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from emulators.azure import Azure
 
 
+_NOT_STATE = ("dependsOn", "apiVersion", "id", "name", "type", "scope")
+
+
 class Deployments:
     def __init__(self, azure: Azure) -> None:
         self.azure = azure
@@ -45,7 +48,7 @@ class Deployments:
         before, after = self.azure.arm.resources.get(one["id"].lower()), {**one}
         if before is None:
             return {"resourceId": one["id"], "changeType": "Create", "after": after}
-        wanted = {key: value for key, value in one.items() if key not in ("dependsOn", "apiVersion")}
+        wanted = {key: value for key, value in one.items() if key not in _NOT_STATE}
         delta = list(_differences(before, wanted, ""))
         kind = "Modify" if delta else "NoChange"
         return {"resourceId": one["id"], "changeType": kind, "before": before, "after": after, "delta": delta}

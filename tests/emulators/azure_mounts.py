@@ -27,7 +27,7 @@ def download(azure: Azure, place: Place, folder: Path) -> Path:
         raise FileNotFoundError(f"nothing at {path}")
     for name, target in wanted.items():
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(azure.blobs.get(place.account, place.container, name))
+        azure.blobs.fetch(place.account, place.container, name, target)
     return wanted[path] if is_file else folder
 
 
@@ -45,15 +45,16 @@ class Mount:
         for name, mark in now.items():
             if self.seen.get(name) != mark:
                 with suppress(FileNotFoundError):  # renamed meanwhile: the next round sees it
-                    self._put(name, (self.folder / name).read_bytes())
+                    self._put(name)
                     self.seen[name] = mark
         for name in set(self.seen) - set(now):
             with suppress(KeyError):
                 self.azure.blobs.delete(self.place.account, self.place.container, f"{self.prefix}/{name}")
             del self.seen[name]
 
-    def _put(self, name: str, body: bytes) -> None:
-        self.azure.blobs.put(self.place.account, self.place.container, f"{self.prefix}/{name}", body)
+    def _put(self, name: str) -> None:
+        with open(self.folder / name, "rb") as stream:
+            self.azure.blobs.put(self.place.account, self.place.container, f"{self.prefix}/{name}", stream)
 
     def _files(self) -> dict[str, tuple[int, int, int]]:
         found = {}

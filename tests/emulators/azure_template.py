@@ -61,6 +61,8 @@ class Template:
         size = len(value) if isinstance(value, str) else 0
         if isinstance(value, str) and not one.get("minLength", 0) <= size <= one.get("maxLength", size):
             raise bad(f"the parameter '{name}' has a length that is not allowed")
+        if isinstance(value, int) and not one.get("minValue", value) <= value <= one.get("maxValue", value):
+            raise bad(f"the parameter '{name}' must be between minValue and maxValue, not {value}")
         return value
 
     def _all(self, resources: list[Any], parent_type: str, parent_name: str) -> Iterator[dict[str, Any]]:
