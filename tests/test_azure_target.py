@@ -9,11 +9,13 @@ import pytest
 
 pytest.importorskip("azure.ai.ml")
 
-from emulators.azure import Azure
-
 from boneagectl.records import Handle
-from boneagectl.targets.azure import AzureTarget, rendering
-from contract_suite import Kill, TargetContract
+from boneagectl.targets.azure import AzureTarget, rendering, rest
+from contract_suite import Behave, Kill, TargetContract
+from emulators.azure import Azure
+from support import make_pack
+
+ENVIRONMENT = "azureml://registries/azureml/environments/tensorflow-2.16-cuda12/labels/latest"
 
 
 @pytest.fixture
@@ -23,6 +25,13 @@ def azure(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     with Azure(tmp_path / "other-side", python=str(trainer)) as other:
         for name, value in other.environment().items():
             monkeypatch.setenv(name, value)
+        place = other.add_workspace()
+        other.add_cluster(place)
+        other.add_data(place, "boneage-pack-9eab9eab9eab", make_pack(tmp_path / "asset"))
+        other.sync_s = 0.1
+        monkeypatch.setattr(rest, "PAUSES_S", (0.01, 0.02))
+        for name, value_s in (("_LOOKS_S", (0.01, 0.05)), ("_FOLLOW_S", 0.1), ("_STOP_POLL_S", 0.05)):
+            monkeypatch.setattr(f"boneagectl.targets.azure.{name}", value_s)
         yield other
 
 
@@ -30,6 +39,15 @@ class TestAzure(TargetContract):
     @pytest.fixture
     def target(self, home: Path, azure: Azure) -> AzureTarget:
         return AzureTarget(home / "azure", wishes(azure))
+
+    @pytest.fixture
+    def behave(self, monkeypatch: pytest.MonkeyPatch) -> Behave:
+        def switch(mode: str = "", epochs: int = 3, epoch_s: float = 0.05) -> None:
+            monkeypatch.setenv("FAKE_MODE", mode)
+            monkeypatch.setenv("FAKE_EPOCHS", str(epochs))
+            monkeypatch.setenv("FAKE_EPOCH_S", str(epoch_s))
+
+        return switch
 
     @pytest.fixture
     def kill(self, azure: Azure) -> Kill:
@@ -40,7 +58,5 @@ class TestAzure(TargetContract):
 
 
 def wishes(azure: Azure) -> rendering.Wishes:
-    return rendering.Wishes(
-        azure.subscription, azure.resource_group, azure.workspace, "westeurope", "gpu", "Standard_NC4as_T4_v3",
-        "dedicated", 1, 120, "azureml://registries/azureml/environments/tensorflow-2.16-cuda12/labels/latest", "",
-    )  # fmt: skip
+    return rendering.Wishes(azure.subscription, "boneage", "boneage", "westeurope", "gpu", "Standard_NC4as_T4_v3",
+                            "dedicated", 1, 120, ENVIRONMENT, "")  # fmt: skip

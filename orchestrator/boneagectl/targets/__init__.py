@@ -8,7 +8,7 @@ from boneagectl.errors import UsageError
 from boneagectl.paths import Home
 from boneagectl.targets.base import Target
 
-NAMES = ("local", "kaggle", "azure")
+NAMES = ("local", "kaggle")
 
 
 def check_name(name: str) -> None:
@@ -22,8 +22,6 @@ def get(name: str, home: Home, config: Config) -> Target:
     check_name(name)
     if name == "kaggle":
         return _kaggle(home, config)
-    if name == "azure":
-        return _azure(home, config)
     from boneagectl.targets.local import LocalTarget
 
     return LocalTarget(home.local, config["targets.local.python"], config["targets.local.usd_per_hour"])
@@ -36,14 +34,3 @@ def _kaggle(home: Home, config: Config) -> Target:
     names = ("username", "dataset", "machine_shape", "internet", "code")
     wishes = {name: config[f"targets.kaggle.{name}"] for name in names}
     return KaggleTarget(home.kaggle, Wishes(**wishes, models=tuple(config["targets.kaggle.models"])))
-
-
-def _azure(home: Home, config: Config) -> Target:
-    from boneagectl import units
-    from boneagectl.targets.azure import AzureTarget
-    from boneagectl.targets.azure.rendering import Wishes
-
-    names = ("subscription", "resource_group", "workspace", "region", "cluster", "size", "tier", "nodes",
-             "environment", "pack")  # fmt: skip
-    wishes = {name: config[f"targets.azure.{name}"] for name in names}
-    return AzureTarget(home.azure, Wishes(**wishes, idle_s=units.parse_duration_s(config["targets.azure.idle"])))

@@ -157,7 +157,13 @@ class AzureTarget:
         folder = blobs.run_of(handle.remote_id)
         state = self._object(f"{folder}state.json")
         text = self.outputs.read(f"{folder}metrics.jsonl").decode("utf-8", "replace")
-        return watching.snapshot(job, state, text, self._rate(), STARTUP_S + self.wishes.idle_s)
+        words = "" if state else self._last_words(handle.remote_id)
+        return watching.snapshot(job, state, text, self._rate(), STARTUP_S + self.wishes.idle_s, words)
+
+    def _last_words(self, job: str) -> str:
+        """What a job printed last that never got as far as to write its state."""
+        text = self.logs_store.read(blobs.log_of(job)).decode("utf-8", "replace").strip()
+        return text.splitlines()[-1] if text else ""
 
     def _object(self, name: str) -> dict[str, Any]:
         text = self.outputs.read(name).decode("utf-8", "replace")

@@ -69,9 +69,9 @@ def _check(spec: JobSpec, wishes: Wishes) -> None:
         raise UsageError(
             f"targets.azure.{missing[0]} is not set", "write it into boneage.toml; boneagectl infra up makes the rest"
         )
-    if spec.time_limit_s <= 2 * MARGIN_S:
+    if spec.time_limit_s < MARGIN_S + 60:
         raise UsageError(
-            f"a time limit of {spec.time_limit_s} s leaves nothing to train in", "--time-limit 30m, or more"
+            f"a time limit of {spec.time_limit_s} s leaves nothing to train in", "--time-limit 10m, or more"
         )
 
 

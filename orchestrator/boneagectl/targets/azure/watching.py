@@ -15,12 +15,15 @@ OVER = ("Completed", "Failed", "Canceled")
 _STATES = {state.value: state for state in LegState}
 
 
-def snapshot(job: dict[str, Any], state: dict[str, Any], metrics: str, rate: int, unseen_s: int) -> Snapshot:
+def snapshot(
+    job: dict[str, Any], state: dict[str, Any], metrics: str, rate: int, unseen_s: int, words: str
+) -> Snapshot:
     """`job` as Azure tells it; `state` and the lines of `metrics` as the trainer last wrote them.
 
-    `rate` is in micro-dollars an hour of all nodes; `unseen_s` is what they are billed before and after the trainer.
+    `rate` is in micro-dollars an hour of all nodes; `unseen_s` is what they are billed before and after the trainer;
+    `words` are the last of a job that wrote no state.
     """
-    leg, reason = _judged(str(job["properties"]["status"]), state)
+    leg, reason = _judged(str(job["properties"]["status"]), state, words)
     elapsed_s, newest = _elapsed_s(state, leg.is_over), _last(metrics)
     spent = units.cost_usd_micro(rate, elapsed_s + unseen_s) if elapsed_s is not None else 0
     epoch = int(state.get("epoch") or 0)
@@ -39,7 +42,7 @@ def _last(metrics: str) -> dict[str, Any] | None:
     return None
 
 
-def _judged(status: str, state: dict[str, Any]) -> tuple[LegState, str]:
+def _judged(status: str, state: dict[str, Any], words: str) -> tuple[LegState, str]:
     said, reason = _STATES.get(str(state.get("state"))), str(state.get("reason", ""))
     if status in WAITING:
         return LegState.QUEUED, status.lower()
@@ -47,6 +50,8 @@ def _judged(status: str, state: dict[str, Any]) -> tuple[LegState, str]:
         return LegState.RUNNING, "" if status == "Running" else status.lower()
     if said in (LegState.COMPLETE, LegState.PAUSED, LegState.FAILED):
         return said, reason
+    if status == "Failed" and not state and words:
+        return LegState.FAILED, f"did not start: {words}"
     if status == "Canceled":
         return LegState.LOST, "canceled before it could save"
     return LegState.LOST, "the node is gone: preempted, or its container was killed"
