@@ -32,8 +32,8 @@ def fill(command: str, places: dict[str, str]) -> str:
 
 
 def environment(job: Job, places: dict[str, str], path: Path) -> dict[str, str]:
-    """This one, without what would lead back to the emulator, and with what Azure ML adds."""
-    own = {name: value for name, value in os.environ.items() if not _NOT_THERE.match(name)}
+    """That of the job's PUT, without what would lead back to the emulator, and with what Azure ML adds."""
+    own = {name: value for name, value in job.around.items() if not _NOT_THERE.match(name)}
     parts = job.job_id.split("/")
     mounted = {f"AZURE_ML_{name.replace('.', '_', 1).replace('inputs', 'INPUT').replace('outputs', 'OUTPUT')}": value
                for name, value in places.items()}  # fmt: skip
