@@ -227,8 +227,8 @@ class Job:
             for log in logs:
                 log.close()
         self._to("Finalizing")
-        if not (self.fate and self.fate.is_gone):
-            time.sleep(self.azure.finalizing_s)
+        with self.changed:
+            self.changed.wait_for(lambda: self.fate and self.fate.is_gone, self.azure.finalizing_s)
         return fate
 
     def _start(self, at: int, command: str, given: dict[str, str]) -> subprocess.Popen[bytes]:
