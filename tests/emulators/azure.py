@@ -39,6 +39,8 @@ _SPACES = ("Resources", "MachineLearningServices", "Storage", "KeyVault", "Insig
 class Azure:
     """The other side. `environment()` leads clients here; `calls`, `refused_hosts`, `jobs` and `arm` are for tests.
 
+    `python` is what jobs find under that name; ``python -c`` is this interpreter and ``python -m pip`` does nothing.
+
     Switches, to be set at any time:
     faults               what goes wrong with the next calls, see `Fault`
     subscription_state   Enabled; with Disabled or Warned every write meets ReadOnlyDisabledSubscription

@@ -249,6 +249,9 @@ class Arm:
         place = request.path
         if place.lower() not in self.resources:
             return Reply(204)
+        if kind_of(place) == "microsoft.consumption/budgets":
+            self.remove(place)
+            return Reply(200)
         operations = self.azure.operations
         started = operations.start(lambda: self.remove(place), self.azure.operation_s)
         space, region = rest.partition("/")[0], self.azure.region

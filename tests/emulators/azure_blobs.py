@@ -75,6 +75,8 @@ class Azurite:
     _lock = threading.Lock()
 
     def __init__(self) -> None:
+        if reason := missing():
+            raise RuntimeError(reason)
         self.key, self._taken = base64.b64encode(os.urandom(64)).decode(), 0
         self.folder = Path(tempfile.mkdtemp(prefix="azurite-"))
         with socket.create_server(("127.0.0.1", 0)) as one:

@@ -26,7 +26,7 @@ class Deployments:
     def _read(self, request: Request, group: str) -> tuple[dict[str, Any], Template]:
         body = request.json
         rules.check(body, {"location": str, "tags": rules.TEXTS, "properties!": {
-            "mode!": ("Incremental", "Complete"), "template!": object, "parameters": rules.Map({
+            "mode!": ("Incremental", "Complete", "incremental", "complete"), "template!": object, "parameters": rules.Map({
                 "value": object, "reference": object}), "debugSetting": object, "whatIfSettings": object,
             "expressionEvaluationOptions": object, "onErrorDeployment": object, "validationLevel": str}})  # fmt: skip
         said = body["properties"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from emulators.azure import Azure
     from emulators.azure_ml import Place
+
+_SMALL = 1 << 24
 
 
 def download(azure: Azure, place: Place, folder: Path) -> Path:
@@ -53,8 +56,11 @@ class Mount:
             del self.seen[name]
 
     def _put(self, name: str) -> None:
+        """A small file at once, since it may grow meanwhile; a large one need not fit into memory."""
         with open(self.folder / name, "rb") as stream:
-            self.azure.blobs.put(self.place.account, self.place.container, f"{self.prefix}/{name}", stream)
+            is_small = os.fstat(stream.fileno()).st_size < _SMALL
+            body = stream.read() if is_small else stream
+            self.azure.blobs.put(self.place.account, self.place.container, f"{self.prefix}/{name}", body)
 
     def _files(self) -> dict[str, tuple[int, int, int]]:
         found = {}

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,8 @@ def fill(command: str, places: dict[str, str]) -> str:
 
 
 def environment(job: Job, places: dict[str, str], path: Path) -> dict[str, str]:
-    """This one, without what would lead back to the emulator, and with what Azure ML adds."""
-    own = {name: value for name, value in os.environ.items() if not _NOT_THERE.match(name)}
+    """That of the job's PUT, without what would lead back to the emulator, and with what Azure ML adds."""
+    own = {name: value for name, value in job.around.items() if not _NOT_THERE.match(name)}
     parts = job.job_id.split("/")
     mounted = {f"AZURE_ML_{name.replace('.', '_', 1).replace('inputs', 'INPUT').replace('outputs', 'OUTPUT')}": value
                for name, value in places.items()}  # fmt: skip
@@ -69,12 +70,20 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
+def _python(python: str) -> str:
+    """The given interpreter, unless a command only asks for a module, or would install one on this machine."""
+    own = f'exec {shlex.quote(sys.executable)} "$@"'
+    return f'case "$1 $2" in "-m pip") echo "pip installs nothing here"; exit;; -c*) {own};; esac\n' + (
+        f'exec {shlex.quote(python)} "$@"'
+    )
+
+
 def python_folder(folder: Path, python: str, cluster: Cluster | None) -> Path:
     """The interpreter under the names that commands use, and an `nvidia-smi` that knows its cards."""
     folder.mkdir(exist_ok=True)
     count = cluster.size.gpus if cluster else 0
     cards = [f"echo 'GPU {at}: Tesla T4 (UUID: GPU-{at:08x}-0000-4000-8000-0123456789ab)'" for at in range(count)]
-    programs = {name: f'exec {shlex.quote(python)} "$@"' for name in ("python", "python3")}
+    programs = {name: _python(python) for name in ("python", "python3")}
     programs["nvidia-smi"] = "\n".join(cards) or "exit 9"
     for name, text in programs.items():
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")

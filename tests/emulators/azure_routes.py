@@ -135,7 +135,7 @@ class Operations:
             return Reply(202, None, headers) if is_location else Reply(200, {"status": "InProgress"}, pace)
         said = {"id": request.path, "name": number, "status": "Failed" if one.problem else "Succeeded"}
         if one.problem:
-            if is_location and "code" not in one.problem.more:
+            if is_location:
                 raise one.problem
             return Reply(200, {**said, "error": one.problem.error})
         if is_location:

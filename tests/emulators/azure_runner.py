@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class Job:
     def __init__(self, azure: Azure, workspace: dict[str, Any], job_id: str, said: dict[str, Any]) -> None:
         self.azure, self.workspace, self.job_id, self.said = azure, workspace, job_id, said
         self.name, self.created = job_id.rpartition("/")[2], azure.now_text()
-        self.folder = azure.work / self.name
+        self.folder, self.around = azure.work / self.name, dict(os.environ)
         self.status, self.seen, self.times = "NotStarted", ["NotStarted"], dict[str, str]()
         self.fate: Fate | None = None
         self.is_requeued = False
@@ -134,6 +135,7 @@ class Job:
         except _Ended:
             fate = Fate("Failed", "Emulator", "It ended without a fate.")
         except Exception as error:
+            traceback.print_exc()
             fate = Fate("Failed", "Emulator", f"The emulator could not run it: {error!r}")
         finally:
             if cluster := self.cluster:
@@ -225,8 +227,8 @@ class Job:
             for log in logs:
                 log.close()
         self._to("Finalizing")
-        if not (self.fate and self.fate.is_gone):
-            time.sleep(self.azure.finalizing_s)
+        with self.changed:
+            self.changed.wait_for(lambda: self.fate and self.fate.is_gone, self.azure.finalizing_s)
         return fate
 
     def _start(self, at: int, command: str, given: dict[str, str]) -> subprocess.Popen[bytes]:
