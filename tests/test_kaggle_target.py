@@ -124,7 +124,7 @@ class TestKaggle(TargetContract):
 
     def test_paused_by_ourselves(self, target: KaggleTarget, behave: Behave, spec: JobSpec, tmp_path: Path) -> None:
         behave(epochs=1000, epoch_s=0.1)
-        short = JobSpec(**{**{name: getattr(spec, name) for name in spec.__slots__}, "time_limit_s": 6})
+        short = JobSpec(**{**{name: getattr(spec, name) for name in spec.__slots__}, "time_limit_s": 10})
         target.render(short, bundle.build(short), LEG, tmp_path / "sent", None)
         handle = target.submit(LEG, tmp_path / "sent")
         wait_for(lambda: target.poll(handle).state.is_over)

@@ -417,7 +417,7 @@ def test_the_trainer_gets_what_is_left_of_the_session(limit_s: int, least_s: int
 
 def test_at_its_limit_it_pauses(packed: Kaggle) -> None:
     packed.variables["FAKE_EPOCHS"] = "900"
-    log = packed.run(time_limit_s=2)
+    log = packed.run(time_limit_s=10)
     assert (log.last["state"], log.last["reason"]) == ("paused", "time_limit")
     assert packed.left().last.exists()
 
