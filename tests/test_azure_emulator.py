@@ -247,6 +247,8 @@ def test_a_name_is_one_job(azure: Azure, rest: Rest, submit: Submit, place: str)
     job = submit("print()")
     wait_for(lambda: job.is_over)
     assert rest.ask("PUT", f"{place}/jobs/{NAME}", {"properties": job.said}).status_code == 200
+    holed = {**job.said, "command": "python ${{inputs.pack}}"}
+    assert rest.refused("PUT", f"{place}/jobs/other", {"properties": holed}) == (400, "UserError")
     other = {**job.said, "command": "python other.py"}
     assert rest.refused("PUT", f"{place}/jobs/{NAME}", {"properties": other}) == (400, "UserError")
     assert (len(azure.jobs), job.attempts) == (1, 1)

@@ -28,7 +28,8 @@ class Deployments:
         rules.check(body, {"location": str, "tags": rules.TEXTS, "properties!": {
             "mode!": ("Incremental", "Complete", "incremental", "complete"), "template!": object,
             "parameters": rules.Map({"value": object, "reference": object}), "debugSetting": object,
-            "whatIfSettings": object, "expressionEvaluationOptions": object, "onErrorDeployment": object, "validationLevel": str}})  # fmt: skip
+            "whatIfSettings": object, "expressionEvaluationOptions": object, "onErrorDeployment": object,
+            "validationLevel": str}})  # fmt: skip
         said = body["properties"]
         place = self.azure.arm.get_group(request, self.azure.subscription, group)
         return said, Template(said["template"], said.get("parameters") or {}, place, self.azure.login.tenant)

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from emulators import azure_rules as rules
+from emulators.azure_nodes import holes
 from emulators.azure_routes import WORKSPACE, route
 from emulators.azure_runner import OVER, Fate, Job
 from emulators.azure_wire import Answer, Problem, Reply, Request
@@ -82,6 +83,9 @@ class Jobs:
         return Reply(200, self.shown(job))
 
     def _check(self, place: dict[str, Any], said: dict[str, Any]) -> None:
+        known = {f"{kind}.{name}" for kind in ("inputs", "outputs") for name in said.get(kind) or {}}
+        if unknown := holes(said["command"]) - known:
+            raise Problem(400, "UserError", f"The command names what the job does not have: {', '.join(unknown)}.")
         compute = said.get("computeId")
         if compute and not compute.lower().endswith("/serverless") and self.azure.computes.find(compute) is None:
             raise Problem(400, "UserError", f"Unknown compute target '{compute.rpartition('/')[2]}'.")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emulators.azure import Azure
     from emulators.azure_ml import Place
 
+LOG = "user_logs/std_log.txt"
 _SMALL = 1 << 24
 
 
@@ -71,3 +74,41 @@ class Mount:
                     mark = (about.st_mtime_ns, about.st_size, about.st_ino)
                     found[path.relative_to(self.folder).as_posix()] = mark
         return found
+
+
+class Log:
+    """One node's output on its way to a blob; the first node's is the one that is shown."""
+
+    def __init__(self, azure: Azure, workspace: dict[str, Any], job: str, at: int) -> None:
+        self.azure, self.place = azure, azure.workspaces.artifacts(workspace, job)
+        self.blob = f"{self.place.path}/{LOG if at == 0 else LOG.replace('std_log', f'std_log_process_{at}')}"
+        self.waiting, self.lock = bytearray(), threading.Lock()
+        self.is_there = False
+        self.thread: threading.Thread | None = None
+
+    def follow(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        self.thread = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
+        self.thread.start()
+
+    def _read(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            while piece := os.read(pipe.fileno(), 1 << 16):
+                with self.lock:
+                    self.waiting += piece
+
+    def write(self) -> None:
+        """There is no blob before the first byte."""
+        with self.lock:
+            piece, self.waiting = bytes(self.waiting), bytearray()
+        if not piece:
+            return
+        if not self.is_there:
+            self.azure.blobs.start_log(self.place.account, self.place.container, self.blob)
+            self.is_there = True
+        self.azure.blobs.append(self.place.account, self.place.container, self.blob, piece)
+
+    def close(self) -> None:
+        if self.thread:
+            self.thread.join(5)
+        self.write()

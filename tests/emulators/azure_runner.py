@@ -12,17 +12,16 @@ import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from emulators.azure_compute import Cluster, seconds
-from emulators.azure_mounts import Mount, download
+from emulators.azure_mounts import LOG, Log, Mount, download
 from emulators.azure_nodes import environment, fill, python_folder, workers
 
 if TYPE_CHECKING:
     from emulators.azure import Azure
 
 OVER = ("Completed", "Failed", "Canceled")
-LOG = "user_logs/std_log.txt"
 _TICK_S = 0.01
 _NO_BUILDS = (
     "TasksOperationsNotAllowed: ACR Tasks requests for the registry and subscription are not permitted. "
@@ -76,8 +75,12 @@ class Job:
         return int((self.said.get("resources") or {}).get("instanceCount") or 1)
 
     def output_uri(self, name: str) -> str:
-        given = self.said["outputs"][name].get("uri") or f"azureml://datastores/workspaceblobstore/paths/azureml/${{{{name}}}}/{name}/"  # fmt: skip  # noqa: E501
-        return str(given).replace("${{name}}", self.name).replace("${{output_name}}", name)
+        usual = "azureml://datastores/workspaceblobstore/paths/azureml/${{name}}/${{output_name}}/"
+        return (
+            str(self.said["outputs"][name].get("uri") or usual)
+            .replace("${{name}}", self.name)
+            .replace("${{output_name}}", name)
+        )
 
     # -------------------------------------------------------------------------- from outside
     def end(self, fate: Fate, wait: bool = True) -> None:
@@ -206,7 +209,7 @@ class Job:
 
     # ----------------------------------------------------------------------------- processes
     def _work(self, command: str, places: dict[str, str], mounts: list[Mount]) -> Fate:
-        logs = [_Log(self.azure, self, at) for at in range(self.node_count)]
+        logs = [Log(self.azure, self.workspace, self.name, at) for at in range(self.node_count)]
         cluster_environments = workers(self.said.get("distribution"), self.node_count)
         path = python_folder(self.folder / "bin", self.azure.python, self.cluster)
         with self.changed:
@@ -241,7 +244,7 @@ class Job:
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
-    def _watch(self, mounts: list[Mount], logs: list[_Log]) -> Fate:
+    def _watch(self, mounts: list[Mount], logs: list[Log]) -> Fate:
         """Until all nodes are done, one has failed, the time is over, or the fate has come."""
         limit = (self.said.get("limits") or {}).get("timeout")
         started_s, synced_s = time.monotonic(), time.monotonic()
@@ -282,41 +285,3 @@ class Job:
         for process in self.processes:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
-
-
-class _Log:
-    """One node's output on its way to a blob; the first node's is the one that is shown."""
-
-    def __init__(self, azure: Azure, job: Job, at: int) -> None:
-        self.azure, self.place = azure, azure.workspaces.artifacts(job.workspace, job.name)
-        self.blob = f"{self.place.path}/{LOG if at == 0 else LOG.replace('std_log', f'std_log_process_{at}')}"
-        self.waiting, self.lock = bytearray(), threading.Lock()
-        self.is_there = False
-        self.thread: threading.Thread | None = None
-
-    def follow(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdout is not None
-        self.thread = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
-        self.thread.start()
-
-    def _read(self, pipe: IO[bytes]) -> None:
-        with pipe:
-            while piece := os.read(pipe.fileno(), 1 << 16):
-                with self.lock:
-                    self.waiting += piece
-
-    def write(self) -> None:
-        """There is no blob before the first byte."""
-        with self.lock:
-            piece, self.waiting = bytes(self.waiting), bytearray()
-        if not piece:
-            return
-        if not self.is_there:
-            self.azure.blobs.start_log(self.place.account, self.place.container, self.blob)
-            self.is_there = True
-        self.azure.blobs.append(self.place.account, self.place.container, self.blob, piece)
-
-    def close(self) -> None:
-        if self.thread:
-            self.thread.join(5)
-        self.write()
