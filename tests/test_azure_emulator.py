@@ -370,6 +370,8 @@ def test_prices_come_in_pages(azure: Azure) -> None:
 
 
 def test_costs_and_budgets(azure: Azure, ml: MLClient, submit: Submit) -> None:
+    pytest.importorskip("azure.mgmt.consumption")
+    pytest.importorskip("azure.mgmt.costmanagement")
     from azure.mgmt.consumption import ConsumptionManagementClient
     from azure.mgmt.costmanagement import CostManagementClient
 

@@ -28,9 +28,7 @@ def install(folder: Path) -> Path:
     """Makes an executable in `folder` that takes what a Python interpreter takes, and is this program."""
     program = folder / "trainer"
     folder.mkdir(parents=True, exist_ok=True)
-    real = shlex.quote(sys.executable)
-    lines = ("#!/bin/sh", f'[ "$1" = -c ] && exec {real} "$@"', f'exec {real} -S -B {shlex.quote(__file__)} "$@"', "")
-    program.write_text("\n".join(lines))
+    program.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-S", "-B", __file__])} "$@"\n')
     program.chmod(0o755)
     return program
 

@@ -1,7 +1,7 @@
 """The `azure` target: each leg is a command job on an Azure ML cluster that has no node while nothing runs.
 
-The official SDK submits. All else is plain REST and the blob SDK, which start in a fraction of its time, and
-live with the faults that it has (docs/azure.md).
+The official SDK submits. All else is plain REST and the blob SDK, which start in a fraction of its time and do
+not have its faults (see blobs.py).
 """
 
 from __future__ import annotations
