@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,10 @@ class TargetContract:
     """Inherit, and give the fixtures."""
 
     never_was = "never-was-01"
+    shows_files = True
+    """Whether the files of a leg that runs can be brought."""
+    own_lines = 0
+    """How many lines the target's side adds to the trainer's own log."""
     died_alone = LegState.LOST
     """What a leg is whose trainer was killed on the other side, while that side lives on."""
 
@@ -143,9 +147,11 @@ class TargetContract:
         behave(epochs=4, epoch_s=0.3)
         handle = start()
         self.wait_until(target, handle, LegState.RUNNING, epoch=1)
-        so_far = epochs_in(target.logs(handle, follow=False))
-        assert 1 <= len(so_far) < 5
+        so_far = list(target.logs(handle, follow=False))
+        assert epochs_in(so_far)
         followed = list(target.logs(handle, follow=True))
+        assert len(so_far) < len(followed) == 5 + self.own_lines
+        assert so_far == followed[: len(so_far)]
         assert epochs_in(followed) == [1, 2, 3, 4]
         assert target.poll(handle).state is LegState.COMPLETE
         assert list(target.logs(handle, follow=False)) == followed
@@ -154,7 +160,7 @@ class TargetContract:
         behave(mode="torn", epochs=2)
         followed = list(target.logs(start(), follow=True))
         assert epochs_in(followed) == [1, 2]
-        assert [line for line in followed if "BONEAGE" in line and not line.startswith("BONEAGE")] == []
+        assert len(followed) == 3 + self.own_lines
 
     # ------------------------------------------------------------------------------------ stop
     def test_stop_saves_and_a_next_leg_goes_on(
@@ -234,7 +240,7 @@ class TargetContract:
             target.collect(handle, dest.root)
             for line in dest.metrics.read_text().splitlines():
                 json.loads(line)
-            if dest.manifest.exists():
+            if self.shows_files or dest.manifest.exists():
                 json.loads(dest.manifest.read_text())
         wait_for(lambda: target.collect(handle, dest.root).unlisted == ())
 
@@ -261,16 +267,14 @@ class TargetContract:
     def test_a_killed_job_is_lost_with_its_epochs_safe(
         self, target: Target, behave: Behave, kill: Kill, start: Callable[..., Handle], tmp_path: Path, how: str
     ) -> None:
-        behave(mode="crash" if how == "by itself" else "", epochs=1000)
+        behave(mode="crash" if how == "by itself" else "", epochs=1000, epoch_s=0.5)  # killed between two, not in one
         handle = start()
         if how == "from outside":
             self.wait_until(target, handle, LegState.RUNNING, epoch=2)
             kill(handle)
         self.wait_until(target, handle, self.died_alone if how == "by itself" else LegState.LOST)
         brought = RunFolder(target.collect(handle, tmp_path / "brought").folder)
-        told = len(brought.metrics.read_text().splitlines())
-        weights = [f"weights after epoch {epoch}" for epoch in (told, told + 1)]
-        assert brought.last.read_text() in weights, "weights come first, then what tells of them"
+        assert brought.last.read_text() == f"weights after epoch {len(brought.metrics.read_text().splitlines())}"
 
     def test_two_legs_do_not_meet(self, target: Target, start: Callable[..., Handle]) -> None:
         handles = [start("contract-run-01"), start("another-run-01")]
@@ -289,7 +293,7 @@ class TargetContract:
         def ask(at: int) -> None:
             try:
                 while not target.poll(handle).state.is_over:
-                    with suppress(NotYet):
+                    with nullcontext() if self.shows_files else suppress(NotYet):
                         target.collect(handle, tmp_path / f"brought-{at}")
                     assert target.find(LEG) == handle
             except Exception as error:

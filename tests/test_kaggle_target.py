@@ -43,6 +43,8 @@ def behaving(monkeypatch: pytest.MonkeyPatch) -> Behave:
 class TestKaggle(TargetContract):
     never_was = "alice/never-was-01/1"
     died_alone = LegState.FAILED
+    shows_files = False
+    own_lines = 6  # two states, the session, two GPUs, the pack
 
     @pytest.fixture
     def target(self, home: Path, kaggle: Kaggle) -> KaggleTarget:
@@ -292,7 +294,7 @@ class TestKaggle(TargetContract):
 
     # ------------------------------------------------------------------------------------- asked
     def test_preflight(self, target: KaggleTarget, spec: JobSpec, start: Start, behave: Behave, kaggle: Kaggle) -> None:
-        assert [verdict.allows for verdict in target.preflight(spec)] == [True, True, True]
+        assert [verdict.allows for verdict in target.preflight(spec)] == [True, True, True, True]
         behave(epochs=1000)
         for leg in (LEG, SECOND):
             self.wait_until(target, start(leg), LegState.RUNNING)

@@ -207,8 +207,8 @@ class Workflow:
                     self.ledger.attach(leg.leg_id, handle)
                 elif time.time() >= seconds(leg.created) + target.capabilities.appears_s:
                     self.ledger.release(leg.leg_id, "the submit was cut off before it began")
-        except (locks.Busy, Unreachable):
-            return  # somebody is submitting it right now, or nobody can tell: the booking stands
+        except (locks.Busy, MachineError):
+            return  # somebody is submitting it right now, or the target cannot be asked: the booking stands
 
     def refresh(self) -> None:
         """Reconciles, and polls every open leg of a target that needs no network for it."""

@@ -21,9 +21,17 @@ from typing import Any
 
 import pytest
 
-from boneage_trainer import checkpoint
+from boneage_trainer import checkpoint, rehearsal
 from boneage_trainer.archive import check_run
-from boneage_trainer.contract import PackFolder, RunFolder, parse_sentinel, parse_state, write_atomic, write_manifest
+from boneage_trainer.contract import (
+    Job,
+    PackFolder,
+    RunFolder,
+    parse_sentinel,
+    parse_state,
+    write_atomic,
+    write_manifest,
+)
 from boneage_trainer.synth import synthesize
 from boneagectl import bundle
 from boneagectl.records import JobSpec
@@ -443,6 +451,12 @@ def test_a_rehearsal_cuts_the_training_and_nothing_else(packed: Kaggle) -> None:
     assert (log.last["state"], log.last["epoch"], log.last["epochs"]) == ("complete", 2, 2)
     assert (packed.tmp / "need_gpu").read_text() == "not set"
     assert packed.left().model.exists()
+
+
+def test_a_rehearsal_takes_whatever_images_are_there(packed: Kaggle) -> None:
+    job = Job(train=packed.spec.train, data={**DATA, "fingerprint": "beef" * 16}, provenance={})
+    short = rehearsal.shortened(job, PackFolder(packed.input / "datasets" / DATASET))
+    assert (short.data, short.train.epochs) == (DATA, 2)
 
 
 # ---------------------------------------------------------------------------------- the real thing

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from boneagectl.errors import MachineError, Unreachable
+from boneagectl.targets.answers import retry_after_s, words
 
 HOST = "https://management.azure.com"
 TIMEOUT_S = (10.0, 60.0)
@@ -65,7 +66,7 @@ class Arm:
         answer, give_up = self._send(method, f"{HOST}{path}?api-version={version}", body), time.monotonic() + limit_s
         place = answer.headers.get("Azure-AsyncOperation") or answer.headers.get("Location")
         while place and time.monotonic() < give_up:
-            time.sleep(_retry_after_s(answer) or POLL_S)
+            time.sleep(retry_after_s(answer) or POLL_S)
             answer = self._send("GET", place)
             if _is_done(answer):
                 return _json(answer)
@@ -94,8 +95,8 @@ class Arm:
             if answer.ok and answer.content:
                 answer.json()  # a torn answer is none
         except (requests.RequestException, ValueError) as error:
-            return Unreachable(f"{what}: Azure cannot be reached ({_words(error)})", LATER), None
-        return (answer, None) if answer.ok else (_translated(what, answer), _retry_after_s(answer))
+            return Unreachable(f"{what}: Azure cannot be reached ({words(error)})", LATER), None
+        return (answer, None) if answer.ok else (_translated(what, answer), retry_after_s(answer))
 
 
 def _json(answer: Any) -> dict[str, Any]:
@@ -142,12 +143,3 @@ def _error_of(answer: Any) -> tuple[str, str]:
         return str(said.get("code", "")), " ".join(str(said.get("message", "")).split())[:300]
     except (ValueError, KeyError, TypeError, AttributeError):
         return "", str(answer.reason or "")
-
-
-def _retry_after_s(answer: Any) -> float | None:
-    text = answer.headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else None
-
-
-def _words(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from boneagectl.errors import MachineError, Unreachable
+from boneagectl.targets.answers import retry_after_s
 
 ADDRESS = "https://prices.azure.com/api/retail/prices"
 API_VERSION = "2023-01-01-preview"
@@ -72,7 +73,7 @@ def get_json(address: str) -> Page:
         else:
             if response.status_code not in _AGAIN:
                 return _body(response, address)
-            said, wait_s = f"it answered {response.status_code}", _retry_after_s(response)
+            said, wait_s = f"it answered {response.status_code}", retry_after_s(response)
         if pause_s is not None:
             time.sleep(min(_LONGEST_PAUSE_S, wait_s or pause_s))
     raise Unreachable(f"the price API cannot be reached ({said})", "try again later; until then the older prices count")
@@ -86,8 +87,3 @@ def _body(response: Any, address: str) -> Page:
     except ValueError:
         raise MachineError(f"the price API's answer is not JSON: {response.text[:200]!r}", REFRESH) from None
     return page
-
-
-def _retry_after_s(response: Any) -> float | None:
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else None

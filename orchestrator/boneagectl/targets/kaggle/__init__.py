@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -150,12 +151,10 @@ class KaggleTarget:
     def _log_so_far(self, kernel: Kernel) -> Log:
         """Empty where there is none yet, or the stream fails: the state is known without it."""
         log, enough_s = Log(), time.monotonic() + _MOST_S
-        try:
+        with suppress(Missing, Unreachable):
             for _ in lines_of(self.api.events(kernel, _IDLE_S, _ANSWER_S), log):
                 if time.monotonic() > enough_s:
                     break
-        except (Missing, Unreachable):
-            pass
         return log
 
     def _final_log(self, kernel: Kernel) -> Log:
@@ -181,13 +180,11 @@ class KaggleTarget:
         """Each line once: a new connection replays the log from its start."""
         seen = 0
         while True:
-            try:
+            with suppress(Missing, Unreachable):  # not begun, or cut by a proxy: the state tells which
                 for at, line in enumerate(lines_of(self.api.events(kernel, _QUIET_S))):
                     if at >= seen:
                         seen = at + 1
                         yield line
-            except (Missing, Unreachable):
-                pass  # not begun, or cut by a proxy; the state tells which
             found = self._status(kernel)
             if found is None or found[0] in watching.OVER:
                 yield from self._final_log(kernel).lines[seen:] if found else []

@@ -12,8 +12,9 @@ from typing import Any
 
 from boneagectl.errors import InDoubt, LimitRefused, MachineError, Unreachable, UsageError
 from boneagectl.records import Handle, Quota
+from boneagectl.targets.answers import words
 from boneagectl.targets.kaggle import log
-from boneagectl.targets.kaggle.calls import GONE, TIMEOUT_S, Calls, Missing, not_signed_in, words
+from boneagectl.targets.kaggle.calls import GONE, TIMEOUT_S, Calls, Missing, not_signed_in
 from boneagectl.targets.kaggle.credentials import Credentials
 
 _PAGE = 100
@@ -162,7 +163,7 @@ class Api:
         threading.Thread(target=self._read, args=(kernel, news, is_unwanted), daemon=True).start()
         try:
             wait_s = answer_s
-            while event := news.get(timeout=wait_s):
+            while (event := news.get(timeout=wait_s)) is not None:
                 if isinstance(event, MachineError):
                     raise event
                 if event is not _BEGUN:

@@ -8,6 +8,7 @@ from typing import Any
 
 import boneage_trainer
 from boneagectl.errors import InDoubt, MachineError, Unreachable
+from boneagectl.targets.answers import retry_after_s, words
 from boneagectl.targets.kaggle.credentials import HOW, Credentials
 
 TIMEOUT_S = (10.0, 60.0)
@@ -49,7 +50,7 @@ class Calls:
                 status = error.response.status_code if error.response is not None else 0
                 if pause_s is None or status not in _AGAIN or not (safe or status == 429):
                     raise self._translated(error, what, safe) from None
-                time.sleep(min(_LONGEST_PAUSE_S, _retry_after_s(error.response) or pause_s))
+                time.sleep(min(_LONGEST_PAUSE_S, retry_after_s(error.response) or pause_s))
             except broken as error:
                 if not safe and not _was_never_sent(error):
                     raise InDoubt(f"{what}: no answer from Kaggle ({words(error)})", LATER) from None
@@ -124,11 +125,6 @@ def _message_of(response: Any) -> str:
         return str(response.reason or "")
 
 
-def _retry_after_s(response: Any) -> float | None:
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else None
-
-
 def _was_never_sent(error: Exception) -> bool:
     """Whether no connection came about at all."""
     import requests
@@ -136,7 +132,3 @@ def _was_never_sent(error: Exception) -> bool:
 
     reason = getattr(error.args[0], "reason", None) if error.args else None
     return isinstance(error, requests.ConnectTimeout) or isinstance(reason, urllib3.exceptions.NewConnectionError)
-
-
-def words(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -14,11 +14,15 @@ from boneagectl.targets.kaggle.rendering import Wishes
 _SESSIONS = 2
 """GPU sessions at a time: "Maximum batch GPU session count of 2 reached."."""
 _RECENT = 5
+_PHONE = (
+    "Kaggle gives GPU and internet only to accounts with a verified phone number, and does not say here "
+    "whether yours is: kaggle.com/settings"
+)
 
 
 def verdicts(api: Api, wishes: Wishes) -> list[Verdict]:
     """Who we are, what runs, and whether the data can be attached; the quota is judged with the plan."""
-    return [_account(api, wishes), _sessions(api), _dataset(api, wishes.dataset)]
+    return [_account(api, wishes), _sessions(api), _dataset(api, wishes.dataset), Verdict("phone", True, _PHONE)]
 
 
 def findings(signed_in: Callable[[], Api], named: Callable[[], Wishes]) -> list[Finding]:
@@ -29,7 +33,7 @@ def findings(signed_in: Callable[[], Api], named: Callable[[], Wishes]) -> list[
     except BoneagectlError as error:
         return [Finding("bad", "kaggle", error.message, error.next_step)]
     signed = Finding("ok", "kaggle", f"signed in as {name} by {api.credentials}")
-    return [signed, *_each(api, wishes), _hint()]
+    return [signed, *_each(api, wishes), Finding("ok", "phone", _PHONE)]
 
 
 def _each(api: Api, wishes: Wishes) -> Iterator[Finding]:
@@ -56,11 +60,6 @@ def _quota(api: Api) -> Finding:
     used, reserved, free, allowed = times
     detail = f"{used} used, {reserved} reserved, {free} of {allowed} free; back {units.format_local(quota.refresh_s)}"
     return Finding("ok" if quota.free_s else "bad", "quota", detail)
-
-
-def _hint() -> Finding:
-    return Finding("ok", "phone", "Kaggle gives GPU and internet only to accounts with a verified phone number, "
-                   "and does not say here whether yours is: kaggle.com/settings")  # fmt: skip
 
 
 def _account(api: Api, wishes: Wishes) -> Verdict:

@@ -10,6 +10,7 @@ from typing import Any
 
 from boneagectl import units
 from boneagectl.errors import MachineError, Unreachable
+from boneagectl.targets.answers import words
 from boneagectl.targets.kaggle.calls import PAUSES_S, TIMEOUT_S
 
 _PIECE = 1 << 20
@@ -91,7 +92,7 @@ def _go_on(session: Any, url: str, part: _Part) -> str:
             shutil.copyfileobj(answer.raw, part, _PIECE)
         return ""
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return words(error)
 
 
 def _need_room(path: Path, count: int) -> None:
