@@ -43,7 +43,7 @@ class TargetContract:
 
     never_was = "never-was-01"
     shows_files = True
-    """Whether the files of a leg that runs can be brought."""
+    """Whether a leg has files to bring from its submit on, and all of them while it runs."""
     own_lines = 0
     """How many lines the target's side adds to the trainer's own log."""
     died_alone = LegState.LOST

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,10 @@ import pytest
 pytest.importorskip("azure.ai.ml")
 
 from boneagectl.records import Handle
-from boneagectl.targets.azure import AzureTarget, rendering, rest
+from boneagectl.targets.azure import AzureTarget, infra, rendering, rest, signin, template
 from contract_suite import Behave, Kill, TargetContract
 from emulators.azure import Azure
-from support import make_pack
+from support import make_pack, make_spec
 
 ENVIRONMENT = "azureml://registries/azureml/environments/tensorflow-2.16-cuda12/labels/latest"
 
@@ -36,6 +37,8 @@ def azure(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 class TestAzure(TargetContract):
+    shows_files = False
+
     @pytest.fixture
     def target(self, home: Path, azure: Azure) -> AzureTarget:
         return AzureTarget(home / "azure", wishes(azure))
@@ -60,3 +63,29 @@ class TestAzure(TargetContract):
 def wishes(azure: Azure) -> rendering.Wishes:
     return rendering.Wishes(azure.subscription, "boneage", "boneage", "westeurope", "gpu", "Standard_NC4as_T4_v3",
                             "dedicated", 1, 120, ENVIRONMENT, "")  # fmt: skip
+
+
+def test_infra_comes_and_goes_whole(azure: Azure) -> None:
+    """What-if, deployment, listing and deletion of the shipped template; nothing that bills is left."""
+    found = infra.Infra(rest.Arm(signin.credential()), rest.Place(azure.subscription, "fresh", "unused"), "westeurope")
+    shipped, month = template.load(), datetime.now(UTC).date().replace(day=1)
+    given = template.parameters("westeurope", "student@example.org", 80, month)
+    found.make_group()
+    wanted = found.what_if(shipped, given)
+    assert {kind for kind, _ in wanted} == {"Create"}
+    assert len(wanted) == len(shipped["resources"])
+    found.up(shipped, given)
+    made = {str(one["type"]).lower() for one in found.resources()}
+    assert "microsoft.machinelearningservices/workspaces" in made
+    found.down("gpu")
+    assert not found.exists()
+    assert found.resources() == []
+
+
+def test_what_azure_would_refuse_is_told_before(azure: Azure, home: Path, tmp_path: Path) -> None:
+    target = AzureTarget(home / "azure", wishes(azure))
+    spec = make_spec(make_pack(tmp_path / "pack"))
+    assert [verdict.allows for verdict in target.preflight(spec)] == [True, True, True]
+    assert {finding.level for finding in target.check()} == {"ok"}
+    azure.quota["standardNCASv3_T4Family"] = 3
+    assert "train on Kaggle" in " ".join(finding.detail for finding in target.check() if finding.level == "bad")

@@ -73,5 +73,5 @@ class Infra:
 
 
 def _body(template: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
-    values = {key: {"value": value} for key, value in parameters.items()}
-    return {"properties": {"mode": "Incremental", "template": template, "parameters": values}}
+    """`parameters` are in ARM's own form, as `template.parameters` makes them."""
+    return {"properties": {"mode": "Incremental", "template": template, "parameters": parameters}}
