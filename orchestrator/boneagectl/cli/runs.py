@@ -21,6 +21,7 @@ _Name = Annotated[str | None, typer.Option("--name", "-n", help="The run's id, i
 _Dry = Annotated[bool, typer.Option("--dry-run", help="Write the folder that would be sent, and nothing else.")]
 _Every = Annotated[float | None, typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between two looks.")]
 _WEIGHTS = "What the backbone starts from; a path is meant from the pack's folder."
+_Weights = Annotated[str | None, typer.Option("--weights", metavar="none|imagenet|PATH", help=_WEIGHTS)]
 _PLAN_ONLY = "Folder a dry run writes; by default one named as the leg."
 
 
@@ -30,7 +31,7 @@ def submit(
     time_limit: _Limit = None,
     name: _Name = None,
     preset: Annotated[str | None, typer.Option("--preset", help="A preset of `train presets`.")] = None,
-    weights: Annotated[str | None, typer.Option("--weights", metavar="none|imagenet|PATH", help=_WEIGHTS)] = None,
+    weights: _Weights = None,
     dry_run: _Dry = False,
     out: Annotated[Path | None, typer.Option("--out", help=_PLAN_ONLY)] = None,
     set_: options.Set = None,
@@ -61,6 +62,7 @@ def rehearse(
     target: _Target = None,
     pack: Annotated[Path | None, typer.Option("--data", help="The pack to train on.")] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="A preset of `train presets`.")] = None,
+    weights: _Weights = None,
     set_: options.Set = None,
     config: options.ConfigFile = None,
     json: options.Json = False,
@@ -72,7 +74,7 @@ def rehearse(
 
     Example: boneagectl rehearse --target kaggle
     """
-    named = {"data__pack": str(pack) if pack else None, "train__preset": preset}
+    named = {"data__pack": str(pack) if pack else None, "train__preset": preset, "train__weights": weights}
     merged, printer = options.settings(config, None, set_, target=target, **named), Printer(json, quiet)
     with options.workflow(merged, may_write=False) as flow:
         findings = []
