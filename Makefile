@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= dev
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help setup demo test lint bench docs clean
+.PHONY: help setup azurite demo test lint bench docs clean
 
 help:
 	@grep -E '^# make|^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*##/ -/'
@@ -21,10 +21,14 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	@"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
+# Microsoft's blob store, for the tests of the azure target; they are skipped where Node.js is missing.
+azurite: setup
+	@"$(BIN)/python" tests/emulators/azurite.py "$(VENV)/azurite"
+
 demo: setup ## draw, pack, train, collect, report: under two minutes on two cores
 	@"$(BIN)/python" scripts/demo.py
 
-test: setup lint ## lint, types and the whole suite
+test: setup lint azurite ## lint, types and the whole suite
 	@"$(BIN)/python" -m pytest -n 2 --dist worksteal
 
 lint: setup ## style and strict types

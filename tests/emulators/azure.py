@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from emulators.azure_arm import Arm
-from emulators.azure_blobs import Blobs, install_azurite, missing
+from emulators.azure_blobs import Blobs
 from emulators.azure_compute import LOW, SIZES, Cluster, Computes
 from emulators.azure_deployments import Deployments
 from emulators.azure_jobs import Jobs
@@ -29,8 +29,9 @@ from emulators.azure_routes import Operations, Routes
 from emulators.azure_runner import Fate, Job
 from emulators.azure_tls import write_certificates
 from emulators.azure_wire import NO_FAULT, Answer, Fault, Handler, Problem, Request, Server
+from emulators.azurite import missing
 
-__all__ = ["Azure", "Fault", "Job", "install_azurite"]
+__all__ = ["Azure", "Fault", "Job"]
 
 _SPACES = ("Resources", "MachineLearningServices", "Storage", "KeyVault", "Insights", "OperationalInsights",
            "ContainerRegistry", "Consumption", "Authorization", "ManagedIdentity")  # fmt: skip

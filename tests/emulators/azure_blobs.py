@@ -25,15 +25,11 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from emulators.azure_wire import Problem, Request, Stream
+from emulators.azurite import find_azurite, missing
 
 if TYPE_CHECKING:
     from emulators.azure import Azure
 
-VERSION = "3.35.0"
-"""The newest that Node 20 runs."""
-
-ROOT = Path(__file__).resolve().parents[2]
-_MAIN = "azurite/dist/src/blob/main.js"
 _SLOTS = 200
 _API = "2021-10-04"
 # Azurite has no wish to end with its parent; a pipe that closes, however the parent ends, gives it one.
@@ -44,29 +40,6 @@ _ENDS_WITH_US = (
 )
 _SIGNED_HEADERS = ("content-encoding", "content-language", "content-length", "content-md5", "content-type", "date",
                    "if-modified-since", "if-match", "if-none-match", "if-unmodified-since", "range")  # fmt: skip
-
-
-def find_azurite() -> Path | None:
-    """Azurite's program: below the folder BONEAGE_AZURITE, else below this checkout."""
-    given = os.environ.get("BONEAGE_AZURITE")
-    folders = [Path(given), Path(given) / "node_modules"] if given else []
-    return next((path for folder in [*folders, ROOT / "node_modules"] if (path := folder / _MAIN).is_file()), None)
-
-
-def install_azurite(folder: Path) -> None:
-    """Puts it below `folder`/node_modules; takes half a minute and 190 MB."""
-    folder.mkdir(parents=True, exist_ok=True)
-    command = ["npm", "install", f"azurite@{VERSION}", "--prefix", str(folder), "--no-audit", "--no-fund"]
-    subprocess.run(command, check=True, cwd=folder, stdin=subprocess.DEVNULL)
-
-
-def missing() -> str:
-    """Why there is no blob store here; nothing where there is one."""
-    if shutil.which("node") is None:
-        return "Node.js is not installed: no Azurite, and without it no blob store"
-    if find_azurite() is None:
-        return f"Azurite is not installed: npm install azurite@{VERSION} --prefix FOLDER, BONEAGE_AZURITE=FOLDER"
-    return ""
 
 
 class Azurite:
