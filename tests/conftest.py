@@ -14,10 +14,12 @@ pytest.register_assert_rewrite("contract_suite", "support")
 
 from boneagectl.__main__ import run  # noqa: E402
 from emulators import fake_trainer  # noqa: E402
+from emulators.azure import Azure  # noqa: E402
 from emulators.kaggle import Kaggle  # noqa: E402
 from support import KAGGLE_PACK, Cli, Outcome, end_everything, make_pack  # noqa: E402
 
 HOSTILE = ("with space", "Röntgen 手", 'it\'s "quoted"', "-dash", "$(HOME);&%7B{x}")
+RETRY_AT_ONCE = {"retry_total": 3, "initial_backoff": 0, "increment_base": 0, "random_jitter_range": 0}
 _LOOPBACK = ("127.0.0.1", "::1", "localhost", None, "")
 
 
@@ -87,6 +89,29 @@ def kaggle(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> It
             monkeypatch.setattr(f"boneagectl.targets.kaggle.{module}.PAUSES_S", (0.01, 0.02))
         for name, value in (("_LOOKS_S", (0.01, 0.05)), ("_IDLE_S", 0.05), ("_MOST_S", 0.2), ("_RECONNECT_S", 0.01)):
             monkeypatch.setattr(f"boneagectl.targets.kaggle.{name}", value)
+        yield other
+
+
+@pytest.fixture
+def azure(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
+    """Azure's other side with a workspace, a cluster and a pack; the real clients are sent there by environment."""
+    pytest.importorskip("azure.ai.ml")
+    if reason := Azure.missing():
+        pytest.skip(reason)
+    with Azure(tmp_path / "other-side", python=str(trainer)) as other:
+        for name, value in other.environment().items():
+            monkeypatch.setenv(name, value)
+        place = other.add_workspace("boneagectl", "boneagectl")
+        other.add_cluster(place)
+        other.add_data(place, "boneage-pack-9eab9eab9eab", make_pack(tmp_path / "asset"))
+        other.sync_s, other.clock_rate = 0.1, 600.0
+        monkeypatch.setattr("boneagectl.targets.azure.rest.PAUSES_S", (0.01, 0.02))
+        monkeypatch.setattr("boneagectl.targets.azure.rest.POLL_S", 0.05)
+        monkeypatch.setattr("boneagectl.targets.azure.retail.PAUSES_S", (0.01, 0.02))
+        monkeypatch.setattr("boneagectl.targets.azure.blobs.RETRY", RETRY_AT_ONCE)
+        monkeypatch.setattr("boneagectl.targets.azure.remote.SECOND_LOOK_S", 0.01)
+        for name, value_s in (("_LOOKS_S", (0.01, 0.05)), ("_FOLLOW_S", 0.1), ("_STOP_POLL_S", 0.05)):
+            monkeypatch.setattr(f"boneagectl.targets.azure.{name}", value_s)
         yield other
 
 

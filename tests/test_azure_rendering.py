@@ -69,7 +69,7 @@ def test_a_checkpoint_goes_along_wherever_it_came_from(spec: JobSpec, tmp_path: 
 
 @pytest.mark.parametrize(
     ("other", "limit_s", "said"),
-    [({"subscription": ""}, 7200, "targets.azure.subscription is not set"), ({}, 300, "leaves nothing to train in")],
+    [({"workspace": ""}, 7200, "targets.azure.workspace is not set"), ({}, 300, "leaves nothing to train in")],
 )
 def test_what_cannot_be_rendered(
     spec: JobSpec, tmp_path: Path, other: dict[str, object], limit_s: int, said: str

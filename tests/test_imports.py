@@ -22,7 +22,7 @@ LAYERS = (
     ("planning", "targets"),
     ("limits", "bundle", "inspection"),
     ("ledger", "artifacts", "config"),
-    ("migrations", "locks", "render", "paths", "provenance", "probe", "report", "output", "rehearsal"),
+    ("accounts", "migrations", "locks", "render", "paths", "provenance", "probe", "report", "output", "rehearsal"),
     ("resources", "records"),
     ("units",),
     ("errors",),

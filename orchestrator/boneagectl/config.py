@@ -37,7 +37,19 @@ DEFAULTS: dict[str, Any] = {
     "targets.kaggle.internet": False,
     "targets.kaggle.code": "embed",
     "targets.kaggle.models": [],
+    "targets.azure.subscription": "",
+    "targets.azure.resource_group": "boneagectl",
+    "targets.azure.workspace": "boneagectl",
+    "targets.azure.region": "westeurope",
+    "targets.azure.cluster": "gpu",
+    "targets.azure.size": "Standard_NC4as_T4_v3",
+    "targets.azure.tier": "dedicated",
+    "targets.azure.nodes": 1,
+    "targets.azure.idle": "2m",
+    "targets.azure.environment": "azureml://registries/azureml/environments/tensorflow-2.16-cuda12/labels/latest",
+    "targets.azure.pack": "",
 }
+_CHOICES = {"targets.kaggle.code": ("embed", "dataset"), "targets.azure.tier": ("dedicated", "low_priority")}
 _PATHS = ("data.pack",)
 _TRAIN_KEYS = {f"train.{item.name}": item.default for item in dataclasses.fields(TrainConfig)}
 KNOWN = {**DEFAULTS, **_TRAIN_KEYS}
@@ -136,9 +148,13 @@ def _checked(merged: dict[str, Setting]) -> Config:
     for key, default in DEFAULTS.items():
         if not _is_like(config[key], default):
             raise _bad_value(config, key, _RULES[type(default)])
-    if config["targets.kaggle.code"] not in ("embed", "dataset"):
-        raise _bad_value(config, "targets.kaggle.code", "must be 'embed' or 'dataset'")
-    units.parse_duration_s(config["time_limit"])
+    for key, choices in _CHOICES.items():
+        if config[key] not in choices:
+            raise _bad_value(config, key, f"must be {' or '.join(map(repr, choices))}")
+    if not 1 <= config["targets.azure.nodes"] <= 50:
+        raise _bad_value(config, "targets.azure.nodes", "must lie between 1 and 50")
+    for key in ("time_limit", "targets.azure.idle"):
+        units.parse_duration_s(config[key])
     try:
         config.train()
     except ContractError as error:

@@ -21,6 +21,7 @@ from boneagectl.units import format_bytes
 _EXTRAS = (
     ("data", ("numpy", "pandas", "opencv-python-headless"), "drawing, preparing and describing radiographs"),
     ("kaggle", ("kagglesdk", "kaggle"), "training on Kaggle's GPUs"),
+    ("azure", ("azure-ai-ml", "azure-identity", "azure-storage-blob"), "training on Azure ML"),
     ("train", ("keras", "tensorflow", "tensorflow-cpu"), "training on this machine"),
 )
 

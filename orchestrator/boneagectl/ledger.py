@@ -12,11 +12,10 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from boneagectl import units
+from boneagectl import accounts
 from boneagectl.errors import LimitRefused, MachineError, UsageError
 from boneagectl.migrations import migrate
 from boneagectl.records import Account, Handle, Leg, LegState, Plan, Quota, Run, Snapshot, as_json, iso
@@ -26,12 +25,8 @@ _BUSY_TIMEOUT_S = 60
 _LEGS = """select l.*, r.usd_micro as reserved_usd_micro, s.usd_micro as spent_usd_micro
            from legs l join reservations r using (leg_id) left join settlements s using (leg_id)"""
 
-# ?2 is the start of the quota's time, or 0: what was settled before it no longer counts against the hours.
-_USAGE = """select coalesce(sum(s.usd_micro), 0),
-                   coalesce(sum(case when s.created_s >= ?2 then s.seconds end), 0),
-                   coalesce(sum(case when s.leg_id is null then r.usd_micro end), 0),
-                   coalesce(sum(case when s.leg_id is null then r.seconds end), 0)
-            from reservations r left join settlements s using (leg_id) where r.account = ?1"""
+_STANDS = "select * from standing where account = ? and what = ? and until_s is null"
+_FALLS = "update standing set until_s = ? where account = ? and what = ? and until_s is null"
 
 
 class Ledger:
@@ -150,7 +145,14 @@ class Ledger:
             if (before["state"], before["epoch"]) != (snapshot.state, snapshot.epoch):
                 self._note(db, leg_id, snapshot, elapsed_s)
             if snapshot.state.is_over:
-                self._settle(db, leg_id, snapshot.spent_usd_micro, elapsed_s, f"ended: {snapshot.state}")
+                usd_micro, basis = self._spent(leg_id, snapshot)
+                self._settle(db, leg_id, usd_micro, elapsed_s, f"ended: {snapshot.state}{basis}")
+
+    def _spent(self, leg_id: str, seen: Snapshot) -> tuple[int, str]:
+        """What a leg that is over has cost; where nobody can tell how long it ran, all that was booked."""
+        if seen.elapsed_s is not None:
+            return seen.spent_usd_micro, ""
+        return self.leg(leg_id).reserved_usd_micro, ", its time not known: all that was booked"
 
     @staticmethod
     def _note(db: sqlite3.Connection, leg_id: str, seen: Snapshot, elapsed_s: int) -> None:
@@ -184,15 +186,41 @@ class Ledger:
                 (quota.allowed_s, quota.refresh_s, name),
             )
 
+    def set_credit(self, name: str, left_usd_micro: int | None, ends_s: int | None) -> Account:
+        """Notes what is left of a prepaid credit as of now, and when it ends; None leaves what was told before."""
+        with self._writing() as db:
+            self._account(name)
+            db.execute("insert into credits values (?, null, 0, null) on conflict do nothing", (name,))
+            if left_usd_micro is not None:
+                told = (left_usd_micro, _now_s(), name)
+                db.execute("update credits set left_usd_micro = ?, told_s = ? where account = ?", told)
+            if ends_s is not None:
+                db.execute("update credits set ends_s = ? where account = ?", (ends_s, name))
+            return self._account(name)
+
+    def stand(self, name: str, what: str, usd_micro_per_day: int) -> None:
+        """Counts `what` by the day from now on; what stands already under that name goes on at the new price."""
+        with self._writing() as db:
+            self._account(name)
+            row = db.execute(_STANDS, (name, what)).fetchone()
+            if row and row["usd_micro_per_day"] == usd_micro_per_day:
+                return
+            db.execute(_FALLS, (_now_s(), name, what))
+            new = (name, what, usd_micro_per_day, _now_s())
+            db.execute("insert into standing (account, what, usd_micro_per_day, since_s) values (?, ?, ?, ?)", new)
+
+    def fall(self, name: str, what: str) -> None:
+        """`what` is gone: it costs nothing from now on."""
+        with self._writing() as db:
+            db.execute(_FALLS, (_now_s(), name, what))
+
+    def spent_usd_micro(self, name: str, since_s: int) -> int:
+        """What the account has paid since a Unix time, by our own count."""
+        return sum(accounts.spent(self._db, name, since_s, _now_s()))
+
     def account(self, name: str) -> Account:
-        """The account's caps and usage; one that was never used has neither."""
-        row = self._db.execute("select * from accounts where name = ?", (name,)).fetchone()
-        if not row:
-            return Account(name, None, None, *self._db.execute(_USAGE, (name, 0)).fetchone())
-        refresh_s = _next_refresh_s(row)
-        usage = self._db.execute(_USAGE, (name, refresh_s - (row["window_s"] or 0))).fetchone()
-        account = Account(name, row["cap_usd_micro"], row["cap_s"], *usage)
-        return replace(account, quota_s=row["quota_s"], refresh=iso(refresh_s) if refresh_s else "")
+        """The account's limits and usage; one that was never used has neither."""
+        return accounts.read(self._db, name, _now_s())
 
     def accounts(self) -> list[Account]:
         return [self.account(row[0]) for row in self._db.execute("select name from accounts order by name").fetchall()]
@@ -254,25 +282,10 @@ def opened(path: Path) -> Iterator[Ledger]:
 
 def _check_cap(account: Account, plan: Plan) -> None:
     """Refuses a reservation that could cross a cap of `account` at its worst."""
-    for refusal in cap_refusals(account, plan.quote.worst_usd_micro, plan.quote.worst_s):
+    for refusal in accounts.refusals(account, plan.quote.worst_usd_micro, plan.quote.worst_s, _now_s()):
         raise LimitRefused(
             refusal, f"shorten it (--time-limit), or raise the cap: boneagectl budget set {account.name}"
         )
-
-
-def cap_refusals(account: Account, worst_usd_micro: int, worst_s: int) -> Iterator[str]:
-    """In words, each cap of `account` that the worst case would cross; nothing where it fits."""
-    used_usd = account.spent_usd_micro + account.reserved_usd_micro
-    if account.cap_usd_micro is not None and used_usd + worst_usd_micro > account.cap_usd_micro:
-        free = units.format_usd(max(0, account.cap_usd_micro - used_usd))
-        wanted, cap = units.format_usd(worst_usd_micro), units.format_usd(account.cap_usd_micro)
-        yield f"account {account.name}: this may cost {wanted}, {free} of the {cap} cap is free"
-    used_s, limit_s = account.spent_s + account.reserved_s, account.limit_s
-    if limit_s is not None and used_s + worst_s > limit_s:
-        free = units.format_duration(max(0, limit_s - used_s))
-        wanted, limit = units.format_duration(worst_s), units.format_duration(limit_s)
-        until = f" until {account.refresh}" if account.refresh else ""
-        yield f"account {account.name}: this may take {wanted}, {free} of the {limit} cap is free{until}"
 
 
 def _elapsed_s(before: sqlite3.Row, seen: Snapshot) -> int:
@@ -281,13 +294,6 @@ def _elapsed_s(before: sqlite3.Row, seen: Snapshot) -> int:
         return seen.elapsed_s
     longest_s = min(_now_s() - before["created_s"], before["time_limit_s"])
     return int(longest_s if seen.state.is_over else before["elapsed_s"])
-
-
-def _next_refresh_s(row: sqlite3.Row) -> int:
-    """When the hours of an account next come back; 0 where they never do."""
-    if not row["window_s"]:
-        return 0
-    return int(row["refresh_s"] + -(-max(0, _now_s() + 1 - row["refresh_s"]) // row["window_s"]) * row["window_s"])
 
 
 def _leg(row: sqlite3.Row) -> Leg:

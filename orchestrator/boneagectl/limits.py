@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from boneagectl import units
-from boneagectl.ledger import cap_refusals
+from boneagectl import accounts, units
 from boneagectl.records import Account, Capabilities, Quota, Quote, Verdict
 
 MIN_FREE_BYTES = 500_000_000
@@ -19,7 +19,7 @@ def verdicts(quote: Quote, account: Account, capabilities: Capabilities, folder:
 
 
 def _caps(quote: Quote, account: Account) -> Iterator[Verdict]:
-    refusals = list(cap_refusals(account, quote.worst_usd_micro, quote.worst_s))
+    refusals = list(accounts.refusals(account, quote.worst_usd_micro, quote.worst_s, int(time.time())))
     for refusal in refusals:
         yield Verdict("cap", False, refusal)
     if not refusals:
@@ -29,7 +29,7 @@ def _caps(quote: Quote, account: Account) -> Iterator[Verdict]:
 
 
 def _has_cap(account: Account) -> bool:
-    return account.cap_usd_micro is not None or account.limit_s is not None
+    return account.free_usd_micro is not None or account.limit_s is not None
 
 
 def quota_verdict(quota: Quota, quote: Quote) -> Verdict:

@@ -59,8 +59,31 @@ def _v2(db: sqlite3.Connection) -> None:
     db.execute("update accounts set quota_s = ?, window_s = ?, refresh_s = ? where name = 'kaggle'", weekly)
 
 
+_AZURE_CAP_USD_MICRO = 100_000_000
+"""What a year of Azure for Students gives; also a first cap that nobody with another subscription is hurt by."""
+
+
+def _v3(db: sqlite3.Connection) -> None:
+    """A prepaid credit by the last balance told, and what an account pays by the day while something stands."""
+    db.execute(
+        """create table credits (
+             account text primary key references accounts, left_usd_micro integer, told_s integer not null,
+             ends_s integer) strict"""
+    )
+    db.execute(
+        """create table standing (
+             id integer primary key, account text not null references accounts, what text not null,
+             usd_micro_per_day integer not null check (usd_micro_per_day >= 0), since_s integer not null,
+             until_s integer) strict"""
+    )
+    db.execute(
+        "insert into accounts (name, cap_usd_micro, created_s) values ('azure', ?, ?) on conflict do nothing",
+        (_AZURE_CAP_USD_MICRO, int(time.time())),
+    )
+
+
 Migration = Callable[[sqlite3.Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (_v1, _v2)
+MIGRATIONS: tuple[Migration, ...] = (_v1, _v2, _v3)
 
 
 def migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:

@@ -92,6 +92,11 @@ class Home:
         """Where the `kaggle` target keeps what Kaggle would forget."""
         return self.root / "kaggle"
 
+    @property
+    def azure(self) -> Path:
+        """Where the `azure` target keeps refreshed prices."""
+        return self.root / "azure"
+
     def run(self, run_id: str) -> Path:
         return self.root / "runs" / run_id
 

@@ -122,6 +122,16 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class Bill:
+    """What a provider itself says was spent since a Unix time, by service; it tells late."""
+
+    since_s: int
+    usd_micro: int
+    by_service_usd_micro: dict[str, int]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What one limit says of a plan."""
 
@@ -225,7 +235,8 @@ class Account:
     """One purse of the ledger. `cap_*` None means no cap was set.
 
     `quota_s` is what the provider gives until `refresh`, where it gives hours for a time; the seconds
-    spent are then those of that time.
+    spent are then those of that time. `standing_usd_micro` is the part of what was spent that was paid by
+    the day; `credit_usd_micro` what is left of a prepaid credit, by the last balance told and our own count since.
     """
 
     name: str
@@ -237,6 +248,17 @@ class Account:
     reserved_s: int
     quota_s: int | None = None
     refresh: str = ""
+    standing_usd_micro: int = 0
+    credit_usd_micro: int | None = None
+    credit_ends: str = ""
+
+    @property
+    def free_usd_micro(self) -> int | None:
+        """What may still be booked under the cap and the credit, or None where there is neither."""
+        cap, credit = self.cap_usd_micro, self.credit_usd_micro
+        limits = [None if cap is None else cap - self.spent_usd_micro, credit]
+        known = [limit - self.reserved_usd_micro for limit in limits if limit is not None]
+        return max(0, min(known)) if known else None
 
     @property
     def limit_s(self) -> int | None:
@@ -301,7 +323,13 @@ def as_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def _usd_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: units.to_usd(item) for key, item in value.items()}
+    return None if value is None else units.to_usd(value)
+
+
 def _field_json(name: str, value: Any) -> tuple[str, Any]:
     if "usd_micro" in name:
-        return name.replace("usd_micro", "usd"), None if value is None else units.to_usd(value)
+        return name.replace("usd_micro", "usd"), _usd_json(value)
     return name, as_json(value)

@@ -17,11 +17,12 @@ from pathlib import Path
 from boneage_trainer.contract import RunFolder, TrainConfig, write_json
 from boneagectl import limits, locks
 from boneagectl.config import Config
-from boneagectl.errors import InDoubt, LimitRefused, MachineError, NotYet, Unreachable, UsageError
+from boneagectl.errors import BoneagectlError, InDoubt, LimitRefused, MachineError, NotYet, Unreachable, UsageError
 from boneagectl.ledger import Ledger
 from boneagectl.paths import Home, LegPaths
 from boneagectl.records import (
     Artifacts,
+    Bill,
     Bundle,
     Checkpoint,
     Finding,
@@ -48,6 +49,15 @@ class Prepared:
     bundle: Bundle
     target: Target
     resume: Checkpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """By target: the hours and the money as the provider counts them, and why one cannot tell."""
+
+    quotas: dict[str, Quota]
+    bills: dict[str, Bill]
+    troubles: dict[str, str]
 
 
 class Workflow:
@@ -126,17 +136,23 @@ class Workflow:
             said.append(limits.quota_verdict(quota, plan.quote))
         return replace(prepared, plan=replace(plan, verdicts=(*plan.verdicts, *said)))
 
-    def quotas(self) -> tuple[dict[str, Quota], dict[str, str]]:
-        """What each provider that gives hours for a time counts itself, noted in the ledger; or why it cannot tell."""
-        found, troubles = {}, {}
+    def own_counts(self) -> Counts:
+        """Asks each provider what it counts itself. Hours are noted in the ledger; of money nothing is changed."""
+        counts = Counts({}, {}, {})
         for name in NAMES:
             try:
-                if quota := self.target(name).quota():
-                    found[name] = quota
-                    self.ledger.set_quota(name, quota)
-            except MachineError as error:
-                troubles[name] = error.message
-        return found, troubles
+                self._count(name, self.target(name), counts)
+            except BoneagectlError as error:
+                counts.troubles[name] = error.message
+        return counts
+
+    def _count(self, name: str, target: Target, counts: Counts) -> None:
+        if quota := target.quota():
+            counts.quotas[name] = quota
+            self.ledger.set_quota(name, quota)
+        account = self.ledger.account(name)
+        if account.spent_usd_micro + account.reserved_usd_micro and (bill := target.bill()):
+            counts.bills[name] = bill
 
     def render(self, prepared: Prepared, dest: Path) -> None:
         """Writes into `dest` exactly what would be sent, and nothing anywhere else."""
@@ -251,6 +267,11 @@ class Workflow:
     def logs(self, run: Run, follow: bool) -> Iterator[str]:
         leg = run.latest
         return self.target(leg.target).logs(self._handle(leg), follow)
+
+    def wind_down(self, run: Run) -> Iterator[str]:
+        """What of the latest leg, which is over, still stands and is billed, until nothing does."""
+        leg = run.latest
+        return self.target(leg.target).wind_down(self._handle(leg)) if leg.handle else iter(())
 
     # ------------------------------------------------------------------------- stop and bring back
     def stop(self, run: Run) -> Snapshot:

@@ -192,7 +192,8 @@ class Blobs:
     def sas(self, account: str, container: str, rights: str = "racwdl", life_s: float | None = None) -> str:
         """A token for one container, as `listSecrets` gives it."""
         ends = _iso(time.time() + (self.azure.sas_life_s if life_s is None else life_s))
-        said = {"sv": _API, "sr": "c", "st": _iso(time.time() - 900), "se": ends, "sp": rights, "spr": "https,http"}
+        begins = _iso(time.time() - 900 - len(self._given))  # no two are the same, not even in one second
+        said = {"sv": _API, "sr": "c", "st": begins, "se": ends, "sp": rights, "spr": "https,http"}
         place = f"/blob/{self._slots[account]}/{container}"
         lines = [rights, said["st"], ends, place, "", "", said["spr"], _API, "c", *[""] * 7]
         token = urlencode({**said, "sig": self._sign("\n".join(lines))})

@@ -71,7 +71,13 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     pack = open_pack(arguments.data.absolute(), job.data)
     from boneage_trainer.training import train
 
-    train(job, pack, session, RunFolder((arguments.resume or arguments.out).absolute()))
+    train(job, pack, session, _source(arguments))
+
+
+def _source(arguments: argparse.Namespace) -> RunFolder:
+    """Where to go on from: this leg's own folder if a preempted node left something there, else the last leg's."""
+    own = RunFolder(arguments.out.absolute())
+    return RunFolder(arguments.resume.absolute()) if arguments.resume and not own.last.exists() else own
 
 
 def _fail(session: Session, reason: str, code: int) -> int:

@@ -11,9 +11,10 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 
-from boneage_trainer.contract import SCHEMA, RunFolder, write_json, write_manifest
+from boneage_trainer.contract import SCHEMA, ContractError, RunFolder, parse_object, write_json, write_manifest
 from boneage_trainer.surroundings import environment_limit_s
 
 _CHECK_EVERY_S = 0.2
@@ -27,7 +28,8 @@ class Stopped(Exception):
 class Session:
     """Keeps `folder`'s state up to date and says when to stop.
 
-    `time_limit_s` counts from the start of the process. Two rings: the loop stops itself early enough
+    `time_limit_s` counts from the start of the leg: the process, or the first one where a preempted node
+    has the same leg started again in the same folder. Two rings: the loop stops itself early enough
     to save (`check`, `fits`), and at the limit itself a watchdog ends the process, whatever it does.
     Where the surroundings end the session earlier (Kaggle, Colab, Slurm), that is the loop's limit.
     """
@@ -36,14 +38,22 @@ class Session:
         self.folder = folder
         self.leg = leg
         self.time_limit_s = time_limit_s
-        self.started_s = time.time()
+        self.started_s = self._first_start_s()
         self.epoch = 0
         self.epochs = 0
-        self._clock_s = time.monotonic()
+        self._clock_s = time.monotonic() - max(0.0, time.time() - self.started_s)
         self._limits = [(limit_s, name) for limit_s, name in ((time_limit_s, "time limit"), environment_limit_s())
                         if limit_s is not None]  # fmt: skip
         self._signal = ""
         self._next_check_s = 0.0
+
+    def _first_start_s(self) -> float:
+        """When this leg first started here: what was booked for it holds for all its processes together."""
+        with suppress(OSError, ContractError):
+            before = parse_object(self.folder.state.read_text(encoding="utf-8"), self.folder.state.name)
+            if self.leg and before.get("leg") == self.leg and isinstance(before.get("started_s"), int | float):
+                return float(before["started_s"])
+        return time.time()
 
     @property
     def elapsed_s(self) -> float:

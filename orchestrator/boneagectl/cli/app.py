@@ -32,6 +32,8 @@ COMMANDS = {
     "rehearse": ("runs:rehearse", "Run here what a target would be sent, first."),
     "data": ("data:app", "Draw, fetch, prepare, describe and push images."),
     "train": ("train:app", "List presets; check, evaluate and use a model."),
+    "infra": ("infra:app", "Make, show and remove what Azure needs."),
+    "prices": ("prices:app", "List Azure's GPU prices; ask for today's."),
     "budget": ("money:app", "Show what is spent and reserved; set the caps."),
 }
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
-from boneage_trainer.contract import write_atomic
+from boneage_trainer.contract import PackFolder, write_atomic
+from boneagectl import units
 from boneagectl.cli import handover, options
 from boneagectl.errors import UsageError
 from boneagectl.output import Printer
-
-if TYPE_CHECKING:
-    from boneagectl.paths import Home
-    from boneagectl.targets.kaggle import KaggleTarget
+from boneagectl.paths import Home
+from boneagectl.targets import azure_target, kaggle_target
 
 _RSNA = "kmader/rsna-bone-age"
 _TERMS = {
@@ -22,6 +21,7 @@ _TERMS = {
     "290(2):498-503. It may not be passed on, and nobody may try to identify a child. Its terms:\n"
     "rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-age-challenge-2017"
 }
+_PUSH_TO = {"kaggle": "Kaggle, as a private data set", "azure": "the Azure workspace"}
 _PRIVATE = "The terms of the data still apply; most forbid to make it public."
 
 app = typer.Typer(
@@ -106,13 +106,13 @@ def fetch(
     Example: boneagectl data fetch rsna-bone-age
     """
     printer = Printer(quiet=quiet)
-    home, target = _kaggle()
+    home = _home()
     accepted = home.root / "terms" / f"{dataset.replace('/', '-')}.txt"
     if not accepted.exists():
         printer.talk(_TERMS.get(dataset, f"Its terms stand at kaggle.com/datasets/{dataset}."))
         printer.confirm("Do you accept these terms?", yes)
         write_atomic(accepted, f"accepted {dataset}\n")
-    target.fetch(dataset, dest)
+    kaggle_target(home, options.settings()).fetch(dataset, dest)
     printer.data({}, str(dest))
     printer.talk(f"next: boneagectl data prepare {dest} --out pack --size 256")
 
@@ -120,7 +120,9 @@ def fetch(
 @app.command()
 def push(
     pack: Annotated[Path, typer.Argument(help="The pack to upload.")] = Path("pack"),
-    target: Annotated[str, typer.Option("--target", "-t", help="Where to (now: kaggle).")] = "kaggle",
+    target: Annotated[str, typer.Option("--target", "-t", help="Where to: kaggle or azure.")] = "kaggle",
+    config: options.ConfigFile = None,
+    set_: options.Set = None,
     yes: options.Yes = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -130,23 +132,23 @@ def push(
 
     Example: boneagectl data push pack --target kaggle
     """
-    if target != "kaggle":
-        raise UsageError(f"a pack cannot be pushed to {target!r}", "now: --target kaggle")
-    printer = Printer(quiet=quiet)
-    _, place = _kaggle()
-    printer.confirm(f"Upload {pack} to Kaggle, private? {_PRIVATE}", yes)
+    if target not in _PUSH_TO:
+        raise UsageError(f"a pack cannot be pushed to {target!r}", "--target kaggle or --target azure")
+    printer, merged = Printer(quiet=quiet), options.settings(config, None, set_)
+    place = azure_target(_home(), merged) if target == "azure" else kaggle_target(_home(), merged)
+    size = units.format_bytes(sum(file.stat().st_size for file in PackFolder(pack).files()))
+    printer.confirm(f"Upload {pack}, {size}, to {_PUSH_TO[target]}? {_PRIVATE}", yes)
+    printer.talk("uploading …")
     ref = place.push_pack(pack)
     printer.data({}, ref)
-    printer.talk(f"next: boneagectl submit --target kaggle --set targets.kaggle.dataset={ref}")
+    found_there = "" if target == "azure" else f" --set targets.kaggle.dataset={ref}"
+    printer.talk(f"next: boneagectl submit --target {target}{found_there}")
 
 
-def _kaggle() -> tuple[Home, KaggleTarget]:
-    from boneagectl.paths import Home
-    from boneagectl.targets import get
-
+def _home() -> Home:
     home = Home.default()
     home.create()
-    return home, cast("KaggleTarget", get("kaggle", home, options.settings()))
+    return home
 
 
 def _run(module: str, *arguments: str, json: bool) -> None:

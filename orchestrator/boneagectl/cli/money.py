@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from boneagectl import units
-from boneagectl.cli import options, present
+from boneagectl.cli import options, present, present_azure
+from boneagectl.errors import UsageError
 from boneagectl.output import Printer
 from boneagectl.targets import NAMES, check_name
 
@@ -20,6 +21,8 @@ app = typer.Typer(
 
 _NO_CAP = "none"
 _USD = typer.Option("--cap-usd", help="Dollars this account may ever cost; 'none' lifts the cap.")
+_BALANCE = typer.Option(metavar="USD", help="What the portal says is left of the Azure credit now.")
+_ENDS = typer.Option(metavar="DATE", help="The last day of the Azure credit, e.g. 2027-08-31.")
 _HOURS = typer.Option("--cap-hours", help="Hours its legs may ever take; 'none' lifts the cap.")
 
 
@@ -27,7 +30,7 @@ _HOURS = typer.Option("--cap-hours", help="Hours its legs may ever take; 'none' 
 def budget(context: typer.Context, json: options.Json = False, quiet: options.Quiet = False) -> None:
     """Show each account: cap, spent, reserved, free.
 
-    Kaggle's weekly GPU hours stand beside our own count of them.
+    What Kaggle and Azure count themselves stands beside our own count.
 
     Example: boneagectl budget --json
     """
@@ -35,35 +38,71 @@ def budget(context: typer.Context, json: options.Json = False, quiet: options.Qu
         return
     with options.workflow() as flow:
         flow.refresh()
-        quotas, troubles = flow.quotas()
+        counts = flow.own_counts()
         accounts = [flow.ledger.account(name) for name in NAMES]
-        tables = [present.accounts_table(accounts)]
-        tables += [present.quota_text(name, quota, flow.ledger.account(name)) for name, quota in quotas.items()]
+        texts = ["\n".join([present.accounts_table(accounts), *present.account_notes(accounts)])]
+        texts += [present.quota_text(name, quota, flow.ledger.account(name)) for name, quota in counts.quotas.items()]
+        texts += [
+            present_azure.bill_text(name, bill, flow.ledger.spent_usd_micro(name, bill.since_s))
+            for name, bill in counts.bills.items()
+        ]
         printer = Printer(json, quiet)
-        printer.data({"accounts": accounts, "quotas": quotas}, "\n\n".join(tables))
-        for name, trouble in troubles.items():
+        value = {"accounts": accounts, "quotas": counts.quotas, "bills": counts.bills}
+        printer.data(value, "\n\n".join(texts))
+        for name, trouble in counts.troubles.items():
             printer.talk(f"{name}'s own count cannot be asked for: {trouble}")
 
 
 @app.command("set")
 def set_(
-    account: Annotated[str, typer.Argument(help=f"One of: {', '.join(NAMES)}.")],
+    account: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(NAMES)}.")] = None,
     cap_usd: Annotated[str | None, _USD] = None,
     cap_hours: Annotated[str | None, _HOURS] = None,
+    azure_balance: Annotated[str | None, _BALANCE] = None,
+    azure_credit_ends: Annotated[str | None, _ENDS] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Set an account's caps; one that is not named stays as it is.
+    """Set an account's caps, or what is left of a credit.
 
-    Example: boneagectl budget set local --cap-hours 20
+    What is not named stays as it is. No Azure API tells a student's balance: read it at
+    microsoftazuresponsorships.com and type it in; what is spent from then on is subtracted.
+
+    Example: boneagectl budget set --azure-balance 87.40
     """
-    check_name(account)
+    is_credit = azure_balance is not None or azure_credit_ends is not None
+    account = _which(account, is_credit)
     with options.workflow() as flow:
+        if is_credit:
+            left = None if azure_balance is None else units.usd_micro(azure_balance)
+            flow.ledger.set_credit(account, left, None if azure_credit_ends is None else _end_s(azure_credit_ends))
         now = flow.ledger.account(account)
         usd = now.cap_usd_micro if cap_usd is None else _usd_micro(cap_usd)
         hours_s = now.cap_s if cap_hours is None else _seconds(cap_hours)
         changed = flow.ledger.set_cap(account, usd, hours_s)
-        Printer(json, quiet).data(changed, present.accounts_table([changed]))
+        Printer(json, quiet).data(
+            changed, "\n".join([present.accounts_table([changed]), *present.account_notes([changed])])
+        )
+
+
+def _which(account: str | None, is_credit: bool) -> str:
+    if account is None and not is_credit:
+        raise UsageError("which account?", f"boneagectl budget set NAME, one of {', '.join(NAMES)}")
+    if is_credit and account not in (None, "azure"):
+        raise UsageError(f"a credit belongs to azure, not to {account}", "boneagectl budget set --azure-balance 87.40")
+    check_name(account or "azure")
+    return account or "azure"
+
+
+def _end_s(text: str) -> int:
+    """The end of that day, in UTC."""
+    from datetime import UTC, datetime, timedelta
+
+    try:
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a date", "write it as 2027-08-31") from None
+    return int((day + timedelta(days=1)).timestamp()) - 1
 
 
 def _usd_micro(text: str) -> int | None:

@@ -126,8 +126,24 @@ def accounts_table(accounts: Sequence[Account]) -> str:
 
 def _usd_cells(account: Account) -> list[str]:
     spent, reserved, cap = account.spent_usd_micro, account.reserved_usd_micro, account.cap_usd_micro
-    free = None if cap is None else max(0, cap - spent - reserved)
-    return ["none" if value is None else units.format_usd(value) for value in (spent, reserved, cap, free)]
+    return [
+        "none" if value is None else units.format_usd(value) for value in (spent, reserved, cap, account.free_usd_micro)
+    ]
+
+
+def account_notes(accounts: Sequence[Account]) -> list[str]:
+    """What the table has no room for: a prepaid credit, and what is paid by the day."""
+    notes = []
+    for account in accounts:
+        if account.credit_usd_micro is not None:
+            left = units.format_usd(max(0, account.credit_usd_micro))
+            notes.append(f"{account.name}: {left} of the credit left, by the last balance told and our count since")
+        if account.credit_ends:
+            notes.append(f"{account.name}: the credit ends on {account.credit_ends[:10]}")
+        if account.standing_usd_micro:
+            standing = units.format_usd(account.standing_usd_micro)
+            notes.append(f"{account.name}: {standing} of it for what stands by the day; boneagectl infra down ends it")
+    return notes
 
 
 def _hour_cells(account: Account) -> list[str]:

@@ -11,11 +11,12 @@ from boneagectl.cli import options, present
 from boneagectl.errors import RunFailed
 from boneagectl.output import Format, Printer
 from boneagectl.records import LegState
+from boneagectl.targets import NAMES
 
 if TYPE_CHECKING:
     from boneagectl.workflow import Prepared, Workflow
 
-_Target = Annotated[str | None, typer.Option("--target", "-t", help="Where to train: local or kaggle.")]
+_Target = Annotated[str | None, typer.Option("--target", "-t", help=f"Where to train: {', '.join(NAMES)}.")]
 _Limit = Annotated[str | None, typer.Option("--time-limit", help="The longest this leg may take, e.g. 11h30m.")]
 _Name = Annotated[str | None, typer.Option("--name", "-n", help="The run's id, instead of a made-up one.")]
 _Dry = Annotated[bool, typer.Option("--dry-run", help="Write the folder that would be sent, and nothing else.")]
@@ -211,6 +212,8 @@ def stop(
 ) -> None:
     """Have a run save and end; it can be resumed later.
 
+    Waits until nothing of it is billed any more.
+
     Example: boneagectl stop last --yes
     """
     printer = Printer(json, quiet)
@@ -224,6 +227,8 @@ def stop(
         printer.data(
             {"run_id": found.run_id, "snapshot": snapshot}, f"{found.run_id}  {present.snapshot_text(snapshot)}"
         )
+        for line in flow.wind_down(found):
+            printer.live(line)
 
 
 def collect(run: options.RunName = "last", json: options.Json = False, quiet: options.Quiet = False) -> None:

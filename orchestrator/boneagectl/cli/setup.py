@@ -9,7 +9,8 @@ import typer
 
 from boneage_trainer.contract import write_atomic
 from boneagectl import config as configuration
-from boneagectl.cli import options, present
+from boneagectl.cli import options, present, present_azure
+from boneagectl.config import Config
 from boneagectl.errors import UsageError
 from boneagectl.output import Printer, table
 from boneagectl.paths import Home
@@ -40,27 +41,47 @@ def init(
 
 def doctor(
     target: Annotated[str | None, typer.Option("--target", "-t", help="Check only this target.")] = None,
+    regions: Annotated[str | None, typer.Option("--regions", metavar="A,B", help="Compare Azure regions.")] = None,
     file: options.ConfigFile = None,
+    set_: options.Set = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Tell the truth about this machine and its GPU.
 
-    GPU or why none, cores, memory, disk, what is installed. Exits with 3 where something stands in the way.
+    GPU or why none, cores, memory, disk, what is installed; for a cloud, whether a GPU can run there and at what
+    price. Exits with 3 where something stands in the way.
 
-    Example: boneagectl doctor --json
+    Example: boneagectl doctor --target azure --regions westeurope,francecentral
     """
     from boneagectl import doctor as examination
 
     if target:
         check_name(target)
-    printer = Printer(json, quiet)
+    printer, settings = Printer(json, quiet), options.settings(file, None, set_)
+    if regions:
+        _compare(regions, target, settings, printer)
+        return
     if target in (None, "local"):
         printer.talk("looking; starting TensorFlow takes some seconds …")
-    findings = examination.examine(Home.default(), options.settings(file), target)
+    findings = examination.examine(Home.default(), settings, target)
     printer.data({"findings": findings}, present.findings_text(findings))
     if any(finding.level == "bad" for finding in findings):
         raise typer.Exit(3)
+
+
+def _compare(regions: str, target: str | None, settings: Config, printer: Printer) -> None:
+    """Azure's regions side by side."""
+    from boneagectl.targets import azure_target
+
+    if target != "azure":
+        raise UsageError("--regions compares regions of Azure", "boneagectl doctor --target azure --regions A,B,C")
+    names = [name for text in regions.split(",") if (name := text.strip().lower())]
+    offers = []
+    for offer in azure_target(Home.default(), settings).offers(names):
+        printer.talk(f"{offer.region}: {'looked at' if offer.allowed else 'not allowed'}")
+        offers.append(offer)
+    printer.data({"offers": offers}, present_azure.offers_text(offers))
 
 
 def config(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from boneage_trainer.contract import unknown
+from boneagectl import units
 from boneagectl.config import Config
 from boneagectl.errors import UsageError
 from boneagectl.paths import Home
 from boneagectl.targets.base import Target
 
-NAMES = ("local", "kaggle")
+if TYPE_CHECKING:
+    from boneagectl.targets.azure import AzureTarget
+    from boneagectl.targets.kaggle import KaggleTarget
+
+NAMES = ("local", "kaggle", "azure")
 
 
 def check_name(name: str) -> None:
@@ -21,16 +28,31 @@ def get(name: str, home: Home, config: Config) -> Target:
     """The target called `name`, set up from `config`."""
     check_name(name)
     if name == "kaggle":
-        return _kaggle(home, config)
+        return kaggle_target(home, config)
+    if name == "azure":
+        return azure_target(home, config)
     from boneagectl.targets.local import LocalTarget
 
     return LocalTarget(home.local, config["targets.local.python"], config["targets.local.usd_per_hour"])
 
 
-def _kaggle(home: Home, config: Config) -> Target:
+def kaggle_target(home: Home, config: Config) -> KaggleTarget:
+    """The kaggle target, by its own type: its data sets have commands of their own."""
     from boneagectl.targets.kaggle import KaggleTarget
     from boneagectl.targets.kaggle.rendering import Wishes
 
     names = ("username", "dataset", "machine_shape", "internet", "code")
     wishes = {name: config[f"targets.kaggle.{name}"] for name in names}
     return KaggleTarget(home.kaggle, Wishes(**wishes, models=tuple(config["targets.kaggle.models"])))
+
+
+def azure_target(home: Home, config: Config) -> AzureTarget:
+    """The azure target, by its own type: its infrastructure and prices have commands of their own."""
+    from boneagectl.targets.azure import AzureTarget
+    from boneagectl.targets.azure.rendering import Wishes
+
+    names = ("subscription", "resource_group", "workspace", "region", "cluster", "size", "tier", "nodes",
+             "environment", "pack")  # fmt: skip
+    wishes = {name: config[f"targets.azure.{name}"] for name in names}
+    idle_s = units.parse_duration_s(config["targets.azure.idle"])
+    return AzureTarget(home.azure, Wishes(**wishes, idle_s=idle_s))

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from boneagectl.records import (
     Artifacts,
+    Bill,
     Bundle,
     Capabilities,
     Checkpoint,
@@ -32,6 +33,13 @@ class Target(Protocol):
 
     def quota(self) -> Quota | None:
         """The hours the provider gives, as it counts them now; None where it counts none."""
+
+    def bill(self) -> Bill | None:
+        """What the provider itself says was spent; None where nothing is ever billed.
+
+        Raises:
+            MachineError: it cannot be asked, or does not tell for this account.
+        """
 
     def preflight(self, spec: JobSpec) -> list[Verdict]:
         """What the provider would refuse of this leg, asked before anything is booked."""
@@ -71,6 +79,13 @@ class Target(Protocol):
 
     def stop(self, handle: Handle) -> None:
         """Asks the leg to save and end, and ends it by force if it does not; silent if already over."""
+
+    def wind_down(self, handle: Handle) -> Iterator[str]:
+        """After a leg is over: until nothing of it stands and is billed any more, what still does, in words.
+
+        Raises:
+            MachineError: it does not go away.
+        """
 
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
         """Brings what the leg has made so far into `dest`, checked; repeatable, also while it runs.

@@ -23,6 +23,7 @@ from boneagectl import artifacts, locks, units
 from boneagectl.errors import MachineError, UsageError
 from boneagectl.records import (
     Artifacts,
+    Bill,
     Bundle,
     Capabilities,
     Checkpoint,
@@ -69,6 +70,9 @@ class LocalTarget:
         return inspection.training_findings(self.python)
 
     def quota(self) -> Quota | None:
+        return None
+
+    def bill(self) -> Bill | None:
         return None
 
     def preflight(self, spec: JobSpec) -> list[Verdict]:
@@ -187,6 +191,9 @@ class LocalTarget:
         if pid and locks.is_held(out.root.parent / _LOCK):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, number)
+
+    def wind_down(self, handle: Handle) -> Iterator[str]:
+        return iter(())
 
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
         return artifacts.bring(self._out(handle.remote_id), RunFolder(dest))

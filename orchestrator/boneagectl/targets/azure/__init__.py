@@ -6,16 +6,20 @@ not have its faults (see blobs.py).
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from boneage_trainer.contract import RunFolder, parse_object
-from boneagectl.errors import InDoubt, MachineError
+from boneage_trainer.contract import PackFolder, RunFolder, parse_object, write_json
+from boneagectl import units
+from boneagectl.errors import BoneagectlError, InDoubt, MachineError
 from boneagectl.records import (
     Artifacts,
+    Bill,
     Bundle,
     Capabilities,
     Checkpoint,
@@ -29,7 +33,9 @@ from boneagectl.records import (
 )
 from boneagectl.targets.azure import (
     blobs,
+    capacity,
     checking,
+    costs,
     jobs,
     outputs,
     prices,
@@ -39,11 +45,15 @@ from boneagectl.targets.azure import (
     signin,
     watching,
 )
+from boneagectl.targets.azure.examining import Examination
+from boneagectl.targets.azure.infra import Infra
+from boneagectl.targets.azure.remote import Remote
 
 _LOOKS_S = (1.0, 4.0, 10.0)
 _FOLLOW_S = 5.0
 _STOP_POLL_S = 2.0
-_DAILY_USD_MICRO = 330_000
+_LETS_GO_S = 600.0
+DAILY_USD_MICRO = 330_000
 """The load balancer of a cluster, also without nodes: learn.microsoft.com, concept-plan-manage-cost."""
 STARTUP_S = 900
 """Until a node is up, the image pulled and the data mounted; billed like the rest. A guess on the safe side."""
@@ -66,29 +76,49 @@ class AzureTarget:
 
     def __init__(self, root: Path, wishes: rendering.Wishes, stop_grace_s: float = 120) -> None:
         self.root, self.wishes, self.stop_grace_s = root, wishes, stop_grace_s
+        self._legs: dict[str, Remote] = {}
 
     @cached_property
     def arm(self) -> rest.Arm:
         return rest.Arm(signin.credential())
 
-    @property
+    @cached_property
     def place(self) -> rest.Place:
-        return rest.Place(self.wishes.subscription, self.wishes.resource_group, self.wishes.workspace)
+        """Where new legs go. Without a subscription in the settings, the only one that the login sees."""
+        wishes = self.wishes
+        subscription = wishes.subscription or checking.only_subscription(self.arm)
+        return rest.Place(subscription, wishes.resource_group, wishes.workspace)
 
-    @cached_property
-    def logs_store(self) -> blobs.Store:
-        return blobs.Store(self.arm, self.place, blobs.LOGS)
+    @property
+    def infra(self) -> Infra:
+        return Infra(self.arm, self.place, self.wishes)
 
-    @cached_property
-    def outputs(self) -> blobs.Store:
-        return blobs.Store(self.arm, self.place, blobs.OUTPUTS)
+    @property
+    def prices_file(self) -> Path:
+        return self.root / "prices.json"
 
     # -------------------------------------------------------------------------- before the start
+    def examination(self) -> Examination:
+        return Examination(self.arm, self.place, self.wishes, self.prices_file)
+
     def check(self) -> list[Finding]:
-        return checking.findings(lambda: self.arm, self.place, self.wishes)
+        try:
+            return list(self.examination().findings())
+        except BoneagectlError as error:
+            return [Finding("bad", "azure", error.message, error.next_step)]
+
+    def offers(self, regions: Sequence[str]) -> Iterator[capacity.Offer]:
+        """What each region has for the size that is wished for, one after the other."""
+        subscription = self.place.subscription
+        allowed = capacity.allowed_regions(self.arm, subscription)
+        for region in regions:
+            yield capacity.offer(self.arm, subscription, region, self.wishes, allowed, self.prices_file)
 
     def quota(self) -> Quota | None:
         return None
+
+    def bill(self) -> Bill:
+        return costs.this_month(self.arm, self.place.subscription)
 
     def preflight(self, spec: JobSpec) -> list[Verdict]:
         return checking.verdicts(self.arm, self.place, self.wishes, self._pack(spec))
@@ -96,13 +126,12 @@ class AzureTarget:
     def quote(self, spec: JobSpec) -> Quote:
         """Every node from its start-up to the end of its idle time, and what the workspace costs a day."""
         price, wishes = self._price(), self.wishes
-        worst = prices.worst_case(price, wishes.nodes, spec.time_limit_s, wishes.idle_s, STARTUP_S, _DAILY_USD_MICRO)
+        worst = prices.worst_case(price, wishes.nodes, spec.time_limit_s, wishes.idle_s, STARTUP_S, DAILY_USD_MICRO)
         return Quote(self.name, spec.time_limit_s, worst, self._rate(), 1, price.source, price.date)
 
     def _price(self) -> prices.Price:
-        return prices.lookup(
-            self.wishes.size, self.wishes.region, self.wishes.tier == "low_priority", self.root / "prices.json"
-        )
+        wishes = self.wishes
+        return prices.lookup(wishes.size, wishes.region, wishes.tier == "low_priority", self.prices_file)
 
     def _rate(self) -> int:
         return self._price().usd_micro_per_hour * self.wishes.nodes
@@ -116,16 +145,29 @@ class AzureTarget:
     def rehearse(self, rendered: Path, place: Path, python: str) -> Iterator[Finding]:
         return rehearsing.rehearse(rendered, place, python)
 
+    def push_pack(self, pack: Path) -> str:
+        """Registers a pack as a data asset named by its fingerprint, so that the same pack is uploaded once."""
+        name = rendering.asset_of(PackFolder(pack).read_card()["fingerprint"])
+        try:
+            self.arm.get(f"{self.place.path}/data/{name}/versions/1", rest.JOBS)
+        except rest.Missing:
+            with tempfile.TemporaryDirectory() as folder:
+                for file in PackFolder(pack).files():  # what else lies beside them stays here
+                    os.link(file, Path(folder, file.name))
+                jobs.register(self.arm.credential, self.place, name, Path(folder))
+        return f"azureml:{name}:1"
+
     # ------------------------------------------------------------------------------- the start
     def submit(self, leg_id: str, rendered: Path) -> Handle:
         """The leg's id is the job's name, so that a second try could only meet the first."""
         if handle := self.find(leg_id):
             return handle
+        self._note_down(leg_id)
         try:
             jobs.create(self.arm.credential, self.place, rendered)
         except InDoubt as doubt:
             return self._found_after(doubt, leg_id)
-        return self._handle(leg_id)
+        return Remote(self.arm, self.place, leg_id).handle
 
     def _found_after(self, doubt: InDoubt, leg_id: str) -> Handle:
         for pause_s in _LOOKS_S:
@@ -137,44 +179,45 @@ class AzureTarget:
                 continue
         raise doubt
 
+    def _note_down(self, leg_id: str) -> None:
+        """Where it goes and at which price: the settings may be others by the time somebody asks."""
+        unseen_s = STARTUP_S + self.wishes.idle_s
+        note = {"place": self.place.path, "usd_micro_per_hour": self._rate(), "unseen_s": unseen_s}
+        write_json(self._note(leg_id), note)
+
+    def _noted(self, leg_id: str) -> dict[str, Any]:
+        note = self._note(leg_id)
+        return parse_object(note.read_text(encoding="utf-8"), note.name) if note.exists() else {}
+
+    def _note(self, leg_id: str) -> Path:
+        return self.root / "sent" / f"{leg_id}.json"
+
     def find(self, leg_id: str) -> Handle | None:
-        return self._handle(leg_id) if self._job(leg_id) else None
-
-    def _handle(self, leg_id: str) -> Handle:
-        return Handle(self.name, leg_id, f"https://ml.azure.com/runs/{leg_id}?wsid={self.place.path}")
-
-    def _job(self, leg_id: str) -> dict[str, Any] | None:
-        try:
-            return self.arm.get(f"{self.place.path}/jobs/{leg_id}", rest.JOBS)
-        except rest.Missing:
-            return None
+        noted = self._noted(leg_id)
+        leg = Remote(self.arm, rest.Place.of(noted["place"]) if noted else self.place, leg_id)
+        return leg.handle if leg.job() else None
 
     # ---------------------------------------------------------------------------- while it runs
+    def _leg(self, handle: Handle) -> Remote:
+        """Where it was sent to, with its stores left open."""
+        if handle.remote_id not in self._legs:
+            place = rest.Place.of(handle.url) if handle.url else self.place
+            self._legs[handle.remote_id] = Remote(self.arm, place, handle.remote_id)
+        return self._legs[handle.remote_id]
+
     def poll(self, handle: Handle) -> Snapshot:
-        job = self._job(handle.remote_id)
-        if job is None:
+        seen, noted = self._leg(handle).look(), self._noted(handle.remote_id)
+        if seen is None:
             return watching.gone()
-        folder = blobs.run_of(handle.remote_id)
-        state = self._object(f"{folder}state.json")
-        text = self.outputs.read(f"{folder}metrics.jsonl").decode("utf-8", "replace")
-        words = "" if state else self._last_words(handle.remote_id)
-        return watching.snapshot(job, state, text, self._rate(), STARTUP_S + self.wishes.idle_s, words)
-
-    def _last_words(self, job: str) -> str:
-        """What a job printed last that never got as far as to write its state."""
-        text = self.logs_store.read(blobs.log_of(job)).decode("utf-8", "replace").strip()
-        return text.splitlines()[-1] if text else ""
-
-    def _object(self, name: str) -> dict[str, Any]:
-        text = self.outputs.read(name).decode("utf-8", "replace")
-        return parse_object(text, name) if text else {}
+        rate = noted["usd_micro_per_hour"] if noted else self._rate()
+        return watching.snapshot(seen, rate, noted["unseen_s"] if noted else STARTUP_S + self.wishes.idle_s)
 
     def logs(self, handle: Handle, follow: bool) -> Iterator[str]:
         """Reads the blob anew each time: it is some hundred kilobytes, and appended to as it likes."""
-        seen = 0
+        leg, seen = self._leg(handle), 0
         while True:
-            is_over = not follow or self._is_over(handle)
-            lines = self.logs_store.read(blobs.log_of(handle.remote_id)).decode("utf-8", "replace").split("\n")
+            is_over = not follow or leg.is_over()
+            lines = leg.log().decode("utf-8", "replace").split("\n")
             whole = lines if is_over and lines[-1] else lines[:-1]
             yield from whole[seen:]
             seen = len(whole)
@@ -182,23 +225,30 @@ class AzureTarget:
                 return
             time.sleep(_FOLLOW_S)
 
-    def _is_over(self, handle: Handle) -> bool:
-        job = self._job(handle.remote_id)
-        return job is None or job["properties"]["status"] in watching.OVER
-
     def stop(self, handle: Handle) -> None:
         """Cancels, which gives the trainer time to save, and waits until the job is over."""
-        if self._is_over(handle):
+        leg = self._leg(handle)
+        if leg.is_over():
             return
         try:
-            self.arm.ask("POST", f"{self.place.path}/jobs/{handle.remote_id}/cancel", rest.JOBS)
+            leg.cancel()
         except MachineError:
-            if not self._is_over(handle):  # it may have ended meanwhile, and then refuses
+            if not leg.is_over():  # it may have ended meanwhile, and then refuses
                 raise
         give_up = time.monotonic() + self.stop_grace_s
-        while not self._is_over(handle) and time.monotonic() < give_up:
+        while not leg.is_over() and time.monotonic() < give_up:
+            time.sleep(_STOP_POLL_S)
+
+    def wind_down(self, handle: Handle) -> Iterator[str]:
+        """Until the cluster has let the leg's nodes go, which are billed as long as they stand."""
+        leg, idle_s = self._leg(handle), self.wishes.idle_s
+        give_up = time.monotonic() + idle_s + _LETS_GO_S
+        while nodes := leg.idle_nodes():
+            if time.monotonic() > give_up:
+                raise MachineError(f"{nodes} nodes still stand and are billed", "boneagectl infra down ends it")
+            yield f"{nodes} node(s) still up and billed; they go after {units.format_duration(idle_s)} without work"
             time.sleep(_STOP_POLL_S)
 
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
-        log = self.logs_store.read(blobs.log_of(handle.remote_id))
-        return outputs.bring(self.outputs, blobs.run_of(handle.remote_id), log, RunFolder(dest))
+        leg = self._leg(handle)
+        return outputs.bring(leg.outputs, blobs.run_of(leg.name), leg.log(), RunFolder(dest))

@@ -1,62 +1,74 @@
-"""What Azure would refuse, asked before anything is booked; for doctor and for the plan."""
+"""What Azure would refuse, asked before anything is booked; for the plan and for doctor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from typing import Any
 
-from boneagectl.errors import BoneagectlError, MachineError
-from boneagectl.records import Finding, Verdict
+from boneagectl.errors import UsageError
+from boneagectl.records import Verdict
 from boneagectl.targets.azure import rest
 from boneagectl.targets.azure.rendering import Wishes
 
-_SUBSCRIPTION = "2022-12-01"
-_STUDENT = "AzureForStudents"
+SUBSCRIPTIONS = "2022-12-01"
+_PROVIDERS = "2021-04-01"
+STUDENT = "AzureForStudents"
+SPACES = tuple(
+    f"Microsoft.{name}" for name in ("MachineLearningServices", "Storage", "KeyVault", "Insights",
+                                     "OperationalInsights", "ContainerRegistry")
+)  # fmt: skip
+"""The resource providers that a workspace needs."""
+_DURATION = re.compile(r"P(?:([\d.]+)D)?(?:T(?:([\d.]+)H)?(?:([\d.]+)M)?(?:([\d.]+)S)?)?")
+KAGGLE = "boneagectl submit --target kaggle"
+
+
+def only_subscription(arm: rest.Arm) -> str:
+    """The id of the one subscription that is enabled and can be seen.
+
+    Raises:
+        UsageError: there is none, or a choice.
+    """
+    seen = [one for one in arm.listed("/subscriptions", SUBSCRIPTIONS) if one.get("state") != "Deleted"]
+    if len(seen) == 1:
+        return str(seen[0]["subscriptionId"])
+    if not seen:
+        raise UsageError("the signed-in account has no Azure subscription", f"az login with another, or {KAGGLE}")
+    names = ", ".join(f"{one['subscriptionId']} ({one.get('displayName', '')})" for one in seen)
+    raise UsageError(f"which subscription? {names}", "set targets.azure.subscription in boneage.toml")
 
 
 def verdicts(arm: rest.Arm, place: rest.Place, wishes: Wishes, pack: str) -> list[Verdict]:
     """Whether the subscription works, the cluster is what the price was asked for, and the data is there."""
-    return [_subscription(arm, place), _cluster(arm, place, wishes), _data(arm, place, pack)]
+    said = subscription(arm, place.subscription)
+    verdict = Verdict("subscription", said.get("state") == "Enabled", subscription_text(said))
+    return [verdict, cluster(arm, place, wishes), _data(arm, place, pack)]
 
 
-def findings(signed_in: Callable[[], rest.Arm], place: rest.Place, wishes: Wishes) -> list[Finding]:
-    """The same for doctor, which goes on after what fails; never raises."""
-    try:
-        arm = signed_in()
-    except BoneagectlError as error:
-        return [Finding("bad", "azure", error.message, error.next_step)]
-    return list(_each(arm, place, wishes))
+def missing_spaces(arm: rest.Arm, subscription: str) -> list[str]:
+    """The resource providers that are not registered yet."""
+    base = f"/subscriptions/{subscription}/providers"
+    return [name for name in SPACES if arm.get(f"{base}/{name}", _PROVIDERS).get("registrationState") != "Registered"]
 
 
-def _each(arm: rest.Arm, place: rest.Place, wishes: Wishes) -> Iterator[Finding]:
-    looks: tuple[Callable[[], Verdict], ...] = (
-        lambda: _subscription(arm, place),
-        lambda: _quota(arm, place, wishes),
-        lambda: _cluster(arm, place, wishes),
-    )
-    for look in looks:
-        try:
-            said = look()
-            yield Finding("ok" if said.allows else "bad", said.limit, said.detail)
-        except MachineError as error:
-            yield Finding("bad", "azure", error.message, error.next_step)
+def subscription(arm: rest.Arm, subscription: str) -> dict[str, Any]:
+    return arm.get(f"/subscriptions/{subscription}", SUBSCRIPTIONS)
 
 
-def _subscription(arm: rest.Arm, place: rest.Place) -> Verdict:
-    said = arm.get(f"/subscriptions/{place.subscription}", _SUBSCRIPTION)
+def subscription_text(said: dict[str, Any]) -> str:
     policies = said.get("subscriptionPolicies", {})
     kind = str(policies.get("quotaId", "unknown offer"))
-    student = ", Azure for Students" if kind.startswith(_STUDENT) else ""
+    student = ", Azure for Students" if kind.startswith(STUDENT) else ""
     state, limit = str(said.get("state", "unknown")), str(policies.get("spendingLimit", "unknown"))
-    detail = f"{said.get('displayName', place.subscription)} is {state} ({kind}{student}), spending limit {limit}"
-    return Verdict("subscription", state == "Enabled", detail)
+    return f"{said.get('displayName', 'it')} is {state} ({kind}{student}), spending limit {limit}"
 
 
-def _cluster(arm: rest.Arm, place: rest.Place, wishes: Wishes) -> Verdict:
+def cluster(arm: rest.Arm, place: rest.Place, wishes: Wishes) -> Verdict:
     try:
         said = arm.get(f"{place.path}/computes/{wishes.cluster}", rest.COMPUTES)["properties"]["properties"]
     except rest.Missing:
-        return Verdict("cluster", False, f"there is no cluster {wishes.cluster!r} in {place.workspace}")
+        missing = f"there is no cluster {wishes.cluster!r} in {place.workspace}: boneagectl infra up makes it"
+        return Verdict("cluster", False, missing)
     wrong = list(_differences(said, wishes))
     detail = f"{wishes.cluster}: {said['vmSize']}, {said['vmPriority']}, now {said.get('currentNodeCount', 0)} nodes"
     return Verdict("cluster", not wrong, "; ".join(wrong) or detail)
@@ -71,29 +83,17 @@ def _differences(said: dict[str, Any], wishes: Wishes) -> Iterator[str]:
         yield f"the cluster is {said['vmPriority']}, targets.azure.tier is {wishes.tier}"
     if scale["minNodeCount"] > 0:
         yield f"the cluster keeps {scale['minNodeCount']} nodes running and billed for ever"
+    if (idle_s := _seconds(scale.get("nodeIdleTimeBeforeScaleDown", "PT120S"))) > wishes.idle_s:
+        yield f"the cluster keeps idle nodes for {idle_s} s, targets.azure.idle is {wishes.idle_s} s"
     if scale["maxNodeCount"] < wishes.nodes:
         yield f"the cluster has {scale['maxNodeCount']} nodes at most, targets.azure.nodes is {wishes.nodes}"
 
 
-def _quota(arm: rest.Arm, place: rest.Place, wishes: Wishes) -> Verdict:
-    """Cores of the size's family that Azure ML may use in this region."""
-    base = f"/subscriptions/{place.subscription}/providers/Microsoft.MachineLearningServices/locations/{wishes.region}"
-    sizes = arm.get(f"{base}/vmSizes", rest.COMPUTES).get("value", [])
-    size = next((one for one in sizes if str(one.get("name", "")).lower() == wishes.size.lower()), None)
-    if size is None:
-        return Verdict("quota", False, f"{wishes.size} is not offered in {wishes.region}")
-    family = str(size["family"])
-    usages = arm.get(f"{base}/usages", rest.COMPUTES).get("value", [])
-    found: dict[str, Any] = next((one for one in usages if _name(one).lower() == family.lower()), {})
-    free, needed = int(found.get("limit", 0)) - int(found.get("currentValue", 0)), int(size["vCPUs"]) * wishes.nodes
-    detail = f"{family} in {wishes.region}: {max(0, free)} cores free, {needed} needed"
-    if free < needed:
-        detail += "; you cannot run this GPU here, and a student offer cannot raise it: train on Kaggle"
-    return Verdict("quota", free >= needed, detail)
-
-
-def _name(usage: dict[str, Any]) -> str:
-    return str(usage.get("name", {}).get("value", ""))
+def _seconds(duration: str) -> int:
+    """Of ISO 8601, as Azure writes it: PT2M, PT120S."""
+    found = _DURATION.fullmatch(duration)
+    days, hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found else (0.0, 0.0, 0.0, 0.0)
+    return round(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
 def _data(arm: rest.Arm, place: rest.Place, pack: str) -> Verdict:

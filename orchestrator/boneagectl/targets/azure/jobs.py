@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -45,22 +47,26 @@ def read(rendered: Path) -> Any:
 
 
 def register(credential: Any, place: Place, name: str, pack: Path) -> None:
-    """Uploads `pack` as version 1 of the data asset `name`; raises as `create` does."""
-    with _speaking(credential, place) as client:
+    """Uploads the folder `pack` as version 1 of the data asset `name`; raises as `create` does.
+
+    On a terminal the SDK shows its own progress.
+    """
+    with _speaking(credential, place, is_shown=sys.stderr.isatty()) as client:
         from azure.ai.ml.entities import Data
 
         client.data.create_or_update(Data(name=name, version="1", path=str(pack), type="uri_folder"))
 
 
 @contextmanager
-def _speaking(credential: Any, place: Place) -> Iterator[Any]:
-    """The SDK's client; its failures in our words."""
-    with _silently():
+def _speaking(credential: Any, place: Place, is_shown: bool = False) -> Iterator[Any]:
+    """The SDK's client; its failures in our words. It prints escape codes even where it is asked to be silent."""
+    with _silently(), nullcontext() if is_shown else redirect_stderr(io.StringIO()):
         from azure.ai.ml import MLClient
         from azure.core.exceptions import AzureError, HttpResponseError
 
         try:
-            yield MLClient(credential, place.subscription, place.resource_group, place.workspace, show_progress=False)
+            where = (place.subscription, place.resource_group, place.workspace)
+            yield MLClient(credential, *where, show_progress=is_shown)
         except HttpResponseError as error:
             raise _translated(error) from None
         except AzureError as error:

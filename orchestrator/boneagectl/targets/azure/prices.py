@@ -113,6 +113,14 @@ def lookup(size: str, region: str, low_priority: bool, refreshed: Path | None) -
     return _highest(own, name, region, low_priority)
 
 
+def known(refreshed: Path) -> list[Price]:
+    """Every price that `lookup` would find by name: refreshed ones, and of the table what they do not have."""
+    own = _read(refreshed)
+    have = {(price.size, price.region, price.low_priority) for price in own}
+    shipped = [price for price in table().prices if (price.size, price.region, price.low_priority) not in have]
+    return sorted([*own, *shipped], key=lambda price: (price.size, price.low_priority, price.region))
+
+
 def _highest(own: Sequence[Price], name: str, region: str, low_priority: bool) -> Price:
     """The highest of all; a low priority price is never taken for a dedicated one."""
     fitting = [price for price in own if low_priority or not price.low_priority]

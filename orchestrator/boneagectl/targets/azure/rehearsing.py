@@ -43,7 +43,7 @@ def rehearse(rendered: Path, place: Path, python: str) -> Iterator[Finding]:
     nodes = int(job.resources.instance_count or 1)
     _run(job, place, nodes, python)
     took = units.format_duration(time.monotonic() - began_s)
-    yield Finding("ok", "command", f"as it would run there, in {nodes} processes as nodes, it ran to its end in {took}")
+    yield Finding("ok", "command", f"as it would run there, on {nodes} local node(s), it ran to its end in {took}")
     yield _left(RunFolder(place / "run"))
     for what in UNCHECKED:
         yield Finding("warn", "not checked", what)

@@ -65,7 +65,7 @@ def asset_of(fingerprint: str) -> str:
 
 
 def _check(spec: JobSpec, wishes: Wishes) -> None:
-    if missing := [name for name in ("subscription", "resource_group", "workspace") if not getattr(wishes, name)]:
+    if missing := [name for name in ("resource_group", "workspace", "cluster") if not getattr(wishes, name)]:
         raise UsageError(
             f"targets.azure.{missing[0]} is not set", "write it into boneage.toml; boneagectl infra up makes the rest"
         )

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from boneagectl.errors import MachineError, Unreachable
+from boneagectl.errors import MachineError, Unreachable, UsageError
 from boneagectl.targets.answers import retry_after_s, words
+from boneagectl.targets.azure.signin import SCOPE
 
 HOST = "https://management.azure.com"
 TIMEOUT_S = (10.0, 60.0)
 PAUSES_S = (1.0, 4.0)
 _LONGEST_PAUSE_S = 60.0
 POLL_S = 5.0
+FINISH_S = 1800.0
 _AGAIN = (408, 429, 500, 502, 503, 504)
 JOBS = "2024-01-01-preview"
 COMPUTES = "2023-08-01-preview"
 STORES = "2024-10-01-preview"
+
+
+_PLACE = re.compile(r"/subscriptions/([^/?&]+)/resourceGroups/([^/?&]+)/providers/[^/]+/workspaces/([^/?&]+)")
 
 
 class Missing(MachineError):
@@ -39,6 +45,13 @@ class Place:
             f"/providers/Microsoft.MachineLearningServices/workspaces/{self.workspace}"
         )
 
+    @classmethod
+    def of(cls, text: str) -> Place:
+        """The workspace that a path, or the address of a job, names."""
+        if found := _PLACE.search(text):
+            return cls(*found.groups())
+        raise UsageError(f"no workspace in {text!r}", "boneagectl show tells the leg's handle")
+
 
 class Arm:
     """One signed-in session; `credential` is one of azure-identity's."""
@@ -53,17 +66,29 @@ class Arm:
         """Raises Missing where it is not there, Unreachable where no answer comes."""
         return self.ask("GET", path, version)
 
-    def ask(self, method: str, path: str, version: str, body: Any = None) -> dict[str, Any]:
-        """The answer's JSON. Whatever is sent here may be sent twice: all names are ours."""
-        return _json(self._send(method, f"{HOST}{path}?api-version={version}", body))
+    def listed(self, path: str, version: str) -> list[dict[str, Any]]:
+        """All that a list names, page by page."""
+        answer = self.get(path, version)
+        found = list(answer.get("value", []))
+        while address := str(answer.get("nextLink") or ""):
+            if not address.startswith(f"{HOST}/"):
+                raise MachineError(f"{_what('GET', path)}: the next page lies elsewhere: {address[:80]}")
+            answer = _json(self._send("GET", address))
+            found += answer.get("value", [])
+        return found
 
-    def finish(self, method: str, path: str, version: str, body: Any = None, limit_s: float = 1800) -> dict[str, Any]:
-        """As `ask`, for what takes its time: returns when it is done.
+    def ask(self, method: str, path: str, version: str, body: Any = None, host: str = HOST) -> dict[str, Any]:
+        """The answer's JSON. Whatever is sent here may be sent twice: all names are ours."""
+        return _json(self._send(method, f"{host}{path}?api-version={version}", body))
+
+    def finish(self, method: str, path: str, version: str, body: Any = None, query: str = "") -> dict[str, Any]:
+        """As `ask`, for what takes its time: returns when it is done. `query` is appended to the address.
 
         Raises:
-            MachineError: it failed, in Azure's words, or is not done after `limit_s`.
+            MachineError: it failed, in Azure's words, or is not done after half an hour.
         """
-        answer, give_up = self._send(method, f"{HOST}{path}?api-version={version}", body), time.monotonic() + limit_s
+        give_up = time.monotonic() + FINISH_S
+        answer = self._send(method, f"{HOST}{path}?api-version={version}{query}", body)
         place = answer.headers.get("Azure-AsyncOperation") or answer.headers.get("Location")
         while place and time.monotonic() < give_up:
             time.sleep(retry_after_s(answer) or POLL_S)
@@ -71,7 +96,7 @@ class Arm:
             if _is_done(answer):
                 return _json(answer)
         if place:
-            raise MachineError(f"{_what(method, path)} is not done after {limit_s:.0f} s", "look at the portal")
+            raise MachineError(f"{_what(method, path)} is not done after {FINISH_S / 60:.0f} min", "look at the portal")
         return _json(answer)
 
     def _send(self, method: str, url: str, body: Any = None) -> Any:
@@ -89,7 +114,7 @@ class Arm:
         import requests
 
         what = _what(method, url.partition("?")[0])
-        head = {"Authorization": f"Bearer {self.credential.get_token(f'{HOST}/.default').token}"}
+        head = {"Authorization": f"Bearer {self.credential.get_token(SCOPE).token}"}
         try:
             answer = self._http.request(method, url, json=body, timeout=TIMEOUT_S, headers=head)
             if answer.ok and answer.content:
@@ -138,8 +163,11 @@ def _way_out(code: str) -> str:
 
 
 def _error_of(answer: Any) -> tuple[str, str]:
+    """The innermost code and words: a deployment that failed tells what was wrong in details of details."""
     try:
         said = answer.json()["error"]
+        while inner := said.get("details"):
+            said = inner[0]
         return str(said.get("code", "")), " ".join(str(said.get("message", "")).split())[:300]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return "", str(answer.reason or "")

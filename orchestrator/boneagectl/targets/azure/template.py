@@ -51,6 +51,8 @@ def parameters(
     budget_month: date,
     *,
     prefix: str = "boneage",
+    workspace: str = "boneagectl",
+    cluster: str = "gpu",
     vm_size: str = "Standard_NC4as_T4_v3",
     low_priority: bool = False,
     max_nodes: int = 1,
@@ -68,6 +70,8 @@ def parameters(
     values = {
         "location": location,
         "namePrefix": prefix,
+        "workspaceName": workspace,
+        "clusterName": cluster,
         "contactEmail": contact_email,
         "budgetUsd": budget_usd,
         "budgetStart": f"{budget_month:%Y-%m}-01T00:00:00Z",

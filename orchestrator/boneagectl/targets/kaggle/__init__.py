@@ -17,6 +17,7 @@ from boneage_trainer.contract import RunFolder, parse_object, write_json
 from boneagectl.errors import InDoubt, MachineError, NotYet, Unreachable
 from boneagectl.records import (
     Artifacts,
+    Bill,
     Bundle,
     Capabilities,
     Checkpoint,
@@ -83,6 +84,9 @@ class KaggleTarget:
 
     def quota(self) -> Quota | None:
         return self.api.quota() if self._signed_in or credentials.are_there() else None
+
+    def bill(self) -> Bill | None:
+        return None
 
     def preflight(self, spec: JobSpec) -> list[Verdict]:
         return checking.verdicts(self.api, self._named(ask=True))
@@ -203,6 +207,9 @@ class KaggleTarget:
         self.api.delete(kernel)
         if self._status(kernel):
             raise MachineError(f"{kernel.slug} is still on Kaggle after it was deleted", f"delete it at {handle.url}")
+
+    def wind_down(self, handle: Handle) -> Iterator[str]:
+        return iter(())
 
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
         kernel, folder = Kernel.of(handle), RunFolder(dest)

@@ -1,0 +1,89 @@
+"""One account read from the ledger: what it has paid, what is promised, and what it still has room for."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+
+from boneagectl import units
+from boneagectl.records import Account, iso, seconds
+
+# ?2 is the start of the quota's time, or 0: what was settled before it no longer counts against the hours.
+_USAGE = """select coalesce(sum(s.usd_micro), 0),
+                   coalesce(sum(case when s.created_s >= ?2 then s.seconds end), 0),
+                   coalesce(sum(case when s.leg_id is null then r.usd_micro end), 0),
+                   coalesce(sum(case when s.leg_id is null then r.seconds end), 0)
+            from reservations r left join settlements s using (leg_id) where r.account = ?1"""
+
+# What was spent since ?2: by legs, counted whole where they ended since, and by the day for what stands.
+_SPENT = """select (select coalesce(sum(s.usd_micro), 0) from settlements s join reservations r using (leg_id)
+                    where r.account = ?1 and s.created_s >= ?2),
+                   (select coalesce(sum(usd_micro_per_day * max(0,
+                      (coalesce(until_s, ?3) - max(since_s, ?2) + 86399) / 86400)), 0)
+                    from standing where account = ?1)"""
+
+
+def read(db: sqlite3.Connection, name: str, now_s: int) -> Account:
+    """The account's limits and usage; one that was never used has neither."""
+    row = db.execute("select * from accounts where name = ?", (name,)).fetchone()
+    if not row:
+        return Account(name, None, None, *db.execute(_USAGE, (name, 0)).fetchone())
+    refresh_s = _next_refresh_s(row, now_s)
+    usage = db.execute(_USAGE, (name, refresh_s - (row["window_s"] or 0))).fetchone()
+    account = Account(name, row["cap_usd_micro"], row["cap_s"], *usage)
+    account = replace(account, quota_s=row["quota_s"], refresh=iso(refresh_s) if refresh_s else "")
+    return _with_credit(db, _with_standing(db, account, now_s), now_s)
+
+
+def spent(db: sqlite3.Connection, name: str, since_s: int, now_s: int) -> tuple[int, int]:
+    """Micro-dollars paid since a Unix time: for legs that ended since, and by the day for what stands."""
+    for_legs, standing = db.execute(_SPENT, (name, since_s, now_s)).fetchone()
+    return for_legs, standing
+
+
+def _with_standing(db: sqlite3.Connection, account: Account, now_s: int) -> Account:
+    _, standing = spent(db, account.name, 0, now_s)
+    return replace(account, spent_usd_micro=account.spent_usd_micro + standing, standing_usd_micro=standing)
+
+
+def _with_credit(db: sqlite3.Connection, account: Account, now_s: int) -> Account:
+    row = db.execute("select * from credits where account = ?", (account.name,)).fetchone()
+    if not row:
+        return account
+    left, ends = row["left_usd_micro"], iso(row["ends_s"]) if row["ends_s"] else ""
+    if left is not None:
+        left -= sum(spent(db, account.name, row["told_s"], now_s))
+    return replace(account, credit_usd_micro=left, credit_ends=ends)
+
+
+def _next_refresh_s(row: sqlite3.Row, now_s: int) -> int:
+    """When the hours of an account next come back; 0 where they never do."""
+    if not row["window_s"]:
+        return 0
+    return int(row["refresh_s"] + -(-max(0, now_s + 1 - row["refresh_s"]) // row["window_s"]) * row["window_s"])
+
+
+def refusals(account: Account, worst_usd_micro: int, worst_s: int, now_s: int) -> Iterator[str]:
+    """In words, each limit of `account` that the worst case would cross; nothing where it fits."""
+    yield from _usd_refusals(account, worst_usd_micro)
+    if account.credit_ends and worst_usd_micro and now_s + worst_s > seconds(account.credit_ends):
+        yield f"account {account.name}: the credit ends on {account.credit_ends[:10]}, before this surely has"
+    used_s, limit_s = account.spent_s + account.reserved_s, account.limit_s
+    if limit_s is not None and used_s + worst_s > limit_s:
+        free = units.format_duration(max(0, limit_s - used_s))
+        wanted, limit = units.format_duration(worst_s), units.format_duration(limit_s)
+        until = f" until {account.refresh}" if account.refresh else ""
+        yield f"account {account.name}: this may take {wanted}, {free} of the {limit} cap is free{until}"
+
+
+def _usd_refusals(account: Account, worst_usd_micro: int) -> Iterator[str]:
+    """A cap counts all that was ever spent, a credit what was spent since its balance was told."""
+    wanted = units.format_usd(worst_usd_micro)
+    spent, cap, credit = account.spent_usd_micro, account.cap_usd_micro, account.credit_usd_micro
+    limits = (("cap", cap, None if cap is None else cap - spent), ("credit", credit, credit))
+    for name, of, left in limits:
+        if of is None or left is None or worst_usd_micro + account.reserved_usd_micro <= left:
+            continue
+        free = units.format_usd(max(0, left - account.reserved_usd_micro))
+        yield f"account {account.name}: this may cost {wanted}, {free} of the {units.format_usd(of)} {name} is free"
