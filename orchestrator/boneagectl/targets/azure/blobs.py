@@ -61,15 +61,21 @@ class Store:
         except ResourceNotFoundError:
             return b""
 
-    def fetch(self, name: str, path: Path) -> None:
-        """Streams a blob to `path`; the SDK itself goes on after a broken connection."""
+    def fetch(self, name: str, path: Path) -> bool:
+        """Streams a blob to `path`; the SDK itself goes on after a broken connection. False where it is gone by now."""
+        from azure.core.exceptions import ResourceNotFoundError
+
         path.parent.mkdir(parents=True, exist_ok=True)
 
         def stream(box: Any) -> None:
             with open(path, "wb") as file:
                 box.download_blob(name, max_concurrency=_PARALLEL).readinto(file)
 
-        self._do(name, stream)
+        try:
+            self._do(name, stream)
+        except ResourceNotFoundError:
+            return False
+        return True
 
     def _do(self, what: str, call: Callable[[Any], T]) -> T:
         """`call` with the container, once more with a new key where the old one is over; failures in our words."""

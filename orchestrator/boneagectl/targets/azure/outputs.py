@@ -25,9 +25,9 @@ def bring(store: Store, folder: str, log: bytes, dest: RunFolder) -> Artifacts:
         artifacts.check_name(name)
     _list_first(store, folder, names, dest)
     wanted, incoming = artifacts.listed(dest), dest.root / _INCOMING
-    for name in names:
-        if name != dest.manifest.name and not _is_here(dest.root / name, wanted.get(name)):
-            store.fetch(folder + name, incoming / name)
+    others = [name for name in names if name != dest.manifest.name]
+    for name in (name for name in others if not _is_here(dest.root / name, wanted.get(name))):
+        if store.fetch(folder + name, incoming / name):
             artifacts.put(incoming / name, dest.root / name)
     if log:
         write_atomic(dest.log, log)
@@ -37,8 +37,8 @@ def bring(store: Store, folder: str, log: bytes, dest: RunFolder) -> Artifacts:
 
 def _list_first(store: Store, folder: str, names: list[str], dest: RunFolder) -> None:
     """The leg's own list tells which files are here already."""
-    if dest.manifest.name in names:
-        write_atomic(dest.manifest, store.read(folder + dest.manifest.name))
+    if dest.manifest.name in names and (content := store.read(folder + dest.manifest.name)):
+        write_atomic(dest.manifest, content)
 
 
 def _is_here(path: Path, sha256: str | None) -> bool:
