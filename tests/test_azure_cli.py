@@ -254,6 +254,7 @@ def test_keys_and_tokens_that_end_in_the_middle_are_asked_for_again(busy: Azure,
     from boneagectl.paths import Home
     from boneagectl.workflow import Workflow
 
+    busy.token_life_s = 1
     cli("submit", "--name", "long-run", "--yes", "-q")
     wait_for(lambda: cli("show", "long-run", "--json").json["epoch"] >= 1)
     with ledger.opened(home / "ledger.db") as book:
@@ -263,6 +264,7 @@ def test_keys_and_tokens_that_end_in_the_middle_are_asked_for_again(busy: Azure,
         assert next(looks).epoch >= 1
         busy.expire_sas()
         assert next(looks).epoch >= 2
+        assert any(seen.epoch >= 30 for seen in looks), "longer than a token lives"
         flow.stop(run)
     check_books(home, busy)
 
@@ -322,10 +324,16 @@ def test_where_nobody_knows_how_long_it_ran_all_that_was_booked_is_spent(busy: A
 
 
 def test_an_image_that_may_not_be_built(on_azure: Azure, cli: Cli, home: Path) -> None:
-    """The default image is prebuilt; where a person names one that must be built, the reason comes through."""
+    """By default none is built; where a person names one that must be, the reason comes through."""
     on_azure.image_builds = False
-    cli("submit", "--name", "built-run", "--yes", "-q")
-    assert until_over(cli, "built-run") == "complete", "no image is built by default"
+    cli("submit", "--name", "plain-run", "--yes", "-q")
+    assert until_over(cli, "plain-run") == "complete"
+    place = next(one["id"] for one in on_azure.arm.resources.values() if one["name"] == "boneagectl")
+    mine = {"image": "mcr.microsoft.com/azureml/base", "condaFile": "dependencies: [keras]"}
+    on_azure.workspaces.add(f"{place}/environments/mine/versions/1", "environments", mine)
+    cli("submit", "--name", "built-run", "--yes", "-q", "--set", "targets.azure.environment=azureml:mine:1")
+    assert until_over(cli, "built-run", code=4) == "failed"
+    assert "ImageBuildFailure" in str(leg_of(cli, "built-run")["reason"])
     check_books(home, on_azure)
 
 

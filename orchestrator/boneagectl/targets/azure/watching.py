@@ -66,11 +66,12 @@ def _judged(seen: Seen) -> tuple[LegState, str]:
         return LegState.RUNNING, "" if status == "Running" else status.lower()
     if said in (LegState.COMPLETE, LegState.PAUSED, LegState.FAILED):
         return said, reason
-    if status == "Failed" and not seen.state and seen.words:
-        return LegState.FAILED, f"did not start: {seen.words}"
+    error = _error(seen.history)
+    if status == "Failed" and not seen.state and (seen.words or "ImageBuild" in error):
+        return LegState.FAILED, f"did not start: {seen.words or error}"
     if status == "Canceled":
         return LegState.LOST, "canceled before it could save"
-    return LegState.LOST, _error(seen.history) or "the node is gone: preempted, or its container was killed"
+    return LegState.LOST, error or "the node is gone: preempted, or its container was killed"
 
 
 def _error(history: dict[str, Any]) -> str:
