@@ -254,9 +254,9 @@ def test_keys_and_tokens_that_end_in_the_middle_are_asked_for_again(busy: Azure,
     from boneagectl.paths import Home
     from boneagectl.workflow import Workflow
 
-    busy.token_life_s = 1
     cli("submit", "--name", "long-run", "--yes", "-q")
     wait_for(lambda: cli("show", "long-run", "--json").json["epoch"] >= 1)
+    busy.token_life_s = 1
     with ledger.opened(home / "ledger.db") as book:
         flow = Workflow(Home(home), config.load(), book)
         run = book.find_run("long-run")

@@ -93,7 +93,7 @@ def test_killed_at_every_line_of_a_submit(busy: Path, home: Path, cli: Cli) -> N
         check_books(home)
         states += [check_fate(home, f"killed-{at}", listed.get(f"killed-{at}", "unbooked")) for at in at_lines]
     assert {"unbooked", "released", "attached"} == set(states)
-    assert set(starts(home).values()) == {1}
+    assert max(starts(home).values()) == 1  # one that was stopped while it started may have noted nothing
     runs = cli("ls", "--json", "--limit", 1000).json["runs"]
     assert {run["state"] for run in runs} <= {"paused", "lost", "failed", "released"}
     check_books(home)
