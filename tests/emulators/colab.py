@@ -112,6 +112,11 @@ class Colab(Other):
         """The machine vanishes with all that ran on it, whatever it was doing."""
         (self.vms[vm] if isinstance(vm, str) else vm).end("lost")
 
+    def drop_sockets(self) -> None:
+        """Every websocket ends, as when the network is away for a moment; the machines and kernels go on."""
+        for vm in self.vms.alive:
+            vm.drop_sockets()
+
     def expire_tokens(self) -> None:
         """No machine's token given so far opens it any more; the clients do not know it."""
         for vm in self.vms.alive:

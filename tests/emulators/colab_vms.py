@@ -37,6 +37,11 @@ _NOT_THERE = re.compile(
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "proxy-connection", "accept-encoding",
                "authorization", TOKEN_HEADER.lower()}  # fmt: skip
 _START_LIMIT_S = 60
+# Jupyter has no wish to end with its parent; a pipe that closes, however the parent ends, gives it one.
+_ENDS_WITH_US = (
+    "import os, runpy, sys, threading; ends = lambda: (sys.stdin.read(), os._exit(1)); "
+    "threading.Thread(target=ends, daemon=True).start(); runpy.run_module('jupyter_server', run_name='__main__')"
+)
 
 
 def find_jupyter() -> str:
@@ -76,7 +81,7 @@ class Vm:
         word = {"DEFAULT": "m", "GPU": f"gpu-{kind.accelerator.lower()}", "TPU": "tpu"}[kind.variant]
         self.endpoint = f"{word}-s-{secrets.token_hex(6)}"
         self.host = f"8080-{self.endpoint}.{REGION}"
-        self.ended, self.sockets = "", 0
+        self.ended, self.sockets = "", set[socket.socket]()
         self.started_s = self.active_s = colab.now_s()
         self.ended_s: float | None = None
         self.folder = colab.root / "vms" / self.endpoint
@@ -116,10 +121,10 @@ class Vm:
         shutil.copy(Path(__file__).with_name("colab_startup.py"), startup)
         config = self.folder / "etc" / "server.json"
         config.write_text(json.dumps(self._config()))
-        command = [find_jupyter(), "-m", "jupyter_server", f"--config={config}"]
+        command = [find_jupyter(), "-c", _ENDS_WITH_US, f"--config={config}"]
         with open(self.folder / "jupyter.log", "wb") as log:
             return subprocess.Popen(
-                command, cwd=self.content, env=self._environment(), stdin=subprocess.DEVNULL, stdout=log,
+                command, cwd=self.content, env=self._environment(), stdin=subprocess.PIPE, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
@@ -131,7 +136,7 @@ class Vm:
             # The proxy in front has looked at the token, and nobody else knows the socket.
             "IdentityProvider": {"token": ""},
             "PasswordIdentityProvider": {"password_required": False},
-            "FileContentsManager": {"root_dir": str(self.disk)},
+            "FileContentsManager": {"root_dir": str(self.disk), "delete_to_trash": False},
             "ContentsManager": {"allow_hidden": True},
         }  # fmt: skip
 
@@ -158,7 +163,15 @@ class Vm:
             os.killpg(self.process.pid, signal.SIGKILL)
         kill_marked(f"BONEAGE_COLAB_VM={self.endpoint}")  # kernels have a process group of their own
         self.process.wait()
+        if self.process.stdin:
+            self.process.stdin.close()
         shutil.rmtree(self._socket.parent, ignore_errors=True)
+
+    def drop_sockets(self) -> None:
+        """Ends the websockets, and nothing else."""
+        for one in list(self.sockets):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
     # -------------------------------------------------------------------------------- wire
     def dial(self) -> socket.socket:

@@ -172,11 +172,11 @@ class Handler(Exchange):
         self.close_connection = True
         with inner:
             inner.sendall(vm.head_of(request))
-            vm.sockets += 1
+            vm.sockets.add(inner)
             try:
                 self._join(inner)
             finally:
-                vm.sockets -= 1
+                vm.sockets.discard(inner)
         self.is_torn = not vm.is_alive
         return None
 
