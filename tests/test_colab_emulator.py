@@ -55,9 +55,9 @@ class Backend:
         self.colab = colab
         self.token = colab.login.grant("userinfo.email", "colaboratory")["token"]
 
-    def ask(self, verb: str, path: str, **more: Any) -> requests.Response:
+    def ask(self, verb: str, path: str, host: str = BACKEND, **more: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.token}", **more.pop("headers", {})}
-        return requests.request(verb, f"{BACKEND}/{path}", headers=headers, timeout=10, **more)
+        return requests.request(verb, f"{host}/{path}", headers=headers, timeout=10, **more)
 
     def said(self, verb: str, path: str, **more: Any) -> Any:
         answer = self.ask(verb, path, **more)
@@ -248,7 +248,9 @@ def test_what_an_account_may_not_have_is_refused(colab: Colab, backend: Backend)
 def test_what_is_used_costs_by_the_emulators_clock(colab: Colab, backend: Backend) -> None:
     assert backend.said("GET", "tun/m/ccu-info")["currentBalance"] == 100
     made = backend.assign(variant="GPU", accelerator="T4")
-    assert backend.said("GET", "v1/user-info")["subscriptionTier"] == "SUBSCRIPTION_TIER_PRO"
+    for host in (BACKEND, "https://colab.pa.googleapis.com"):
+        said = backend.said("GET", "v1/user-info", host=host)
+        assert said["subscriptionTier"] == "SUBSCRIPTION_TIER_PRO"
     told = backend.said("GET", "tun/m/ccu-info")
     assert (told["consumptionRateHourly"], told["assignmentsCount"]) == (1.19, 1)
     assert "A100" in told["eligibleGpus"]
@@ -812,7 +814,9 @@ def test_the_command_line_runs_a_job_from_new_to_stop(colab: Colab, cli: Cli, tm
     )
     (tmp_path / "up.txt").write_text("up")
     assert "Uploaded" in cli("upload", "-s", "leg-1", str(tmp_path / "up.txt"), "content/up.txt")
-    vm = colab.vms[cli.kept["leg-1"]["endpoint"]]
+    kept = cli.kept["leg-1"]
+    vm, headers = colab.vms[kept["endpoint"]], {"X-Colab-Runtime-Proxy-Token": kept["token"]}
+    assert requests.get(f"{kept['url']}/files/content/up.txt", headers=headers, timeout=20).text == "up"
     said = cli("exec", "-s", "leg-1", "-f", str(tmp_path / "job.py"), "--env", "LEG=one", "--timeout", "1e6")
     assert said.strip() == f"done {vm.content}"
     assert "out.txt\nup.txt" in cli("ls", "-s", "leg-1")
@@ -837,6 +841,8 @@ def test_the_command_line_says_why_there_is_no_machine(colab: Colab, cli: Cli) -
     assert "Allocation refused" in cli("new", "-s", "a", "--gpu", "T4", code=1)
     assert colab.calls.count("POST assign") == 5, "it asked again after each 503"
     assert cli.kept == {}
+    colab.sign_out()
+    assert "Enter the authorization code" in cli("sessions", code=1)
 
 
 @needs_cli

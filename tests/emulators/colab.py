@@ -73,6 +73,7 @@ class Colab(Other):
         self._server = Server(self, write_certificates(root, NAMES), Handler)
         self.proxy = f"http://127.0.0.1:{self._server.server_address[1]}"
         self.home = root / "home"
+        self._token_file = self.home / ".config" / "colab-cli" / "token.json"
         self._sign_in()
         self._warden = Warden(self)
 
@@ -122,6 +123,10 @@ class Colab(Other):
         for vm in self.vms.alive:
             vm.expire_tokens()
 
+    def sign_out(self) -> None:
+        """From now on the official command line finds no login in HOME, and asks for one."""
+        self._token_file.unlink()
+
     @property
     def clock_rate(self) -> float:
         return self._rate
@@ -131,12 +136,11 @@ class Colab(Other):
         self._base_s, self._since_s, self._rate = self.now_s(), time.monotonic(), rate
 
     def _sign_in(self) -> None:
-        folder = self.home / ".config" / "colab-cli"
+        folder = self._token_file.parent
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "settings.json").write_text(json.dumps({"enable_update_check": False}))
-        token = folder / "token.json"
-        token.write_text(json.dumps(self.login.grant(*CLI_SCOPES)))
-        token.chmod(0o600)
+        self._token_file.write_text(json.dumps(self.login.grant(*CLI_SCOPES)))
+        self._token_file.chmod(0o600)
 
     # ------------------------------------------------------------------------- for the wire
     def now_s(self) -> float:

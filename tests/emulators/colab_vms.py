@@ -37,10 +37,12 @@ _NOT_THERE = re.compile(
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "proxy-connection", "accept-encoding",
                "authorization", TOKEN_HEADER.lower()}  # fmt: skip
 _START_LIMIT_S = 60
-# Jupyter has no wish to end with its parent; a pipe that closes, however the parent ends, gives it one.
-_ENDS_WITH_US = (
+# Jupyter has no wish to end with its parent; a pipe that closes, however the parent ends, gives it one. And it would
+# spend most of its start on a grammar for addresses, which jsonschema does without where there is none.
+_START = (
     "import os, runpy, sys, threading; ends = lambda: (sys.stdin.read(), os._exit(1)); "
-    "threading.Thread(target=ends, daemon=True).start(); runpy.run_module('jupyter_server', run_name='__main__')"
+    "threading.Thread(target=ends, daemon=True).start(); sys.modules['rfc3987_syntax'] = None; "
+    "runpy.run_module('jupyter_server', run_name='__main__')"
 )
 
 
@@ -121,7 +123,7 @@ class Vm:
         shutil.copy(Path(__file__).with_name("colab_startup.py"), startup)
         config = self.folder / "etc" / "server.json"
         config.write_text(json.dumps(self._config()))
-        command = [find_jupyter(), "-c", _ENDS_WITH_US, f"--config={config}"]
+        command = [find_jupyter(), "-c", _START, f"--config={config}"]
         with open(self.folder / "jupyter.log", "wb") as log:
             return subprocess.Popen(
                 command, cwd=self.content, env=self._environment(), stdin=subprocess.PIPE, stdout=log,
