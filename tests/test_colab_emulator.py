@@ -245,6 +245,16 @@ def test_what_an_account_may_not_have_is_refused(colab: Colab, backend: Backend)
 
 
 @needs_machines
+def test_a_machine_whose_answer_was_lost_is_found_again(colab: Colab, backend: Backend) -> None:
+    notebook = new_notebook()
+    colab.faults.append(Fault("POST assign", "reset_after"))
+    with pytest.raises(requests.ConnectionError):
+        backend.post_assign(notebook)
+    (made,) = backend.assignments()
+    assert backend.said("GET", "tun/m/assign", params={"nbh": notebook})["endpoint"] == made["endpoint"]
+
+
+@needs_machines
 def test_what_is_used_costs_by_the_emulators_clock(colab: Colab, backend: Backend) -> None:
     assert backend.said("GET", "tun/m/ccu-info")["currentBalance"] == 100
     made = backend.assign(variant="GPU", accelerator="T4")
@@ -681,6 +691,21 @@ def test_a_part_that_arrived_before_the_connection_broke_is_known(colab: Colab) 
     last = {**headers, "Content-Range": f"bytes {1 << 18}-{size - 1}/{size}"}
     assert requests.put(place, data=b"last", headers=last, timeout=5).status_code == 200
     assert (colab.drive.folder / "a").read_bytes() == part + b"last"
+
+
+def test_bytes_alone_and_a_name_given_before_make_a_file(colab: Colab) -> None:
+    headers = {"Authorization": f"Bearer {colab.login.grant(WRITE)['token']}"}
+    ask = {"headers": headers, "timeout": 5}
+    (given,) = requests.get(f"{DRIVE}/files/generateIds?count=1", **ask).json()["ids"]
+    said = {"id": given, "name": "place.bin", "description": "to be filled"}
+    assert requests.post(f"{DRIVE}/files?fields=id,size,description", json=said, **ask).json() == {
+        "id": given, "size": "0", "description": "to be filled",
+    }  # fmt: skip
+    again = requests.post(f"{DRIVE}/files", json=said, **ask)
+    assert (again.status_code, again.json()["error"]["errors"][0]["reason"]) == (409, "fileIdInUse")
+    place = f"{DRIVE.replace('/drive', '/upload/drive')}/files"
+    assert requests.patch(f"{place}/{given}?uploadType=media", data=b"filled", **ask).json()["id"] == given
+    assert (colab.drive.folder / "place.bin").read_bytes() == b"filled"
 
 
 def test_a_torn_download_is_noticed_and_goes_on(colab: Colab, drive: Drive) -> None:

@@ -171,7 +171,7 @@ class Call:
             return self._told(entry)
         if entry.is_folder:
             raise Problem(403, "fileNotDownloadable", "Only files with binary content can be downloaded.")
-        return _ranged(entry.path.read_bytes(), self.request.headers.get("Range", ""), entry.mime)
+        return _ranged(entry.content, self.request.headers.get("Range", ""), entry.mime)
 
     def _told(self, entry: Entry) -> dict[str, Any]:
         return dict(masked(entry.told(), self.fields or _USUAL_FIELDS))

@@ -30,7 +30,7 @@ class Entry:
     name: str
     mime: str
     pin: int
-    """An open descriptor: while it is, no new file gets the same inode."""
+    """An open descriptor: while it is, no new file gets the same inode, and a rename takes nothing from who reads."""
     is_ours: bool = False
     """Whether the app made or opened it: what the scope drive.file shows."""
     parent: str = ROOT_ID
@@ -45,26 +45,35 @@ class Entry:
         return self.mime == FOLDER
 
     @property
+    def stat(self) -> os.stat_result:
+        return os.fstat(self.pin)
+
+    @property
     def inode(self) -> int:
-        return os.fstat(self.pin).st_ino
+        return self.stat.st_ino
 
     @property
     def size(self) -> int:
-        return 0 if self.is_folder else self.path.stat().st_size
+        return 0 if self.is_folder else self.stat.st_size
+
+    @property
+    def content(self) -> bytes:
+        with open(self.pin, "rb", closefd=False) as stream:
+            stream.seek(0)
+            return stream.read()
 
     @property
     def md5(self) -> str:
-        stat = self.path.stat()
+        stat = self.stat
         mark = (stat.st_size, stat.st_mtime_ns)
         if self._md5 is None or self._md5[0] != mark:
-            with open(self.path, "rb") as stream:
-                self._md5 = (mark, hashlib.file_digest(stream, "md5").hexdigest())
+            self._md5 = (mark, hashlib.md5(self.content, usedforsecurity=False).hexdigest())
         return self._md5[1]
 
     def told(self) -> dict[str, Any]:
         said = {"kind": "drive#file", "id": self.id, "name": self.name, "mimeType": self.mime, "parents": [self.parent],
                 "trashed": self.is_trashed, "starred": False, "createdTime": _text(self.created_s), "modifiedTime":
-                _text(self.path.stat().st_mtime), "spaces": ["drive"], "ownedByMe": True, **self.own}  # fmt: skip
+                _text(self.stat.st_mtime), "spaces": ["drive"], "ownedByMe": True, **self.own}  # fmt: skip
         if not self.is_folder:
             said |= {"size": str(self.size), "md5Checksum": self.md5, "originalFilename": self.name}
         return said
