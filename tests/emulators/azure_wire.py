@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from emulators.tls import Server
-from emulators.wire import NO_FAULT, Exchange, Fault, HttpProblem, Reply, Stream
+from emulators.wire import Exchange, Fault, HttpProblem, Reply, Stream
 
 _WORKSPACE = re.compile(r".*/providers/Microsoft\.MachineLearningServices/workspaces/[^/]+/(.+)", re.I)
 _PROVIDER = re.compile(r".*/providers/[\w.]+/(.+)", re.I)
@@ -150,4 +150,4 @@ def _as_blobs_say(problem: Problem) -> Reply:
     return Reply(problem.status, text.encode(), headers)
 
 
-__all__ = ["NAMES", "NO_FAULT", "Answer", "Fault", "Handler", "Problem", "Reply", "Request", "Server", "Stream"]
+__all__ = ["NAMES", "Answer", "Fault", "Handler", "Problem", "Reply", "Request", "Server", "Stream"]

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from emulators.tls import Server
-from emulators.wire import NO_FAULT, Exchange, Fault, HttpProblem, Reply, Stream
+from emulators.wire import Exchange, Fault, HttpProblem, Reply, Stream
 
 REGION = "us-central1-0.prod.colab.dev"
 """Below this name each machine has its own."""
@@ -193,4 +193,4 @@ class Handler(Exchange):
                     ends[end].sendall(piece)
 
 
-__all__ = ["NAMES", "NO_FAULT", "Answer", "Fault", "Handler", "Problem", "Reply", "Request", "Server", "Stream"]
+__all__ = ["NAMES", "Answer", "Fault", "Handler", "Problem", "Reply", "Request", "Server", "Stream"]
