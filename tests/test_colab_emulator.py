@@ -467,7 +467,7 @@ def test_content_is_the_machines_own_folder(machine: Machine) -> None:
 @needs_machines
 def test_a_machine_can_give_itself_back(colab: Colab, machine: Machine) -> None:
     machine.start(
-        "import os, urllib.request as u\n"
+        "import os, time, urllib.request as u\ntime.sleep(0.3)  # until nobody listens\n"
         "u.urlopen(u.Request(f\"http://{os.environ['TBE_RUNTIME_ADDR']}/unassign\", data=b'', method='POST'))"
     )
     wait_for(lambda: machine.vm.ended == "unassigned")
