@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ from emulators.azure_ml import Workspaces
 from emulators.azure_money import Money
 from emulators.azure_routes import Operations, Routes
 from emulators.azure_runner import Fate, Job
-from emulators.azure_tls import write_certificates
-from emulators.azure_wire import NO_FAULT, Answer, Fault, Handler, Problem, Request, Server
+from emulators.azure_wire import NAMES, Answer, Fault, Handler, Problem, Request, Server
 from emulators.azurite import missing
+from emulators.tls import write_certificates
+from emulators.wire import Other
 
 __all__ = ["Azure", "Fault", "Job"]
 
@@ -37,7 +37,7 @@ _SPACES = ("Resources", "MachineLearningServices", "Storage", "KeyVault", "Insig
            "ContainerRegistry", "Consumption", "Authorization", "ManagedIdentity")  # fmt: skip
 
 
-class Azure:
+class Azure(Other):
     """The other side. `environment()` leads clients here; `calls`, `refused_hosts`, `jobs` and `arm` are for tests.
 
     `python` is what jobs find under that name; ``python -c`` is this interpreter and ``python -m pip`` does nothing.
@@ -68,11 +68,11 @@ class Azure:
     """
 
     def __init__(self, root: Path, python: str = sys.executable) -> None:
+        super().__init__()
         self.root, self.python = root, python
         self.subscription = "5b0e4a5c-0000-4000-8000-00000000a2e1"
         self.regions = ("westeurope", "eastus", "uksouth", "francecentral", "swedencentral")
         self.region = "westeurope"
-        self.faults: list[Fault] = []
         self.subscription_state, self.quota_id, self.spending_limit = "Enabled", "AzureForStudents_2018-01-01", "On"
         self.allowed_regions: list[str] | None = None
         self.registered = {f"microsoft.{space.lower()}" for space in _SPACES}
@@ -84,8 +84,6 @@ class Azure:
         self.phase_s, self.finalizing_s, self.grace_s, self.sync_s = 0.02, 0.02, 2.0, 1.0
         self.operation_s, self.costs_are_told, self.costs_lag = 0.05, True, 0.0
         self.jobs_per_page, self.prices_per_page = 50, 1000
-        self.calls: list[str] = []
-        self.refused_hosts: list[str] = []
         # Commands are pasted together from paths: Azure's have no blanks in them, whatever the test's folder has.
         self.work = Path(tempfile.mkdtemp(prefix="azure-"))
         self.login, self.blobs, self.arm = Login(self), Blobs(self), Arm(self)
@@ -99,9 +97,9 @@ class Azure:
         self.deployments = Deployments(self)
         parts = (self.computes, self.jobs, self.workspaces, self.money, self.operations, self.deployments, self.arm)
         self._routes = Routes(*parts)
-        self._lock, self._fault_lock, self._released = threading.RLock(), threading.Lock(), threading.Event()
+        self._lock = threading.RLock()
         self.root.mkdir(parents=True, exist_ok=True)
-        self._server = Server(self, write_certificates(self.root), Handler)
+        self._server = Server(self, write_certificates(self.root, NAMES), Handler)
         self.proxy = f"http://127.0.0.1:{self._server.server_address[1]}"
         self.login.write_az(self.root / "bin")
 
@@ -212,12 +210,6 @@ class Azure:
         """What Cost Management knows."""
         return {service: usd * (1 - self.costs_lag) for service, usd in self.money.spent_usd().items()}
 
-    def release(self) -> None:
-        """Lets go of the connections that hang; they end without an answer."""
-        with self._fault_lock:
-            released, self._released = self._released, threading.Event()
-        released.set()
-
     # ------------------------------------------------------------------------- for the wire
     def now_s(self) -> float:
         return time.time() + self.clock_skew_s
@@ -232,25 +224,6 @@ class Azure:
             return first in self.blobs
         own = ("management.azure.com", "login.microsoftonline.com", "login.microsoft.com", "prices.azure.com")
         return host in own or (rest == "api.azureml.ms" and first in self.regions)
-
-    def hold(self) -> None:
-        with self._fault_lock:
-            released = self._released
-        released.wait()
-
-    def note(self, name: str) -> Fault:
-        """Books a call, and says what is to go wrong with it."""
-        with self._fault_lock:
-            self.calls.append(name)
-            for fault in [fault for fault in self.faults if fnmatchcase(name, fault.method)]:
-                if fault.after > 0:
-                    fault.after -= 1
-                    continue
-                fault.times -= 1
-                if fault.times <= 0:
-                    self.faults.remove(fault)
-                return fault
-        return NO_FAULT
 
     def answer(self, request: Request) -> Answer:
         """Does what is asked for."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emulators.azure_compute import Cluster
     from emulators.azure_runner import Job
 
 HOLE = re.compile(r"\$\{\{\s*((?:inputs|outputs)\.\w+)\s*\}\}")
@@ -68,24 +65,3 @@ def _free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
-
-
-def _python(python: str) -> str:
-    """The given interpreter, unless a command only asks for a module, or would install one on this machine."""
-    own = f'exec {shlex.quote(sys.executable)} "$@"'
-    return f'case "$1 $2" in "-m pip") echo "pip installs nothing here"; exit;; -c*) {own};; esac\n' + (
-        f'exec {shlex.quote(python)} "$@"'
-    )
-
-
-def python_folder(folder: Path, python: str, cluster: Cluster | None) -> Path:
-    """The interpreter under the names that commands use, and an `nvidia-smi` that knows its cards."""
-    folder.mkdir(exist_ok=True)
-    count = cluster.size.gpus if cluster else 0
-    cards = [f"echo 'GPU {at}: Tesla T4 (UUID: GPU-{at:08x}-0000-4000-8000-0123456789ab)'" for at in range(count)]
-    programs = {name: _python(python) for name in ("python", "python3")}
-    programs["nvidia-smi"] = "\n".join(cards) or "exit 9"
-    for name, text in programs.items():
-        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
-        (folder / name).chmod(0o755)
-    return folder

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from emulators.azure_compute import Cluster, seconds
 from emulators.azure_mounts import LOG, Log, Mount, download
-from emulators.azure_nodes import environment, fill, python_folder, workers
+from emulators.azure_nodes import environment, fill, workers
+from emulators.programs import python_folder
 
 if TYPE_CHECKING:
     from emulators.azure import Azure
@@ -211,7 +212,7 @@ class Job:
     def _work(self, command: str, places: dict[str, str], mounts: list[Mount]) -> Fate:
         logs = [Log(self.azure, self.workspace, self.name, at) for at in range(self.node_count)]
         cluster_environments = workers(self.said.get("distribution"), self.node_count)
-        path = python_folder(self.folder / "bin", self.azure.python, self.cluster)
+        path = python_folder(self.folder / "bin", self.azure.python, self.cluster.size.gpus if self.cluster else 0)
         with self.changed:
             if self.fate:
                 raise _Ended

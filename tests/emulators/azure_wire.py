@@ -1,20 +1,19 @@
-"""The Azure emulator's wire: requests get names, answers become bytes, and faults spoil either."""
+"""The Azure emulator's wire: what requests are called, and how errors look."""
 
 from __future__ import annotations
 
 import json
 import re
 import secrets
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from email.utils import formatdate
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from emulators.azure_tls import Server, Tunnel
+from emulators.tls import Server
+from emulators.wire import Exchange, Fault, HttpProblem, Reply, Stream
 
 _WORKSPACE = re.compile(r".*/providers/Microsoft\.MachineLearningServices/workspaces/[^/]+/(.+)", re.I)
 _PROVIDER = re.compile(r".*/providers/[\w.]+/(.+)", re.I)
@@ -32,35 +31,18 @@ _CODES = {
 }  # fmt: skip
 _BLOB_CODES = {401: "NoAuthenticationInformation", 403: "AuthenticationFailed", 404: "BlobNotFound",
                409: "LeaseIdMissing", 429: "TooManyRequests", 500: "InternalError", 503: "ServerBusy"}  # fmt: skip
-_PIECE = 1 << 18
+NAMES = (
+    "management.azure.com",
+    "login.microsoftonline.com",
+    "login.microsoft.com",
+    "prices.azure.com",
+    "*.api.azureml.ms",
+    "*.blob.core.windows.net",
+    "localhost",
+)
 
 
-@dataclass
-class Fault:
-    """What goes wrong with matching calls: `after` of them pass, then `times` of them meet `kind`.
-
-    `method` is a pattern, as in file names, of what `calls` holds: ``PUT jobs/*``, ``* blob *``, ``*``. The kinds:
-    a number         that error before any work, with `code` and `text` or what is usual (429 says Retry-After: 1)
-    ``500_after``    does the work, then says 500
-    ``hang``         no answer until `release` or the end; a blob's download hangs in the middle
-    ``hang_after``   does the work, then hangs
-    ``reset``        the connection is torn without an answer; a blob's download in the middle
-    ``reset_after``  does the work, then tears the connection
-    ``truncate``     half of the promised body, then the connection ends
-    """
-
-    method: str = "*"
-    kind: str = "500"
-    times: int = 1
-    after: int = 0
-    code: str = ""
-    text: str = ""
-
-
-NO_FAULT = Fault(kind="", times=0)
-
-
-class Problem(Exception):
+class Problem(HttpProblem):
     """An answer that is an HTTP error, in ARM's shape."""
 
     def __init__(
@@ -81,27 +63,6 @@ class Problem(Exception):
     @property
     def error(self) -> dict[str, Any]:
         return {"code": self.code, "message": self.message, **self.more}
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An answer with its status; `body` is JSON unless it is bytes, or None for nothing."""
-
-    status: int = 200
-    body: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A blob store's own answer, passed on piece by piece; `source` is the HTTP response, `link` its connection."""
-
-    source: Any
-    link: Any
-
-    def close(self) -> None:
-        self.source.close()
-        self.link.close()
 
 
 Answer = dict[str, Any] | Reply | Stream | Problem
@@ -126,6 +87,10 @@ class Request:
     @property
     def is_blob(self) -> bool:
         return self.host.endswith(".blob.core.windows.net")
+
+    @property
+    def is_download(self) -> bool:
+        return self.is_blob and self.verb == "GET"
 
     @property
     def account(self) -> str:
@@ -157,112 +122,19 @@ class Request:
         return said
 
 
-class Handler(Tunnel):
-    def do_POST(self) -> None:
-        if not self.host:  # a plain request to the proxy: nothing that we play speaks without encryption
-            self._read_body()
-            self.refuse((urlsplit(self.path).hostname or self.headers.get("Host", "")).lower())
-            return
-        request = Request(self.command, self.host, self.path, self.headers, self._read_body())
-        self._serve(request)
+class Handler(Exchange):
+    def asked(self, body: bytes) -> Request:
+        return Request(self.command, self.host, self.path, self.headers, body)
 
-    do_GET = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_POST
+    def problem(self, fault: Fault, text: str = "") -> Problem:
+        return Problem(500, "EmulatorBug", text) if text else Problem(int(fault.kind), fault.code, fault.text)
 
-    def _read_body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        return b"".join(self._chunks())
+    def told(self, problem: Any, request: Request) -> Reply:
+        return _as_blobs_say(problem) if request.is_blob else _as_arm_says(problem)
 
-    def _chunks(self) -> Iterator[bytes]:
-        while size := int(self.rfile.readline().split(b";")[0] or b"0", 16):
-            yield self.rfile.read(size)
-            self.rfile.readline()
-        while self.rfile.readline().strip():
-            pass
-
-    def _serve(self, request: Request) -> None:
-        fault = self.server.emulator.note(request.name)
-        in_the_middle = request.is_blob and request.verb == "GET"
-        if fault.kind in ("hang", "reset") and not in_the_middle:
-            return self._break_off(fault.kind)
-        answer = self._answer(request, fault)
-        if fault.kind in ("hang_after", "reset_after"):
-            if isinstance(answer, Stream):
-                answer.close()
-            return self._break_off(fault.kind.removesuffix("_after"))
-        return self._send(answer, request, fault.kind)
-
-    def _answer(self, request: Request, fault: Fault) -> Answer:
-        if fault.kind.isdigit():
-            return Problem(int(fault.kind), fault.code, fault.text)
-        try:
-            answer: Answer = self.server.emulator.answer(request)
-        except Problem as problem:
-            return problem
-        except Exception:
-            traceback.print_exc()
-            return Problem(500, "EmulatorBug", traceback.format_exc())
-        if fault.kind != "500_after":
-            return answer
-        if isinstance(answer, Stream):
-            answer.close()
-        return Problem(500, fault.code, fault.text)
-
-    # ------------------------------------------------------------------------------ answers
-    def _send(self, answer: Answer, request: Request, spoilt: str) -> None:
-        if isinstance(answer, Stream):
-            self._pass_on(answer, request, spoilt)
-            return
-        if isinstance(answer, Problem):
-            answer = _as_blobs_say(answer) if request.is_blob else _as_arm_says(answer)
-        if isinstance(answer, dict):
-            answer = Reply(200, answer)
-        said = b"" if answer.body is None else answer.body
-        kind = {} if isinstance(said, bytes) else {"Content-Type": "application/json; charset=utf-8"}
-        body = said if isinstance(said, bytes) else json.dumps(said).encode()
-        self._head(answer.status, {**kind, **answer.headers, "Content-Length": str(len(body))}.items())
-        self._body([body], len(body), request, spoilt)
-
-    def _pass_on(self, answer: Stream, request: Request, spoilt: str) -> None:
-        source = answer.source
-        with closing(answer):
-            headers = [one for one in source.getheaders() if one[0].lower() not in _OURS]
-            pieces, size = iter(lambda: source.read(_PIECE), b""), int(source.getheader("Content-Length") or 0)
-            if source.chunked:
-                pieces = iter([whole := source.read()])
-                size = len(whole)
-                headers.append(("Content-Length", str(size)))
-            self._head(source.status, headers)
-            self._body(pieces, size, request, spoilt)
-
-    def _head(self, status: int, headers: Any) -> None:
-        self.send_response_only(status)
-        for name, value in headers:
-            self.send_header(name, value)
-        self.send_header("Date", formatdate(self.server.emulator.now_s(), usegmt=True))
-        self.send_header("x-ms-request-id", secrets.token_hex(8))
-        self.end_headers()
-
-    def _body(self, pieces: Any, size: int, request: Request, spoilt: str) -> None:
-        if request.verb == "HEAD":
-            return
-        left = size // 2 if spoilt in ("truncate", "reset", "hang") else size
-        for piece in pieces:
-            self.wfile.write(piece[:left])
-            left -= len(piece)
-            if left <= 0:
-                break
-        if spoilt in ("truncate", "reset", "hang"):
-            self._break_off(spoilt)
-
-    def _break_off(self, how: str) -> None:
-        self.close_connection = True
-        if how == "hang":
-            self.server.emulator.hold()
-        self.is_torn = how != "truncate"
-
-
-_OURS = ("date", "x-ms-request-id", "connection", "keep-alive", "transfer-encoding")
+    def extra_headers(self) -> dict[str, str]:
+        date = formatdate(self.server.emulator.now_s(), usegmt=True)
+        return {"Date": date, "x-ms-request-id": secrets.token_hex(8)}
 
 
 def _as_arm_says(problem: Problem) -> Reply:
@@ -278,4 +150,4 @@ def _as_blobs_say(problem: Problem) -> Reply:
     return Reply(problem.status, text.encode(), headers)
 
 
-__all__ = ["NO_FAULT", "Answer", "Fault", "Handler", "Problem", "Reply", "Request", "Server", "Stream"]
+__all__ = ["NAMES", "Answer", "Fault", "Handler", "Problem", "Reply", "Request", "Server", "Stream"]

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from emulators.programs import kill_marked
+
 LONGEST_S = 12 * 3600
 OVER = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
 TIME_LIMIT = "Your notebook was stopped because it exceeded the max allowed execution duration."
@@ -196,17 +198,8 @@ class Session:
             return
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        for pid in self._escaped():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    def _escaped(self) -> Iterator[int]:
-        """Processes that left the group; Kaggle's container would still hold them. Known on Linux only."""
-        mark = os.fsencode(f"BONEAGE_KAGGLE_ROOT={self.kaggle}") + b"\0"
-        for environment in Path("/proc").glob("[0-9]*/environ"):
-            with suppress(OSError):
-                if mark in environment.read_bytes():
-                    yield int(environment.parent.name)
+        # Processes that left the group: Kaggle's container would still hold them.
+        kill_marked(f"BONEAGE_KAGGLE_ROOT={self.kaggle}")
 
 
 @dataclass

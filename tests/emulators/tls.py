@@ -1,4 +1,4 @@
-"""The Azure emulator's way in: its own certificates, and a proxy that connects to itself and to nobody else."""
+"""An emulator's way in: its own certificates, and a proxy that connects to itself and to nobody else."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import ssl
 import struct
 import sys
 import threading
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -15,19 +16,9 @@ from pathlib import Path
 from socketserver import TCPServer
 from typing import Any
 
-NAMES = (
-    "management.azure.com",
-    "login.microsoftonline.com",
-    "login.microsoft.com",
-    "prices.azure.com",
-    "*.api.azureml.ms",
-    "*.blob.core.windows.net",
-    "localhost",
-)
 
-
-def write_certificates(folder: Path) -> ssl.SSLContext:
-    """An authority in ``ca.pem``, for clients to trust, and the context of a server that it vouches for."""
+def write_certificates(folder: Path, hosts: Iterable[str]) -> ssl.SSLContext:
+    """An authority in ``ca.pem``, for clients to trust, and the context of a server whose `hosts` it vouches for."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -48,8 +39,8 @@ def write_certificates(folder: Path) -> ssl.SSLContext:
     signs[5] = True  # key_cert_sign
     authority = started("Emulated authority", ca_key).add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
     authority = authority.add_extension(own, False).add_extension(x509.KeyUsage(*signs), True)
-    names = [x509.DNSName(name) for name in NAMES] + [x509.IPAddress(ip_address("127.0.0.1"))]
-    leaf = started("Emulated Azure", key).add_extension(x509.SubjectAlternativeName(names), False)
+    names = [x509.DNSName(name) for name in hosts] + [x509.IPAddress(ip_address("127.0.0.1"))]
+    leaf = started("Emulated host", key).add_extension(x509.SubjectAlternativeName(names), False)
     leaf = leaf.add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own), False)
     leaf = leaf.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)
     folder.mkdir(parents=True, exist_ok=True)
