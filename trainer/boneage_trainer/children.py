@@ -75,13 +75,14 @@ class Children:
 
         timer = threading.Timer(limit_s, end)
         timer.start()
-        try:
-            for line in child.stdout or ():
-                heard(line.decode(errors="replace").rstrip("\r\n"))
-            code = child.wait()
-        finally:
-            timer.cancel()
-            child.kill()  # where `heard` raised; nothing where it has ended
+        with child:
+            try:
+                for line in child.stdout or ():
+                    heard(line.decode(errors="replace").rstrip("\r\n"))
+                code = child.wait()
+            finally:
+                timer.cancel()
+                child.kill()  # where `heard` raised; nothing where it has ended
         return Ended(code, _too_long(limit_s) if too_long.is_set() else _words(code))
 
     def _start(
