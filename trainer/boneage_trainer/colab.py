@@ -168,7 +168,8 @@ class Session:
         self._out.state.unlink(missing_ok=True)  # an earlier session's word
         self._out.root.mkdir(parents=True, exist_ok=True)
         history = read_metrics(self._earlier.metrics) if self._earlier else []
-        heard = _Heard(View(self._job.train.epochs, history, lambda: self.left_s), self._out.log, mirror)
+        epochs = min(self._job.train.epochs, rehearsal.EPOCHS if self._rehearses else self._job.train.epochs)
+        heard = _Heard(View(epochs, history, lambda: self.left_s), self._out.log, mirror)
         with Children() as children:
             ended = self._programs(children).train(
                 self._pack, self._out, self._leg, left_s, _MARGIN_S / 2, self._earlier, heard
