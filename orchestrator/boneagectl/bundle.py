@@ -7,11 +7,10 @@ dated alike, so the same input gives the same bytes on every machine, whatever i
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
 from importlib import resources
 from importlib.resources.abc import Traversable
 
+from boneage_trainer.archive import stored
 from boneage_trainer.contract import Job
 from boneagectl.errors import UsageError
 from boneagectl.records import Bundle, BundleFile, JobSpec
@@ -19,7 +18,6 @@ from boneagectl.records import Bundle, BundleFile, JobSpec
 NAME = "bundle.zip"
 MAX_BYTES = 400_000
 """Less than half of what the smallest target takes: a Kaggle script has at most 900 kB, and base64 adds a third."""
-_DATE = (1980, 1, 1, 0, 0, 0)
 _MAIN = b"from boneage_trainer.__main__ import main\n\nmain()\n"
 
 
@@ -30,7 +28,7 @@ def build(spec: JobSpec) -> Bundle:
         UsageError: it would be larger than any target is sure to take.
     """
     entries = _entries(spec)
-    content = _zip(entries)
+    content = stored(entries)
     if len(content) > MAX_BYTES:
         raise UsageError(f"the bundle has {len(content)} bytes, over the limit of {MAX_BYTES}")
     files = tuple(BundleFile(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in entries)
@@ -46,13 +44,3 @@ def _entries(spec: JobSpec) -> list[tuple[str, bytes]]:
 
 def _is_module(item: Traversable) -> bool:
     return item.is_file() and item.name.endswith(".py")
-
-
-def _zip(entries: list[tuple[str, bytes]]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in entries:
-            info = zipfile.ZipInfo(name, _DATE)
-            info.create_system, info.external_attr = 3, 0o644 << 16
-            archive.writestr(info, data)
-    return buffer.getvalue()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping
 from typing import Any
 
 from boneagectl.resources import data_dir
+
+_LINE = 120
 
 
 def fill(template: str, **holes: Any) -> str:
@@ -20,3 +24,13 @@ def fill(template: str, **holes: Any) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(**holes)
+
+
+def literal(values: Mapping[str, Any]) -> str:
+    """`values` as Python source, one a line, in their own order."""
+    return "{\n" + "".join(f"    {key!r}: {value!r},\n" for key, value in values.items()) + "}"
+
+
+def base64_lines(content: bytes) -> list[str]:
+    text = base64.b64encode(content).decode()
+    return [text[at : at + _LINE] for at in range(0, len(text), _LINE)]

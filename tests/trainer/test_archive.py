@@ -44,6 +44,11 @@ def test_what_was_packed_comes_back(run: RunFolder, tmp_path: Path) -> None:
         assert {info.compress_type for info in made.infolist()} == {zipfile.ZIP_STORED}
 
 
+def test_the_log_goes_along_where_it_is_asked_for(run: RunFolder, tmp_path: Path) -> None:
+    archive.pack_run(run, tmp_path / "run.zip", with_log=True)
+    assert archive.unpack_run(tmp_path / "run.zip", tmp_path / "again").log.read_text() == "is the target's"
+
+
 @pytest.mark.parametrize(
     ("name", "mode", "said"),
     [

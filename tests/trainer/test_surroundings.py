@@ -36,6 +36,12 @@ def test_notebooks_end_half_an_hour_before_their_twelve(
     assert reason == f"limit of the {name} session"
 
 
+def test_a_rehearsal_is_not_ended_by_the_age_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "x")
+    monkeypatch.setenv("BONEAGE_REHEARSAL", "1")
+    assert environment_limit_s() == (None, "")
+
+
 def test_the_smallest_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 100))
     session = Session(RunFolder(tmp_path), "x", time_limit_s=1000)

@@ -9,21 +9,20 @@ from boneage_trainer.errors import ContractError
 
 
 class NoGpu(ContractError):
-    """Kaggle gave a machine without the GPU that was asked for."""
+    """The machine that was rented has not the GPU that was asked for."""
 
 
-def check_gpus(expected: int) -> None:
+def check_gpus(expected: int, place: str, advice: str) -> None:
     """Prints which GPUs this machine has, and a warning where they are fewer than `expected`.
+
+    `place` is who rents it out, `advice` what to do where it has none.
 
     Raises:
         NoGpu: it has none.
     """
     found, said = _gpus()
     if not found:
-        raise NoGpu(
-            f"Kaggle gave no GPU: {said}. Verify your phone number in Kaggle's settings, see how much of this "
-            "week's GPU quota is left, and ask for the machine shape NvidiaTeslaT4"
-        )
+        raise NoGpu(f"{place} gave no GPU: {said}. {advice}")
     for line in found:
         print(line.partition(" (UUID")[0], flush=True)
     if len(found) < expected:

@@ -18,7 +18,8 @@ from typing import Any
 
 from boneage_trainer.contract import ContractError, state_line
 from boneage_trainer.gpus import NoGpu
-from boneage_trainer.kaggle_session import KaggleSession, Parameters, failed, say
+from boneage_trainer.kaggle_session import KaggleSession, Parameters
+from boneage_trainer.rented import failed, say
 
 _NO_GPU = 3
 

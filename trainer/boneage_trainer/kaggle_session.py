@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,20 +13,18 @@ from typing import Any
 
 from boneage_trainer import archive, attached, rehearsal
 from boneage_trainer.children import Children, Ended
-from boneage_trainer.contract import (
-    ContractError,
-    PackFolder,
-    RunFolder,
-    parse_object,
-    unknown,
-    write_json,
-    write_manifest,
-)
+from boneage_trainer.contract import ContractError, PackFolder, RunFolder, unknown
 from boneage_trainer.gpus import check_gpus
-from boneage_trainer.surroundings import NEED_GPU
+from boneage_trainer.rented import Programs, misfit, say, settled
 
 _MARGIN_S, _MARGIN_SHARE = 180.0, 0.1
 """Kept free of the session's limit for packing what was reached; the share is for short sessions."""
+
+
+_NO_GPU = (
+    "Verify your phone number in Kaggle's settings, see how much of this week's GPU quota is left, "
+    "and ask for the machine shape NvidiaTeslaT4"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,15 +57,6 @@ class Parameters:
         return cls(**given)
 
 
-def failed(reason: str) -> dict[str, Any]:
-    """What ``state.json`` says where the trainer could not say it itself."""
-    return {"state": "failed", "reason": " ".join(reason.split())[:500], "updated_s": round(time.time(), 3)}
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
 class KaggleSession:
     """One session in the folders below `root`: ``input`` is attached, ``working`` comes back, ``tmp`` does not."""
 
@@ -80,7 +68,8 @@ class KaggleSession:
         self.out, self.pack = RunFolder(self.working / "run"), PackFolder(self.tmp / "pack")
         self.rehearses = rehearsal.is_on()
         self.margin_s = min(_MARGIN_S, _MARGIN_SHARE * given.time_limit_s)
-        self.children = Children()
+        needs_gpu = bool(given.gpus) and not self.rehearses
+        self.programs = Programs(Children(), self.bundle, self.tmp, needs_gpu)
 
     @property
     def left_s(self) -> float:
@@ -100,7 +89,7 @@ class KaggleSession:
         if self.rehearses:
             say("REHEARSAL: the same script with a training cut short; no GPU is needed, other images may be used")
         elif self.given.gpus:
-            check_gpus(self.given.gpus)
+            check_gpus(self.given.gpus, "Kaggle", _NO_GPU)
         earlier = self._earlier_leg()
         self._find_pack()
         ended = self._train(earlier)
@@ -125,7 +114,7 @@ class KaggleSession:
         if is_pack:
             self.pack = PackFolder(place)
         else:
-            self._prepare(place)
+            self.programs.prepare(place, self.pack, self.given.image_size_px, self.left_s)
             if reason := self._misfit(self.pack.read_card()):
                 raise ContractError(f"the pack made of {place} {reason}")
         card = self.pack.read_card()
@@ -133,55 +122,20 @@ class KaggleSession:
 
     def _misfit(self, card: dict[str, Any]) -> str:
         """Why a pack with this `card` is not the one the job wants, or nothing."""
-        wanted, found = self.given.fingerprint, card["fingerprint"]
-        if self.rehearses:
-            return ""
-        if wanted:
-            return "" if found == wanted else f"has fingerprint {found[:12]}, the job wants {wanted[:12]}"
-        size_px, asked_px = card["image_size_px"], self.given.image_size_px
-        return "" if size_px == asked_px else f"has images of {size_px} px, the job wants {asked_px} px"
-
-    def _prepare(self, tree: Path) -> None:
-        say(f"preparing the images in {tree} at {self.given.image_size_px} px")
-        command = [sys.executable, "-m", "boneage_trainer.prepare", str(tree), "--out", str(self.pack.root)]
-        command += ["--size-px", str(self.given.image_size_px)]
-        ended = self._child(command, self.left_s, merged=True)
-        if ended.code:
-            raise ContractError(f"the images in {tree} were not prepared: {ended.words}")
+        return "" if self.rehearses else misfit(card, self.given.fingerprint, self.given.image_size_px)
 
     # -------------------------------------------------------------------------------- the training
     def _train(self, earlier: RunFolder | None) -> Ended:
         left_s = int(self.left_s)
         if left_s < 1:
             raise ContractError(f"nothing of the {self.given.time_limit_s:.0f} s is left to train in; raise the limit")
-        command = [sys.executable, str(self.bundle), "--data", str(self.pack.root)]
-        command += ["--out", str(self.out.root), "--leg", self.given.leg, "--time-limit-s", str(left_s)]
-        command += ["--resume", str(earlier.root)] if earlier else []
-        return self._child(command, left_s + self.margin_s / 2)  # at its limit the trainer ends itself
-
-    def _child(self, command: list[str], limit_s: float, merged: bool = False) -> Ended:
-        environment = {name: value for name, value in os.environ.items() if name != NEED_GPU}
-        if self.given.gpus and not self.rehearses:
-            environment[NEED_GPU] = "1"
-        paths = filter(None, (str(self.bundle), environment.get("PYTHONPATH")))
-        environment |= {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
-        return self.children.run(command, environment, self.tmp, max(1.0, limit_s), merged)
+        return self.programs.train(self.pack, self.out, self.given.leg, left_s, self.margin_s / 2, earlier)
 
     # ------------------------------------------------------------------------------ what comes back
     def _leave(self, ended: Ended) -> tuple[int, dict[str, Any]]:
         """Packs what the trainer left and says how it went."""
-        state = self._last_state(ended)
+        state = settled(self.out, ended)
         if self.out.root.is_dir():
-            if self.out.state.exists():
-                write_json(self.out.state, state)
-            write_manifest(self.out)  # anew: a trainer that was killed had no time to
             archive.pack_run(self.out, self.working / "run.zip")
             shutil.rmtree(self.out.root)
         return (0 if state["state"] in ("complete", "paused") else max(1, ended.code)), state
-
-    def _last_state(self, ended: Ended) -> dict[str, Any]:
-        """The trainer's last word, or ours where it ended without one."""
-        if not self.out.state.exists():
-            return failed(f"the trainer left no state: {ended.words}")
-        state = parse_object(self.out.state.read_text(encoding="utf-8"), self.out.state.name)
-        return state if state["state"] != "running" else {**state, **failed(f"trainer {ended.words}")}

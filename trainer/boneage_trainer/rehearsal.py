@@ -10,7 +10,7 @@ import os
 
 from boneage_trainer.contract import Job, PackFolder
 
-_EPOCHS = 2
+EPOCHS = 2
 
 
 def is_on() -> bool:
@@ -23,7 +23,7 @@ def shortened(job: Job, pack: PackFolder) -> Job:
     Raises:
         ContractError: there is no pack.
     """
-    train = job.train.shortened(min(_EPOCHS, job.train.epochs))
+    train = job.train.shortened(min(EPOCHS, job.train.epochs))
     before, after = dataclasses.asdict(job.train), dataclasses.asdict(train)
     changes = [f"{key} {before[key]} -> {after[key]}" for key in after if after[key] != before[key]]
     print(f"rehearsal: {', '.join(changes) or 'nothing had to be cut'}", flush=True)

@@ -7,6 +7,8 @@ import os
 import time
 from pathlib import Path
 
+from boneage_trainer import rehearsal
+
 NEED_GPU = "BONEAGE_NEED_GPU"
 """Set to 1 where a GPU is paid for or counted, so that nothing trains on the CPU beside it."""
 _NOTEBOOK_S = 11.5 * 3600
@@ -17,6 +19,8 @@ def environment_limit_s() -> tuple[float | None, str]:
     """Seconds from now until the surroundings end this process, and what they are called; None where nothing does."""
     if end := os.environ.get("SLURM_JOB_END_TIME", ""):
         return (float(end) - time.time() if end.isdigit() else None), "end of the Slurm job"
+    if rehearsal.is_on():  # here the age of the machine says nothing: a laptop may be up for days
+        return None, ""
     for variable, name in (("KAGGLE_KERNEL_RUN_TYPE", "Kaggle"), ("COLAB_RELEASE_TAG", "Colab")):
         if variable in os.environ:
             return _NOTEBOOK_S - _machine_age_s(), f"limit of the {name} session"

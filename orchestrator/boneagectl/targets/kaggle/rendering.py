@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from boneage_trainer.contract import write_atomic, write_json
 from boneagectl.errors import UsageError
 from boneagectl.records import Bundle, Checkpoint, JobSpec
-from boneagectl.render import fill
+from boneagectl.render import base64_lines, fill, literal
 from boneagectl.targets.kaggle.api import Kernel
 
 METADATA = "kernel-metadata.json"
@@ -22,7 +21,6 @@ BUNDLE = "bundle.bin"
 MAX_SCRIPT_BYTES = 900_000
 """Kaggle takes "less than 1 megabytes"; a wheel that made 771 kB of base64 was refused (unslothai/unsloth's notes)."""
 GPUS = {"NvidiaTeslaT4": 2}
-_LINE = 120
 _RETIRED = {"NvidiaTeslaP100": "NvidiaTeslaT4", "TpuV38": "TpuV5E8"}
 
 
@@ -50,9 +48,9 @@ def write(spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkp
     script = fill(
         "kaggle/kernel.py.j2",
         leg_id=leg_id,
-        parameters=_literal(_parameters(spec, leg_id, wishes, before)),
+        parameters=literal(_parameters(spec, leg_id, wishes, before)),
         bundle_sha256=bundle.sha256,
-        bundle_base64_lines=_wrapped(bundle.content) if embedded else [],
+        bundle_base64_lines=base64_lines(bundle.content) if embedded else [],
         code_dataset="" if embedded else code_dataset(leg_id, wishes),
     )
     if len(script.encode()) > MAX_SCRIPT_BYTES:
@@ -139,16 +137,6 @@ def _write_code(folder: Path, bundle: Bundle, ref: str) -> None:
     name = ref.partition("/")[2]
     write_atomic(folder / BUNDLE, bundle.content)
     write_json(folder / "dataset-metadata.json", {"id": ref, "title": name, "licenses": [{"name": "unknown"}]})
-
-
-def _wrapped(content: bytes) -> list[str]:
-    text = base64.b64encode(content).decode()
-    return [text[at : at + _LINE] for at in range(0, len(text), _LINE)]
-
-
-def _literal(values: dict[str, Any]) -> str:
-    """`values` as Python source, one a line."""
-    return "{\n" + "".join(f"    {key!r}: {value!r},\n" for key, value in values.items()) + "}"
 
 
 def read(folder: Path) -> tuple[dict[str, Any], str]:

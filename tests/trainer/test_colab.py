@@ -1,0 +1,281 @@
+"""A session in Colab, cell by cell: what it refuses, how it ends, what it says, and what the next one goes on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boneage_trainer import colab, colab_drive
+from boneage_trainer.colab_google import Stop
+from boneage_trainer.contract import PackFolder, RunFolder, TrainConfig, read_metrics, write_atomic, write_manifest
+from boneagectl import bundle
+from boneagectl.records import JobSpec
+from boneagectl.targets.colab import rendering, results
+from colab_stub import colab_at
+from support import make_spec, wait_for
+
+RUN, LEG, SECOND = "hands-a1b2", "hands-a1b2-01", "hands-a1b2-02"
+
+
+@dataclass
+class Colab:
+    """One user's Colab and Drive; each `session` is a new machine unless told otherwise."""
+
+    root: Path
+    my_drive: Path
+    pack: Path
+    monkeypatch: pytest.MonkeyPatch
+    spec: JobSpec = field(default_factory=lambda: make_spec(preset="smoke", epochs=3))
+
+    def __post_init__(self) -> None:
+        shutil.copytree(self.pack, self.my_drive / "boneage" / "pack")
+        self.spec.data.update(PackFolder(self.pack).job_data())
+        self.code = self.root / "code.zip"
+        self.code.write_bytes(rendering._code(bundle.build(self.spec)))
+
+    @property
+    def content(self) -> Path:
+        return self.root / "content"
+
+    @property
+    def out(self) -> RunFolder:
+        return RunFolder(self.content / "boneagectl" / LEG / "run")
+
+    def fault(self, kind: str) -> None:
+        self.monkeypatch.setenv("STUB_DRIVE_FAULT", kind)
+
+    def behave(self, **switches: object) -> None:
+        for name, value in switches.items():
+            self.monkeypatch.setenv(f"FAKE_{name.upper()}", str(value))
+
+    def session(self, **other: Any) -> colab.Session:
+        given: dict[str, Any] = {
+            "leg": LEG, "resume": "", "dataset": "kmader/rsna-bone-age", "pack": "boneage/pack",
+            "time_limit_s": 36_000, "allow_cpu": True, "train": asdict(self.spec.train), "data": self.spec.data,
+            "provenance": self.spec.provenance,
+        }  # fmt: skip
+        return colab.Session(self.code, **{**given, **other})
+
+    def run_all(self, new_machine: bool = True, **other: Any) -> None:
+        """Every cell, in order; the first that stops is the last."""
+        if new_machine:
+            shutil.rmtree(self.content, ignore_errors=True)
+        session = self.session(**other)
+        for cell in (session.connect_drive, session.get_images, session.train, session.results):
+            cell()
+
+    def offered(self, leg: str = LEG) -> RunFolder:
+        """What the browser got, brought and checked."""
+        dest = RunFolder(self.root / "brought")
+        shutil.rmtree(dest.root, ignore_errors=True)
+        results.bring(self.root / "downloads" / f"results-{leg}.zip", leg, dest)
+        return dest
+
+
+@pytest.fixture
+def place(tmp_path: Path, pack: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colab]:
+    monkeypatch.setattr(colab_drive, "PAUSES_S", (0.01, 0.02))
+    monkeypatch.setattr(colab, "_SETTLE_S", 5.0)
+    monkeypatch.setattr(sys, "executable", str(trainer))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.delenv("BONEAGE_REHEARSAL", raising=False)
+    with colab_at(tmp_path, monkeypatch) as my_drive:
+        yield Colab(tmp_path, my_drive, pack, monkeypatch)
+
+
+# ------------------------------------------------------------------------------------- before it starts
+def test_without_a_gpu_it_stops_first_and_says_what_to_do(place: Colab) -> None:
+    with pytest.raises(Stop) as caught:
+        place.session(allow_cpu=False)
+    for word in ("no GPU", "Change runtime type", "some hours", "boneagectl submit --target kaggle", "ALLOW_CPU"):
+        assert word in str(caught.value)
+    assert caught.value._render_traceback_() == [f"STOPPED: {caught.value}"]
+    assert not (place.content / "drive").exists()
+
+
+def test_a_gpu_is_named(place: Colab, capsys: pytest.CaptureFixture[str]) -> None:
+    program = place.root / "bin" / "nvidia-smi"
+    write_atomic(program, "#!/bin/sh\necho 'GPU 0: Tesla T4 (UUID: GPU-1234)'\n")
+    program.chmod(0o755)
+    place.monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    place.session(allow_cpu=False)
+    said = capsys.readouterr().out
+    assert "GPU 0: Tesla T4" in said
+    assert "this session ends itself in 9 h 54 min" in said
+
+
+def test_elsewhere_than_in_colab_it_does_not_begin(place: Colab) -> None:
+    place.monkeypatch.delenv("COLAB_RELEASE_TAG")
+    with pytest.raises(Stop, match="made for Google Colab"):
+        place.session()
+
+
+def test_cells_out_of_order_are_told(place: Colab) -> None:
+    session = place.session()
+    for cell in (session.get_images, session.train, session.results):
+        with pytest.raises(Stop, match="in their order"):
+            cell()
+
+
+def test_drive_refused_stops_before_anything_is_trained(place: Colab) -> None:
+    place.fault("refused")
+    with pytest.raises(Stop, match=r"mount failed.*allow the access"):
+        place.run_all()
+
+
+def test_settings_that_were_broken_by_hand_are_told(place: Colab) -> None:
+    with pytest.raises(Stop, match="epochs must be int, not 'many'"):
+        place.session(train={**asdict(TrainConfig()), "epochs": "many"})
+
+
+# -------------------------------------------------------------------------------------- how it ends
+def test_complete_in_one_session(place: Colab, capsys: pytest.CaptureFixture[str]) -> None:
+    place.run_all()
+    said = capsys.readouterr().out
+    assert "COMPLETE after epoch 3. Drive has all of it" in said
+    assert f"boneagectl collect {RUN} --from results-{LEG}.zip" in said
+    found = place.offered()
+    assert [line["epoch"] for line in read_metrics(found.metrics)] == [1, 2, 3]
+    assert "complete: 3 epochs" in found.log.read_text()
+    there = place.my_drive / "boneagectl" / RUN / f"results-{LEG}.zip"
+    assert there.read_bytes() == (place.root / "downloads" / there.name).read_bytes()
+
+
+def test_at_its_limit_it_pauses_and_the_next_session_completes_it(
+    place: Colab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.behave(epochs=900, epoch_s=0.1)
+    place.run_all(time_limit_s=3)
+    said = capsys.readouterr().out
+    assert "PAUSED after epoch" in said
+    assert "time_limit" in said
+    assert "open this notebook again" in said
+    reached = len(read_metrics(place.offered().metrics))
+    assert reached >= 1
+    place.behave(epochs=reached + 2, epoch_s=0.01)
+    place.run_all()
+    said = capsys.readouterr().out
+    assert f"going on after epoch {reached}" in said
+    epochs = [line["epoch"] for line in read_metrics(place.offered().metrics)]
+    assert epochs == list(range(1, reached + 3)), "an epoch is lost or was done twice"
+
+
+def test_the_square_pauses_it_and_the_kernel_has_its_signals_back(
+    place: Colab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.behave(epochs=900, epoch_s=0.05)
+    before = signal.getsignal(signal.SIGINT)
+
+    def click() -> None:
+        wait_for(lambda: place.out.metrics.exists())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=click, daemon=True).start()
+    place.run_all()
+    assert "PAUSED after epoch" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGINT) == before
+    assert json.loads(place.offered().state.read_text())["state"] == "paused"
+
+
+def test_a_machine_taken_away_is_told_as_that(place: Colab, capsys: pytest.CaptureFixture[str]) -> None:
+    place.run_all()
+    for path in (place.my_drive / "boneagectl" / RUN / LEG).rglob("state.json"):
+        folder = RunFolder(path.parent)
+        path.write_text(path.read_text().replace('"complete"', '"running"'))
+        write_manifest(folder)
+    capsys.readouterr()
+    place.behave(epochs=4)
+    place.run_all()
+    said = capsys.readouterr().out
+    assert "was cut off after epoch 3: idle too long" in said
+    assert "COMPLETE after epoch 4" in said
+
+
+def test_a_killed_training_leaves_the_notebook_alive_and_is_told(place: Colab) -> None:
+    place.behave(mode="crash")
+    with pytest.raises(Stop, match="failed after epoch 1: trainer killed: out of memory, most likely"):
+        place.run_all()
+    place.behave(mode="")
+    place.run_all(new_machine=False)
+    assert [line["epoch"] for line in read_metrics(place.offered().metrics)] == [1, 2, 3]
+
+
+def test_a_training_without_a_last_word(place: Colab) -> None:
+    place.behave(mode="silent")
+    with pytest.raises(Stop, match="left no state: ended with exit code 1"):
+        place.run_all()
+
+
+def test_a_training_that_hangs_is_ended(place: Colab) -> None:
+    place.monkeypatch.setattr(colab, "_MARGIN_S", 0.5)
+    place.behave(mode="mute")
+    with pytest.raises(Stop, match="killed: it had not ended after"):
+        place.run_all(time_limit_s=2)
+
+
+def test_a_session_without_time_is_not_begun(place: Colab) -> None:
+    with pytest.raises(Stop, match="no time is left"):
+        place.run_all(time_limit_s=1)
+
+
+def test_on_the_same_machine_the_newer_of_disk_and_drive_counts(place: Colab) -> None:
+    place.behave(epochs=2)
+    place.run_all()
+    place.fault("rename")
+    place.behave(epochs=4)
+    place.run_all(new_machine=False)
+    assert len(read_metrics(place.out.metrics)) == 4
+    place.fault("")
+    place.behave(epochs=5)
+    place.run_all(new_machine=False)
+    assert [line["epoch"] for line in read_metrics(place.offered().metrics)] == [1, 2, 3, 4, 5]
+
+
+# ------------------------------------------------------------------------------------ Drive in between
+@pytest.mark.parametrize("kind", ["every:3", "drop:5", "slow:0.05"])
+def test_two_sessions_with_a_bad_drive_lose_no_epoch(kind: str, place: Colab) -> None:
+    place.behave(epochs=4, epoch_s=0.05)
+    place.session().connect_drive()
+    place.fault(kind)
+    place.run_all()
+    place.behave(epochs=8)
+    place.run_all()
+    assert [line["epoch"] for line in read_metrics(place.offered().metrics)] == list(range(1, 9))
+
+
+def test_a_drive_that_is_gone_for_good_never_interrupts(place: Colab, capsys: pytest.CaptureFixture[str]) -> None:
+    place.behave(epochs=6, epoch_s=0.05)
+    place.fault("gone:3")
+    began_s = time.monotonic()
+    place.run_all()
+    assert time.monotonic() - began_s < 10
+    said = capsys.readouterr().out
+    assert "COMPLETE after epoch 6. DRIVE LACKS the newest epoch" in said
+    assert "keep the zip" in said
+    assert len(read_metrics(place.offered().metrics)) == 6
+
+
+# ---------------------------------------------------------------------------------- an earlier leg
+def test_a_second_leg_goes_on_from_the_first(place: Colab) -> None:
+    place.behave(epochs=2)
+    place.run_all()
+    place.behave(epochs=4)
+    place.run_all(leg=SECOND, resume=LEG)
+    lines = read_metrics(place.offered(SECOND).metrics)
+    assert [(line["epoch"], line["leg"]) for line in lines] == [(1, LEG), (2, LEG), (3, SECOND), (4, SECOND)]
+
+
+def test_a_leg_that_is_not_on_drive_is_asked_for_by_its_place(place: Colab) -> None:
+    with pytest.raises(Stop, match=f"`checkpoint`.*folder boneagectl/{RUN}/{LEG} of your Drive"):
+        place.run_all(leg=SECOND, resume=LEG)
