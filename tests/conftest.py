@@ -105,7 +105,7 @@ def azure(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         other.add_cluster(place)
         other.add_data(place, "boneage-pack-9eab9eab9eab", make_pack(tmp_path / "asset"))
         other.sync_s, other.clock_rate = 0.1, 600.0
-        monkeypatch.setattr("boneagectl.targets.azure.rest.PAUSES_S", (0.01, 0.02))
+        monkeypatch.setattr("boneagectl.targets.azure.rest.PAUSES_S", (0.01, 0.1))
         monkeypatch.setattr("boneagectl.targets.azure.rest.POLL_S", 0.05)
         monkeypatch.setattr("boneagectl.targets.azure.retail.PAUSES_S", (0.01, 0.02))
         monkeypatch.setattr("boneagectl.targets.azure.blobs.RETRY", RETRY_AT_ONCE)

@@ -17,6 +17,8 @@ PAUSES_S = (1.0, 4.0)
 _LONGEST_PAUSE_S = 60.0
 POLL_S = 5.0
 FINISH_S = 1800.0
+_EXPIRED = "ExpiredAuthenticationToken"
+"""A token may end on its way; the next try has a new one."""
 _AGAIN = (408, 429, 500, 502, 503, 504)
 JOBS = "2024-01-01-preview"
 COMPUTES = "2023-08-01-preview"
@@ -148,7 +150,7 @@ def _translated(what: str, answer: Any) -> MachineError:
     code, text = _error_of(answer)
     if answer.status_code == 404:
         return Missing(f"{what}: Azure does not know it ({code})", "boneagectl doctor --target azure")
-    if answer.status_code in _AGAIN:
+    if answer.status_code in _AGAIN or code == _EXPIRED:
         return Unreachable(f"{what}: Azure answered {answer.status_code} {code}: {text}", LATER)
     return MachineError(f"{what}: Azure refused with {answer.status_code} {code}: {text}", _way_out(code))
 
