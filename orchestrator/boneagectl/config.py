@@ -37,6 +37,12 @@ DEFAULTS: dict[str, Any] = {
     "targets.kaggle.internet": False,
     "targets.kaggle.code": "embed",
     "targets.kaggle.models": [],
+    "targets.colab.via": "notebook",
+    "targets.colab.dataset": "kmader/rsna-bone-age",
+    "targets.colab.pack": "",
+    "targets.colab.gpu": "T4",
+    "targets.colab.drive": False,
+    "targets.colab.program": "colab",
     "targets.azure.subscription": "",
     "targets.azure.resource_group": "boneagectl",
     "targets.azure.workspace": "boneagectl",
@@ -49,7 +55,11 @@ DEFAULTS: dict[str, Any] = {
     "targets.azure.environment": "azureml://registries/azureml/environments/tensorflow-2.16-cuda12/labels/latest",
     "targets.azure.pack": "",
 }
-_CHOICES = {"targets.kaggle.code": ("embed", "dataset"), "targets.azure.tier": ("dedicated", "low_priority")}
+_CHOICES = {
+    "targets.kaggle.code": ("embed", "dataset"),
+    "targets.colab.via": ("notebook", "cli"),
+    "targets.azure.tier": ("dedicated", "low_priority"),
+}
 _PATHS = ("data.pack",)
 _TRAIN_KEYS = {f"train.{item.name}": item.default for item in dataclasses.fields(TrainConfig)}
 KNOWN = {**DEFAULTS, **_TRAIN_KEYS}

@@ -97,6 +97,11 @@ class Home:
         """Where the `azure` target keeps refreshed prices."""
         return self.root / "azure"
 
+    @property
+    def colab(self) -> Path:
+        """Where the `colab` target keeps what it knows of notebooks and sessions."""
+        return self.root / "colab"
+
     def run(self, run_id: str) -> Path:
         return self.root / "runs" / run_id
 

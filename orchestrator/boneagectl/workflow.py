@@ -38,7 +38,7 @@ from boneagectl.records import (
     seconds,
 )
 from boneagectl.targets import NAMES, get
-from boneagectl.targets.base import Target
+from boneagectl.targets.base import Handed, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +291,21 @@ class Workflow:
         if not found:
             raise NotYet(f"no leg of {run.run_id} ever started", f"boneagectl show {run.run_id}")
         return next((item for item in found if RunFolder(item.folder).metrics.exists()), found[0])
+
+    def bring(self, run: Run, zipped: Path) -> Artifacts:
+        """What a person downloaded themselves: of the leg that the file is named by, else of the latest.
+
+        Raises:
+            UsageError: the target has no such files.
+        """
+        named = [leg for leg in run.legs if leg.leg_id in zipped.name]
+        leg = (named or [run.latest])[-1]
+        target = self.target(leg.target)
+        if not isinstance(target, Handed):
+            raise UsageError(f"{leg.leg_id} ran on {leg.target}, whose results are fetched", "leave --from out")
+        brought = target.bring(self._handle(leg), zipped, self.paths(leg).artifacts.root)
+        self.poll(leg)
+        return brought
 
     def collect_leg(self, leg: Leg) -> Artifacts:
         return self.target(leg.target).collect(self._handle(leg), self.paths(leg).artifacts.root)

@@ -156,6 +156,8 @@ def stop_question(run: Run, capabilities: Capabilities) -> str:
     """What a stop costs, told before it is done."""
     leg = run.latest
     question = f"Stop {run.run_id} at epoch {leg.epoch}/{leg.epochs}?"
+    if not capabilities.can_stop:
+        return f"{leg.target} is stopped on its own page; this only notes that it will not be opened again. {question}"
     if capabilities.stop_keeps:
         return question
     return (f"{leg.target} stops a session only by deleting it: the log and the epochs' figures are kept here, "

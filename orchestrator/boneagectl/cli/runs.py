@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from boneagectl.cli import options, present
-from boneagectl.errors import RunFailed
+from boneagectl.errors import RunFailed, UsageError
 from boneagectl.output import Format, Printer
 from boneagectl.records import LegState
 from boneagectl.targets import NAMES
@@ -23,6 +23,8 @@ _Dry = Annotated[bool, typer.Option("--dry-run", help="Write the folder that wou
 _Every = Annotated[float | None, typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between two looks.")]
 _WEIGHTS = "What the backbone starts from; a path is meant from the pack's folder."
 _Weights = Annotated[str | None, typer.Option("--weights", metavar="none|imagenet|PATH", help=_WEIGHTS)]
+_VIA = "How Colab is used: a notebook to open, or Google's CLI."
+_ZIP = "Results that a Colab notebook offered for download."
 _PLAN_ONLY = "Folder a dry run writes; by default one named as the leg."
 
 
@@ -34,6 +36,8 @@ def submit(
     preset: Annotated[str | None, typer.Option("--preset", help="A preset of `train presets`.")] = None,
     weights: _Weights = None,
     dry_run: _Dry = False,
+    via: Annotated[str | None, typer.Option("--via", metavar="notebook|cli", help=_VIA)] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page of what was started.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help=_PLAN_ONLY)] = None,
     set_: options.Set = None,
     config: options.ConfigFile = None,
@@ -48,7 +52,8 @@ def submit(
 
     Example: boneagectl submit --target local --set train.epochs=3
     """
-    named = {"data__pack": str(pack) if pack else None, "train__preset": preset, "train__weights": weights}
+    named = {"data__pack": str(pack) if pack else None, "train__preset": preset, "train__weights": weights,
+             "targets__colab__via": via}  # fmt: skip
     merged = options.settings(config, profile, set_, target=target, time_limit=time_limit, **named)
     printer = Printer(json, quiet)
     with options.workflow(merged, may_write=not dry_run) as flow:
@@ -56,7 +61,7 @@ def submit(
         if dry_run:
             _dry_run(flow, prepared, out, printer)
         else:
-            _start(flow, prepared, printer, yes)
+            _start(flow, prepared, printer, yes, open_)
 
 
 def rehearse(
@@ -118,7 +123,7 @@ def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Prin
     printer.talk(f"nothing was booked or sent; to send exactly this: boneagectl submit --name {plan.run_id}")
 
 
-def _start(flow: Workflow, prepared: Prepared, printer: Printer, yes: bool) -> None:
+def _start(flow: Workflow, prepared: Prepared, printer: Printer, yes: bool, open_: bool = False) -> None:
     prepared = flow.preflight(prepared)
     plan = prepared.plan
     text = present.plan_text(plan, prepared.bundle)
@@ -128,9 +133,22 @@ def _start(flow: Workflow, prepared: Prepared, printer: Printer, yes: bool) -> N
     else:
         printer.talk(text)
     handle = flow.submit(prepared)
+    steps = prepared.target.next_steps(handle)
     value = {**present.plan_json(plan, prepared.bundle), "handle": str(handle)}
     printer.data(value, plan.run_id)
-    printer.talk(f"started; boneagectl watch {plan.run_id}")
+    for line in steps:
+        printer.talk(line)
+    printer.talk(f"{'made' if steps else 'started'}; boneagectl watch {plan.run_id}")
+    if open_:
+        _open_page(handle.url)
+
+
+def _open_page(url: str) -> None:
+    if not url:
+        raise UsageError("this target has no page to open", "boneagectl watch last")
+    import webbrowser
+
+    webbrowser.open(url)
 
 
 def ls(
@@ -231,7 +249,12 @@ def stop(
             printer.live(line)
 
 
-def collect(run: options.RunName = "last", json: options.Json = False, quiet: options.Quiet = False) -> None:
+def collect(
+    run: options.RunName = "last",
+    from_: Annotated[Path | None, typer.Option("--from", metavar="ZIP", help=_ZIP)] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
     """Bring what a run has made into one folder, checked.
 
     Its metrics, model, predictions and log; also while it runs.
@@ -241,7 +264,8 @@ def collect(run: options.RunName = "last", json: options.Json = False, quiet: op
     printer = Printer(json, quiet)
     with options.workflow() as flow:
         flow.refresh()
-        found = flow.collect(flow.ledger.find_run(run))
+        wanted = flow.ledger.find_run(run)
+        found = flow.bring(wanted, from_) if from_ else flow.collect(wanted)
         if found.unlisted:
             printer.talk(f"written after the leg last listed its files: {', '.join(found.unlisted)}")
         printer.data(found, str(found.folder))

@@ -121,6 +121,9 @@ class KaggleTarget:
                 continue
         raise doubt
 
+    def next_steps(self, handle: Handle) -> list[str]:
+        return []
+
     def find(self, leg_id: str) -> Handle | None:
         name = Kernel(self._named(ask=True).username, leg_id, 0)
         if kernel := self.api.newest(name.owner, name.slug):
