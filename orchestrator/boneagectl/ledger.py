@@ -15,10 +15,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from boneagectl import accounts
+from boneagectl import accounts, entries
 from boneagectl.errors import LimitRefused, MachineError, UsageError
 from boneagectl.migrations import migrate
-from boneagectl.records import Account, Handle, Leg, LegState, Plan, Quota, Run, Snapshot, as_json, iso
+from boneagectl.records import Account, Entry, Handle, Leg, LegState, Plan, Quota, Run, Snapshot, as_json, iso
 
 _BUSY_TIMEOUT_S = 60
 
@@ -221,6 +221,10 @@ class Ledger:
     def account(self, name: str) -> Account:
         """The account's limits and usage; one that was never used has neither."""
         return accounts.read(self._db, name, _now_s())
+
+    def entries(self) -> list[Entry]:
+        """The ledger line by line, oldest first."""
+        return entries.read(self._db, _now_s())
 
     def accounts(self) -> list[Account]:
         return [self.account(row[0]) for row in self._db.execute("select name from accounts order by name").fetchall()]

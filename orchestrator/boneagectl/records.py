@@ -267,6 +267,20 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the ledger. `kind` is reserved, returned, spent or standing; what is given back is below zero."""
+
+    time: str
+    account: str
+    run_id: str
+    leg_id: str
+    kind: str
+    usd_micro: int
+    seconds: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One line of doctor. `level` is ok, warn or bad; `fix` is what to type, where something helps."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from typing import Any
 
 from boneagectl import units
 from boneagectl.output import table
-from boneagectl.records import Account, Bundle, Capabilities, Finding, Leg, Plan, Quota, Run, Snapshot, as_json
+from boneagectl.records import Account, Bundle, Capabilities, Entry, Finding, Leg, Plan, Quota, Run, Snapshot, as_json
 
 _SESSION_S = 12 * 3600
 
@@ -150,6 +152,34 @@ def _hour_cells(account: Account) -> list[str]:
     spent, reserved, cap = account.spent_s, account.reserved_s, account.limit_s
     free = None if cap is None else max(0, cap - spent - reserved)
     return ["none" if value is None else f"{value / 3600:.2f}" for value in (spent, reserved, cap, free)]
+
+
+def entries_text(entries: Sequence[Entry]) -> str:
+    if not entries:
+        return "nothing was ever booked"
+    rows = [(one.time, one.account, one.leg_id or "-", one.kind, _signed_usd(one.usd_micro),
+             f"{one.seconds / 3600:+.2f}", one.note) for one in entries]  # fmt: skip
+    usd, seconds = sum(one.usd_micro for one in entries), sum(one.seconds for one in entries)
+    total = f"together {_signed_usd(usd)} and {seconds / 3600:.2f} h, spent and reserved"
+    return f"{table(('TIME', 'ACCOUNT', 'LEG', 'WHAT', 'USD', 'HOURS', 'WHY'), rows)}\n\n{total}"
+
+
+def _signed_usd(micro: int) -> str:
+    return f"-{units.format_usd(-micro)}" if micro < 0 else units.format_usd(micro)
+
+
+def entries_csv(entries: Sequence[Entry]) -> str:
+    """With the field names of JSON; a text that a spreadsheet would take for a formula is quoted."""
+    rows = [as_json(entry) for entry in entries]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("time", "account", "run_id", "leg_id", "kind", "usd", "seconds", "note"))
+    writer.writerows([_plain(value) for value in row.values()] for row in rows)
+    return stream.getvalue().rstrip("\n")
+
+
+def _plain(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def stop_question(run: Run, capabilities: Capabilities) -> str:
