@@ -18,7 +18,7 @@ from typing import Any
 from boneagectl import accounts, entries
 from boneagectl.errors import LimitRefused, MachineError, UsageError
 from boneagectl.migrations import migrate
-from boneagectl.records import Account, Entry, Handle, Leg, LegState, Plan, Quota, Run, Snapshot, as_json, iso
+from boneagectl.records import Account, Entry, Handle, Leg, LegState, Plan, Quota, Relay, Run, Snapshot, as_json, iso
 
 _BUSY_TIMEOUT_S = 60
 
@@ -168,6 +168,19 @@ class Ledger:
             "insert into settlements values (?, ?, ?, ?, ?) on conflict do nothing",
             (leg_id, usd_micro, seconds, basis, _now_s()),
         )
+
+    # -------------------------------------------------------------------------------- relays
+    def set_relay(self, run_id: str, relay: Relay | None) -> None:
+        """Has the run go on by itself, or no more."""
+        with self._writing() as db:
+            db.execute("delete from relays where run_id = ?", (run_id,))
+            if relay:
+                values = (run_id, relay.legs, relay.time_limit_s, json.dumps(relay.targets))
+                db.execute("insert into relays values (?, ?, ?, ?)", values)
+
+    def relay(self, run_id: str) -> Relay | None:
+        row = self._db.execute("select * from relays where run_id = ?", (run_id,)).fetchone()
+        return Relay(row["legs"], row["time_limit_s"], tuple(json.loads(row["targets"]))) if row else None
 
     # ------------------------------------------------------------------------------ accounts
     def set_cap(self, name: str, cap_usd_micro: int | None, cap_s: int | None) -> Account:

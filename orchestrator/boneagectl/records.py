@@ -231,6 +231,16 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Relay:
+    """How a run goes on by itself: `legs` in all at most, each `time_limit_s` at most, on the first of `targets` that
+    takes it."""
+
+    legs: int
+    time_limit_s: int
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """One purse of the ledger. `cap_*` None means no cap was set.
 

@@ -9,12 +9,25 @@ from typing import Any
 
 from boneagectl import units
 from boneagectl.output import table
-from boneagectl.records import Account, Bundle, Capabilities, Entry, Finding, Leg, Plan, Quota, Run, Snapshot, as_json
+from boneagectl.records import (
+    Account,
+    Bundle,
+    Capabilities,
+    Entry,
+    Finding,
+    Leg,
+    Plan,
+    Quota,
+    Relay,
+    Run,
+    Snapshot,
+    as_json,
+)
 
 _SESSION_S = 12 * 3600
 
 
-def plan_text(plan: Plan, bundle: Bundle) -> str:
+def plan_text(plan: Plan, bundle: Bundle, relay: Relay | None = None) -> str:
     spec, quote = plan.spec, plan.quote
     lines = [
         f"run      {plan.run_id}, leg {plan.leg_number}, on {spec.target}",
@@ -24,8 +37,17 @@ def plan_text(plan: Plan, bundle: Bundle) -> str:
         f"cost     at most {_cost_text(plan)}",
         f"bundle   {len(bundle.files)} files, {units.format_bytes(len(bundle.content))}, sha256 {bundle.sha256[:16]}",
     ]
+    if relay:
+        lines.insert(5, f"legs     {_relay_text(plan, relay)}")
     lines += [f"limit    {'ok     ' if v.allows else 'REFUSED'} {v.limit}: {v.detail}" for v in plan.verdicts]
     return "\n".join(lines)
+
+
+def _relay_text(plan: Plan, relay: Relay) -> str:
+    time = units.format_duration(plan.quote.worst_s * relay.legs)
+    usd = units.format_usd(plan.quote.worst_usd_micro * relay.legs)
+    where = " or ".join(relay.targets)
+    return f"up to {relay.legs}, on {where}: in all at most {time} and {usd}, each booked when it starts"
 
 
 def _data_text(data: dict[str, Any]) -> str:
@@ -87,7 +109,7 @@ def run_json(run: Run) -> dict[str, Any]:
     return {**as_json(run), **top}
 
 
-def run_text(run: Run, snapshot: Snapshot, folder: str) -> str:
+def run_text(run: Run, snapshot: Snapshot, folder: str, relay: Relay | None) -> str:
     data = run.data
     lines = [
         f"run      {run.run_id}, created {run.created}",
@@ -96,6 +118,7 @@ def run_text(run: Run, snapshot: Snapshot, folder: str) -> str:
         f"data     {_data_text(data)}, fingerprint {data['fingerprint'][:16] or 'not known here'}",
         f"bundle   sha256 {run.bundle_sha256[:16]}",
         f"folder   {folder}",
+        *([f"legs     {len(run.legs)} of at most {relay.legs}, then on {' or '.join(relay.targets)}"] if relay else []),
         "",
         table(("LEG", "TARGET", "STATE", "EPOCH", "TIME", "COST", "REASON"), [_leg_row(leg) for leg in run.legs]),
     ]
