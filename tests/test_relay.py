@@ -30,11 +30,17 @@ def at_work(cli: Cli, run: str, epoch: int) -> None:
     wait_for(lambda: cli("show", run, "--json").json["epoch"] >= epoch)
 
 
+def lose(cli: Cli, home: Path, leg: str) -> None:
+    """Its machine goes down."""
+    end_leg(home, leg)
+    wait_for(lambda: cli("show", leg.rpartition("-")[0], "--json").json["state"] == "lost")
+
+
 def test_watch_passes_a_lost_leg_on(slow: Path, cli: Cli, home: Path) -> None:
     said = cli("submit", "--name", "long-run", "--legs", 3)
     assert "legs     up to 3, on local: in all at most 3 h 00 min and $0.00, each booked when it starts" in said.err
     at_work(cli, "long-run", 2)
-    end_leg(home, "long-run-01")
+    lose(cli, home, "long-run-01")
     said = cli("watch", "long-run", "--once")
     assert "goes on as long-run-02 on local" in said.err
     said = cli("watch", "long-run", "--every", 0.1)
@@ -47,7 +53,7 @@ def test_it_ends_with_the_legs_that_were_agreed(slow: Path, cli: Cli, home: Path
     cli("submit", "--name", "long-run", "--legs", 2, "-q")
     for leg in ("long-run-01", "long-run-02"):
         wait_for(lambda: cli("show", "long-run", "--json").json["epoch"] >= 1)
-        end_leg(home, leg)
+        lose(cli, home, leg)
         cli("watch", "long-run", "--once", "-q", code=(0, 4))
     assert len(cli("show", "long-run", "--json").json["legs"]) == 2
     assert cli("watch", "long-run", "--once", code=4).err
@@ -80,13 +86,13 @@ def test_where_the_first_choice_is_full_the_next_one_takes_it_and_goes_on_from_t
     kaggle.quota_used_s = 30 * 3600
     cli("submit", "--name", "moving-run", "--legs", 4, "--then", "kaggle,local", "-q")
     at_work(cli, "moving-run", 2)
-    end_leg(home, "moving-run-01")
+    lose(cli, home, "moving-run-01")
     said = cli("watch", "moving-run", "--once")
     assert "not on kaggle: " in said.err
     assert "goes on as moving-run-02 on local" in said.err
     at_work(cli, "moving-run", 3)
     kaggle.quota_used_s = 0
-    end_leg(home, "moving-run-02")
+    lose(cli, home, "moving-run-02")
     assert "goes on as moving-run-03 on kaggle" in cli("watch", "moving-run", "--once").err
     cli("watch", "moving-run", "--every", 0.1)
     shown = cli("show", "moving-run", "--json").json
@@ -103,7 +109,7 @@ def test_nobody_takes_it_and_it_is_tried_again(slow: Path, kaggle: Kaggle, cli: 
     kaggle.faults.append(Fault("SaveKernel", "refuse", times=1, text="Maximum batch GPU session count of 2 reached."))
     cli("submit", "--name", "waiting-run", "--legs", 3, "--then", "kaggle", "-q")
     at_work(cli, "waiting-run", 1)
-    end_leg(home, "waiting-run-01")
+    lose(cli, home, "waiting-run-01")
     said = cli("watch", "waiting-run", "--once", code=(0, 4))
     assert "nobody takes the next leg now" in said.err
     assert "goes on as waiting-run-03 on kaggle" in cli("watch", "waiting-run", "--once", code=(0, 4)).err
