@@ -7,6 +7,7 @@ import hashlib
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -382,3 +383,16 @@ def test_the_lines_of_the_ledger_add_up_to_its_accounts(ledger: Ledger) -> None:
     assert sum(line.usd_micro for line in lines) == account.spent_usd_micro + account.reserved_usd_micro
     assert sum(line.seconds for line in lines) == account.spent_s + account.reserved_s
     assert [line.kind for line in lines if line.run_id == "run-1"] == ["reserved", "returned", "spent"]
+
+
+def test_what_is_free_lasts_as_long_as_the_last_week_says(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ledger.set_cap("local", 100_000_000, None).lasts_days is None
+    plan = make_plan("run-1", worst_usd_micro=20_000_000)
+    ledger.reserve(plan, "0" * 64)
+    ledger.attach(plan.leg_id, Handle("local", plan.leg_id))
+    ledger.observe(plan.leg_id, Snapshot(LegState.COMPLETE, "", 1, 3, 100, 10_000_000))
+    account = ledger.account("local")
+    assert (account.week_usd_micro, account.lasts_days) == (10_000_000, 63.0)
+    now_s = time.time
+    monkeypatch.setattr("boneagectl.ledger.time.time", lambda: now_s() + 8 * 86_400)
+    assert ledger.account("local").lasts_days is None

@@ -261,6 +261,14 @@ class Account:
     standing_usd_micro: int = 0
     credit_usd_micro: int | None = None
     credit_ends: str = ""
+    week_usd_micro: int = 0
+    """What was spent in the last seven days."""
+
+    @property
+    def lasts_days(self) -> float | None:
+        """How long what is free lasts at the last week's rate; None where nothing is spent, or nothing is limited."""
+        free = self.free_usd_micro
+        return None if free is None or not self.week_usd_micro else 7 * free / self.week_usd_micro
 
     @property
     def free_usd_micro(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -165,6 +166,9 @@ def account_notes(accounts: Sequence[Account]) -> list[str]:
             notes.append(f"{account.name}: {left} of the credit left, by the last balance told and our count since")
         if account.credit_ends:
             notes.append(f"{account.name}: the credit ends on {account.credit_ends[:10]}")
+        if (days := account.lasts_days) is not None:
+            rate, until = units.format_usd(account.week_usd_micro), units.format_local(time.time() + days * 86_400)
+            notes.append(f"{account.name}: {rate} in the last seven days; so what is free lasts until {until}")
         if account.standing_usd_micro:
             standing = units.format_usd(account.standing_usd_micro)
             notes.append(f"{account.name}: {standing} of it for what stands by the day; boneagectl infra down ends it")
