@@ -23,6 +23,7 @@ from boneagectl.records import (
     Run,
     Snapshot,
     as_json,
+    iso,
 )
 
 _SESSION_S = 12 * 3600
@@ -167,8 +168,8 @@ def account_notes(accounts: Sequence[Account]) -> list[str]:
         if account.credit_ends:
             notes.append(f"{account.name}: the credit ends on {account.credit_ends[:10]}")
         if (days := account.lasts_days) is not None:
-            rate, until = units.format_usd(account.week_usd_micro), units.format_local(time.time() + days * 86_400)
-            notes.append(f"{account.name}: {rate} in the last seven days; so what is free lasts until {until}")
+            rate = units.format_usd(account.week_usd_micro)
+            notes.append(f"{account.name}: {rate} in the last seven days, so what is free lasts {_until(days)}")
         if account.standing_usd_micro:
             standing = units.format_usd(account.standing_usd_micro)
             notes.append(f"{account.name}: {standing} of it for what stands by the day; boneagectl infra down ends it")
@@ -179,6 +180,10 @@ def _hour_cells(account: Account) -> list[str]:
     spent, reserved, cap = account.spent_s, account.reserved_s, account.limit_s
     free = None if cap is None else max(0, cap - spent - reserved)
     return ["none" if value is None else f"{value / 3600:.2f}" for value in (spent, reserved, cap, free)]
+
+
+def _until(days: float) -> str:
+    return "more than ten years" if days > 3650 else f"until {iso(time.time() + days * 86_400)[:10]}"
 
 
 def entries_text(entries: Sequence[Entry]) -> str:
