@@ -82,6 +82,11 @@ class Config:
     def __getitem__(self, key: str) -> Any:
         return self.settings[key].value
 
+    def with_values(self, **values: Any) -> Config:
+        """The same with some settings changed; dots in a key are written as two underscores."""
+        changed = {key.replace("__", "."): Setting(value, "relay") for key, value in values.items()}
+        return Config({**self.settings, **changed})
+
     def train(self) -> TrainConfig:
         """The training settings that were set, over the chosen preset's defaults."""
         given = {

@@ -82,8 +82,17 @@ def _v3(db: sqlite3.Connection) -> None:
     )
 
 
+def _v4(db: sqlite3.Connection) -> None:
+    """Runs that go on by themselves: how many legs at most, how long each, and where, in order of preference."""
+    db.execute(
+        """create table relays (
+             run_id text primary key references runs, legs integer not null, time_limit_s integer not null,
+             targets text not null) strict"""
+    )
+
+
 Migration = Callable[[sqlite3.Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (_v1, _v2, _v3)
+MIGRATIONS: tuple[Migration, ...] = (_v1, _v2, _v3, _v4)
 
 
 def migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:

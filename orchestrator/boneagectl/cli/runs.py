@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from boneagectl import relaying
 from boneagectl.cli import options, present
 from boneagectl.errors import RunFailed, UsageError
 from boneagectl.output import Format, Printer
-from boneagectl.records import LegState
+from boneagectl.records import LegState, Relay, Run, Snapshot
 from boneagectl.targets import NAMES
 
 if TYPE_CHECKING:
@@ -23,8 +24,13 @@ _Dry = Annotated[bool, typer.Option("--dry-run", help="Write the folder that wou
 _Every = Annotated[float | None, typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between two looks.")]
 _WEIGHTS = "What the backbone starts from; a path is meant from the pack's folder."
 _Weights = Annotated[str | None, typer.Option("--weights", metavar="none|imagenet|PATH", help=_WEIGHTS)]
+<<<<<<< HEAD
 _VIA = "How Colab is used: a notebook to open, or Google's CLI."
 _ZIP = "Results that a Colab notebook offered for download."
+=======
+_LEGS = "How many sessions it may have; watch starts the next."
+_THEN = "Where later legs may go, in order of preference."
+>>>>>>> main
 _PLAN_ONLY = "Folder a dry run writes; by default one named as the leg."
 
 
@@ -35,6 +41,8 @@ def submit(
     name: _Name = None,
     preset: Annotated[str | None, typer.Option("--preset", help="A preset of `train presets`.")] = None,
     weights: _Weights = None,
+    legs: Annotated[int, typer.Option("--legs", min=1, max=50, help=_LEGS)] = 1,
+    then: Annotated[str | None, typer.Option("--then", metavar="A,B", help=_THEN)] = None,
     dry_run: _Dry = False,
     via: Annotated[str | None, typer.Option("--via", metavar="notebook|cli", help=_VIA)] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page of what was started.")] = False,
@@ -61,7 +69,12 @@ def submit(
         if dry_run:
             _dry_run(flow, prepared, out, printer)
         else:
+<<<<<<< HEAD
             _start(flow, prepared, printer, yes, open_)
+=======
+            relay = relaying.agreed(legs, prepared.plan.spec.time_limit_s, prepared.plan.spec.target, then)
+            _start(flow, prepared, printer, yes, relay)
+>>>>>>> main
 
 
 def rehearse(
@@ -123,17 +136,26 @@ def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Prin
     printer.talk(f"nothing was booked or sent; to send exactly this: boneagectl submit --name {plan.run_id}")
 
 
+<<<<<<< HEAD
 def _start(flow: Workflow, prepared: Prepared, printer: Printer, yes: bool, open_: bool = False) -> None:
+=======
+def _start(flow: Workflow, prepared: Prepared, printer: Printer, yes: bool, relay: Relay | None = None) -> None:
+>>>>>>> main
     prepared = flow.preflight(prepared)
     plan = prepared.plan
-    text = present.plan_text(plan, prepared.bundle)
+    text = present.plan_text(plan, prepared.bundle, relay)
     if plan.quote.worst_usd_micro and not plan.refusals and not yes:
         Printer().talk(text)  # what is asked about is shown, however quiet
         printer.confirm("Book and start this?", yes)
     else:
         printer.talk(text)
     handle = flow.submit(prepared)
+<<<<<<< HEAD
     steps = prepared.target.next_steps(handle)
+=======
+    if relay:
+        flow.ledger.set_relay(plan.run_id, relay)
+>>>>>>> main
     value = {**present.plan_json(plan, prepared.bundle), "handle": str(handle)}
     printer.data(value, plan.run_id)
     for line in steps:
@@ -177,8 +199,9 @@ def show(run: options.RunName = "last", json: options.Json = False) -> None:
         snapshot = flow.look(flow.ledger.find_run(run))
         found = flow.ledger.find_run(run)
         folder = flow.home.run(found.run_id)
-        value = {**present.run_json(found), "metrics": snapshot.metrics, "folder": folder}
-        Printer(json).data(value, present.run_text(found, snapshot, str(folder)))
+        relay = flow.ledger.relay(found.run_id)
+        value = {**present.run_json(found), "metrics": snapshot.metrics, "folder": folder, "relay": relay}
+        Printer(json).data(value, present.run_text(found, snapshot, str(folder), relay))
 
 
 def watch(
@@ -190,7 +213,8 @@ def watch(
 ) -> None:
     """Follow a run until it is over.
 
-    Ctrl-C stops watching, never the training. Exits with 0 when complete or paused, 4 when it failed or was lost.
+    One that was submitted with --legs goes on by itself when a session ends before it is complete. Ctrl-C stops
+    watching, never the training. Exits with 0 when complete or paused, 4 when it failed or was lost.
 
     Example: boneagectl watch last
     """
@@ -198,12 +222,33 @@ def watch(
     with options.workflow() as flow:
         flow.reconcile()
         found = flow.ledger.find_run(run)
-        for snapshot in [flow.look(found)] if once else flow.watch(found, every_s):
-            if json:
-                printer.line({"run_id": found.run_id, "snapshot": snapshot}, "")
-            else:
-                printer.live(f"{found.run_id}  {present.snapshot_text(snapshot)}", last=once or snapshot.state.is_over)
+        snapshot = _follow(flow, found, every_s, once, printer)
+        while _passed_on(flow, found.run_id, printer) and not once:
+            found = flow.ledger.find_run(found.run_id)
+            snapshot = _follow(flow, found, every_s, once, printer)
+        if not flow.ledger.find_run(found.run_id).latest.state.is_over:
+            return
         _raise_if_failed(found.run_id, snapshot.state, snapshot.reason)
+
+
+def _follow(flow: Workflow, run: Run, every_s: float | None, once: bool, printer: Printer) -> Snapshot:
+    for snapshot in [flow.look(run)] if once else flow.watch(run, every_s):
+        if printer.json:
+            printer.line({"run_id": run.run_id, "snapshot": snapshot}, "")
+        else:
+            printer.live(f"{run.run_id}  {present.snapshot_text(snapshot)}", last=once or snapshot.state.is_over)
+    return snapshot
+
+
+def _passed_on(flow: Workflow, run_id: str, printer: Printer) -> bool:
+    """Whether a next leg was due, and somebody took it."""
+    run, relay = flow.ledger.find_run(run_id), flow.ledger.relay(run_id)
+    if relay is None or not relaying.is_due(run, relay):
+        return False
+    passed = relaying.pass_on(flow, run, relay)
+    for line in relaying.words(passed):
+        printer.talk(f"{run_id}  {line}")
+    return bool(passed.leg_id)
 
 
 def _raise_if_failed(run_id: str, state: LegState, reason: str) -> None:
@@ -241,6 +286,7 @@ def stop(
         if not found.latest.state.is_over:
             printer.confirm(present.stop_question(found, flow.target(found.latest.target).capabilities), yes)
             printer.talk("stopping …")
+        flow.ledger.set_relay(found.run_id, None)  # a person who stops it does not want it to go on by itself
         snapshot = flow.stop(found)
         printer.data(
             {"run_id": found.run_id, "snapshot": snapshot}, f"{found.run_id}  {present.snapshot_text(snapshot)}"

@@ -10,7 +10,7 @@ from typing import Any
 from boneage_trainer.contract import RunFolder, parse_object, write_json
 from boneagectl.errors import NotYet, UsageError
 from boneagectl.records import Artifacts, Bundle, Checkpoint, Finding, Handle, JobSpec, LegState, Quote, Snapshot
-from boneagectl.targets.colab import by_drive, rehearsing, rendering, results
+from boneagectl.targets.colab import by_drive, google_signin, rehearsing, rendering, results
 from boneagectl.targets.colab.drive_files import DriveFiles
 
 COLAB = "https://colab.research.google.com"
@@ -26,10 +26,12 @@ class ByHand:
 
     def findings(self) -> Iterator[Finding]:
         yield Finding("ok", "notebook", "needs a browser and a Google account; nothing is installed here for it")
-        free = "a free account: sessions of 12 h at most, a GPU is not promised, one account a person, no other remote use"
+        free = (
+            "a free account: sessions of 12 h at most, a GPU is not promised, one account a person, no other remote use"
+        )
         yield Finding("ok", "rules", f"{free}: {FAQ}")
         if self.drive:
-            yield by_drive.finding()
+            yield _drive_finding()
 
     def quote(self, spec: JobSpec) -> Quote:
         return Quote("colab", spec.time_limit_s, 0, 0, 1, "a notebook that a person runs costs no money", "2026-11-25")
@@ -61,7 +63,8 @@ class ByHand:
             f"  or push it to GitHub: {link}",
             f"  badge: [![Open in Colab]({COLAB}/assets/colab-badge.svg)]({link})",
             "choose Runtime > Run all. Cut off or out of time? Open it again and Run all: it goes on where it was",
-            f"when it is over, {home}: boneagectl collect {run_id}" + ("" if self.drive else f" --from results-{leg_id}.zip"),
+            f"when it is over, {home}: boneagectl collect {run_id}"
+            + ("" if self.drive else f" --from results-{leg_id}.zip"),
         ]
 
     # ---------------------------------------------------------------------------- while it runs
@@ -69,10 +72,15 @@ class ByHand:
         """What was last brought, or what Drive has by now; a pause is not the end, since the notebook goes on."""
         leg_id = handle.remote_id
         state, metrics = self._note(leg_id).get("state", {}), None
-        if self.drive and (seen := by_drive.look(DriveFiles.signed_in(), *_names(leg_id))):
-            state, metrics = seen.state, seen.newest
+        if self.drive and (seen := self._look(leg_id)):
+            state, metrics = seen["state"], (seen["metrics"] or [None])[-1]
             self._write(leg_id, {**self._note(leg_id), "state": state})
         return _snapshot(state, metrics, bool(self._note(leg_id).get("given_up")))
+
+    @staticmethod
+    def _look(leg_id: str) -> dict[str, Any] | None:
+        with google_signin.session() as session:
+            return by_drive.look(DriveFiles(session), *_names(leg_id))
 
     def logs(self, handle: Handle, follow: bool) -> Iterator[str]:
         raise NotYet("the log of a notebook is on its page", f"boneagectl collect {_names(handle.remote_id)[0]}")
@@ -85,7 +93,8 @@ class ByHand:
     def collect(self, handle: Handle, dest: RunFolder) -> Artifacts:
         run_id, leg_id = _names(handle.remote_id)
         if self.drive:
-            return self._noted(leg_id, by_drive.bring(DriveFiles.signed_in(), run_id, leg_id, dest))
+            with google_signin.session() as session:
+                return self._noted(leg_id, by_drive.bring(DriveFiles(session), run_id, leg_id, dest))
         if dest.state.exists():
             from boneagectl import artifacts
 
@@ -142,3 +151,10 @@ def _judged(state: dict[str, Any], is_given_up: bool) -> tuple[LegState, str]:
     if said is LegState.RUNNING:
         return LegState.RUNNING, reason
     return LegState.QUEUED, "waits for you to open the notebook"
+
+
+def _drive_finding() -> Finding:
+    path = google_signin.file()
+    if path.exists():
+        return Finding("ok", "drive", f"signed in by {path}, to read Drive only; {google_signin.REVOKE}")
+    return Finding("warn", "drive", f"nobody is signed in to Drive; {google_signin.WITHOUT}", google_signin.LOGIN)
