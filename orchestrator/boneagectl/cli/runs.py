@@ -24,13 +24,10 @@ _Dry = Annotated[bool, typer.Option("--dry-run", help="Write the folder that wou
 _Every = Annotated[float | None, typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between two looks.")]
 _WEIGHTS = "What the backbone starts from; a path is meant from the pack's folder."
 _Weights = Annotated[str | None, typer.Option("--weights", metavar="none|imagenet|PATH", help=_WEIGHTS)]
-<<<<<<< HEAD
 _VIA = "How Colab is used: a notebook to open, or Google's CLI."
 _ZIP = "Results that a Colab notebook offered for download."
-=======
 _LEGS = "How many sessions it may have; watch starts the next."
 _THEN = "Where later legs may go, in order of preference."
->>>>>>> main
 _PLAN_ONLY = "Folder a dry run writes; by default one named as the leg."
 
 
@@ -69,12 +66,8 @@ def submit(
         if dry_run:
             _dry_run(flow, prepared, out, printer)
         else:
-<<<<<<< HEAD
-            _start(flow, prepared, printer, yes, open_)
-=======
             relay = relaying.agreed(legs, prepared.plan.spec.time_limit_s, prepared.plan.spec.target, then)
-            _start(flow, prepared, printer, yes, relay)
->>>>>>> main
+            _start(flow, prepared, printer, yes, relay, open_)
 
 
 def rehearse(
@@ -136,11 +129,9 @@ def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Prin
     printer.talk(f"nothing was booked or sent; to send exactly this: boneagectl submit --name {plan.run_id}")
 
 
-<<<<<<< HEAD
-def _start(flow: Workflow, prepared: Prepared, printer: Printer, yes: bool, open_: bool = False) -> None:
-=======
-def _start(flow: Workflow, prepared: Prepared, printer: Printer, yes: bool, relay: Relay | None = None) -> None:
->>>>>>> main
+def _start(
+    flow: Workflow, prepared: Prepared, printer: Printer, yes: bool, relay: Relay | None = None, open_: bool = False
+) -> None:
     prepared = flow.preflight(prepared)
     plan = prepared.plan
     text = present.plan_text(plan, prepared.bundle, relay)
@@ -150,12 +141,9 @@ def _start(flow: Workflow, prepared: Prepared, printer: Printer, yes: bool, rela
     else:
         printer.talk(text)
     handle = flow.submit(prepared)
-<<<<<<< HEAD
-    steps = prepared.target.next_steps(handle)
-=======
     if relay:
         flow.ledger.set_relay(plan.run_id, relay)
->>>>>>> main
+    steps = prepared.target.next_steps(handle)
     value = {**present.plan_json(plan, prepared.bundle), "handle": str(handle)}
     printer.data(value, plan.run_id)
     for line in steps:
