@@ -244,6 +244,9 @@ def test_the_results_of_a_session_come_before_its_slots(
     assert media(colab) - before == 2 + 2, "list and state of the slot, and beginning and end of the zip"
     dest.log.unlink()
     assert bring(files, dest) == found
+    write_json(dest.state, {"state": "complete", "epoch": 99, "leg": LEG})
+    assert bring(files, dest) == found, "what is not whole is not newer"
+    assert [path.name for path in dest.root.parent.iterdir()] == ["artifacts"]
 
 
 def test_results_of_an_earlier_session_are_not_brought(
@@ -418,6 +421,17 @@ def test_what_passes_is_asked_again(kind: str, call: str, colab: Colab, files: D
     bring(files, dest)
     assert colab.faults == []
     assert dest.last.read_bytes() == made.last.read_bytes()
+
+
+@pytest.mark.parametrize("call", ["GET drive files", "GET drive media/*"])
+def test_an_answer_that_does_not_come_is_not_waited_for(
+    call: str, colab: Colab, files: DriveFiles, dest: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("boneagectl.targets.colab.drive_rest.TIMEOUT_S", (1.0, 0.3))
+    slot(colab, "a", 3)
+    colab.faults.append(Fault(call, "hang"))
+    bring(files, dest)
+    assert epoch_in(dest) == 3
 
 
 REFUSED: dict[str, tuple[Fault, type[Exception], str, str]] = {

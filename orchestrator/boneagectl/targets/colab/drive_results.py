@@ -55,9 +55,16 @@ class Results:
         self.files.fetch(self.file, part)
         os.replace(part, zipped)
         try:
-            results.bring(zipped, self.leg_id, dest)
+            self._unpacked(zipped, RunFolder(incoming / "run"), dest)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
+
+    def _unpacked(self, zipped: Path, whole: RunFolder, dest: RunFolder) -> None:
+        """By way of `whole`, so that nothing lies beside `dest` meanwhile; the list comes last."""
+        results.bring(zipped, self.leg_id, whole)
+        paths = [path for path in whole.root.rglob("*") if path.is_file()]
+        for path in sorted(paths, key=lambda path: path == whole.manifest):
+            artifacts.put(path, dest.root / path.relative_to(whole.root))
 
     def _is_here(self, dest: RunFolder) -> bool:
         if not self.manifest or not dest.manifest.is_file() or dest.manifest.read_bytes() != self.manifest:

@@ -57,7 +57,7 @@ def file() -> Path:
         return Path(named)
     if config := os.environ.get("CLOUDSDK_CONFIG"):
         return Path(config) / "application_default_credentials.json"
-    usual = Path(os.environ["APPDATA"]) if "APPDATA" in os.environ else Path.home() / ".config"
+    usual = Path(os.environ.get("APPDATA", "")) if os.name == "nt" else Path.home() / ".config"
     return usual / "gcloud" / "application_default_credentials.json"
 
 
