@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ import requests
 from boneage_trainer import archive
 from boneage_trainer.contract import RunFolder, parse_object, write_atomic, write_json, write_manifest
 from boneagectl.errors import LimitRefused, MachineError, NotYet, Unreachable, UsageError
-from boneagectl.targets.colab import by_drive, google_signin
+from boneagectl.targets.colab import by_drive, drive_rest, google_signin
 from boneagectl.targets.colab.drive_files import DriveFiles
 from boneagectl.targets.colab.drive_rest import Missing
 from emulators.colab import Colab, Fault
@@ -462,6 +463,16 @@ def test_a_refusal_is_said_with_a_way_out(kind: str, colab: Colab, files: DriveF
     assert not dest.state.exists()
 
 
+def test_of_two_reasons_the_telling_one_counts() -> None:
+    """Google says some refusals twice, and in the older way of many services that is a mere "forbidden"."""
+    newer = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "SERVICE_DISABLED"}
+    said = {"code": 403, "message": "has not been used", "errors": [{"reason": "forbidden"}], "details": [{}, newer]}
+    for body, told in (({"error": said}, "not enabled"), ({"error": "x"}, "answered 403"), ([], "answered 403")):
+        answer = requests.Response()
+        answer.status_code, answer.raw = 403, io.BytesIO(json.dumps(body).encode())
+        assert told in drive_rest._translated("MyDrive", answer).message
+
+
 def test_a_file_that_goes_or_changes_while_it_is_brought_is_looked_for_again(
     colab: Colab, files: DriveFiles, dest: RunFolder
 ) -> None:
@@ -527,8 +538,9 @@ def test_the_token_asked_for_reads_drive_and_no_more(colab: Colab, files: DriveF
 def test_a_login_that_may_not_read_drive_says_so(colab: Colab, tmp_path: Path) -> None:
     """With drive.file a listing would be empty, and look as if nothing were there."""
     slot(colab, "a", 3)
-    for scopes in (("drive.file",), ("cloud-platform",)):
-        sign_in(colab, *scopes)
+    kept = {name: colab.login.grant("drive.file")[name] for name in ("token", "expiry")}
+    for scopes, more in ((("drive.file",), kept), (("drive.file",), {}), (("cloud-platform",), {})):
+        sign_in(colab, *scopes, **more)
         with google_signin.session() as session, pytest.raises(MachineError, match="may not read Drive") as caught:
             by_drive.look(DriveFiles(session), RUN, LEG)
         assert caught.value.next_step == google_signin.LOGIN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from boneagectl.errors import BoneagectlError, LimitRefused, MachineError, Unreachable
@@ -16,10 +16,10 @@ PAUSES_S = (1.0, 4.0, 15.0)
 LATER = "try again in some minutes"
 _LONGEST_PAUSE_S = 60.0
 _AGAIN = (408, 429, 500, 502, 503, 504)
-_TOO_FAST = ("rateLimitExceeded", "userRateLimitExceeded")
-_USED_UP = ("dailyLimitExceeded", "quotaExceeded", "downloadQuotaExceeded", "storageQuotaExceeded")
-_OFF = ("accessNotConfigured", "SERVICE_DISABLED")
-_NARROW = ("insufficientPermissions", "insufficientScope", "ACCESS_TOKEN_SCOPE_INSUFFICIENT")
+_TOO_FAST = {"rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED"}
+_USED_UP = {"dailyLimitExceeded", "quotaExceeded", "downloadQuotaExceeded", "storageQuotaExceeded"}
+_OFF = {"accessNotConfigured", "SERVICE_DISABLED"}
+_NARROW = {"insufficientPermissions", "insufficientScope", "ACCESS_TOKEN_SCOPE_INSUFFICIENT"}
 
 
 class Missing(MachineError):
@@ -76,36 +76,36 @@ def _range(first: int, last: int | None) -> dict[str, str]:
 
 
 def _translated(what: str, answer: Any) -> BoneagectlError:
-    status, (reason, text) = answer.status_code, _error_of(answer)
-    said = f"{what}: Drive answered {status} {reason}: {text}"
+    status, (reasons, text) = answer.status_code, _error_of(answer)
+    said = f"{what}: Drive answered {status} {', '.join(reasons)}: {text}"
     if status == 404:
         return Missing(f"{what} is not on Drive (any more)", "is it the same Google account?")
     if status == 416:
         return Changed(said, LATER)
-    if status in _AGAIN or reason in _TOO_FAST:
+    if status in _AGAIN or reasons & _TOO_FAST:
         return Unreachable(said, LATER)
-    return _refused(status, reason, said)
+    return _refused(status, reasons, said)
 
 
-def _refused(status: int, reason: str, said: str) -> BoneagectlError:
-    if reason in _USED_UP:
+def _refused(status: int, reasons: Set[str], said: str) -> BoneagectlError:
+    if reasons & _USED_UP:
         return LimitRefused(said, "wait until tomorrow, or take the zip in a browser: collect RUN --from ZIP")
-    if reason in _OFF:
+    if reasons & _OFF:
         way = "gcloud services enable drive.googleapis.com --project=PROJECT, with the project of your OAuth client"
         return MachineError(f"the Drive API is not enabled in the project of this login; {said}", way)
-    if reason in _NARROW:
+    if reasons & _NARROW:
         return google_signin.may_not_read()
     if status == 401:
         return MachineError(f"Google does not accept the login; {said}", google_signin.LOGIN)
     return MachineError(said, "look at the file in a browser: https://drive.google.com")
 
 
-def _error_of(answer: Any) -> tuple[str, str]:
-    """Google's reason and words; newer ones stand in the details."""
+def _error_of(answer: Any) -> tuple[Set[str], str]:
+    """Google's reasons, of its older and its newer kind, in their order, and its words."""
     try:
         said = answer.json()["error"]
-        newer = [one["reason"] for one in said.get("details", []) if "reason" in one]
-        reason = newer[0] if newer else said["errors"][0]["reason"]
-        return str(reason), " ".join(str(said.get("message", "")).split())[:200]
+        told = [*said.get("errors", []), *said.get("details", [])]
+        reasons = dict.fromkeys(str(one["reason"]) for one in told if "reason" in one)
+        return reasons.keys(), " ".join(str(said.get("message", "")).split())[:200]
     except (ValueError, LookupError, TypeError, AttributeError):
-        return "", str(answer.reason or "")
+        return set(), str(answer.reason or "")
