@@ -18,13 +18,14 @@ pytest.importorskip("cryptography", reason="cryptography is not installed, which
 
 import requests
 
-from boneage_trainer import archive
+from boneage_trainer import archive, colab_drive, colab_mirror
 from boneage_trainer.contract import RunFolder, parse_object, write_atomic, write_json, write_manifest
 from boneagectl.errors import LimitRefused, MachineError, NotYet, Unreachable, UsageError
 from boneagectl.targets.colab import by_drive, drive_rest, google_signin
 from boneagectl.targets.colab.drive_files import DriveFiles
 from boneagectl.targets.colab.drive_rest import Missing
 from emulators.colab import Colab, Fault
+from support import wait_for
 
 RUN, LEG = "hands-a1b2", "hands-a1b2-01"
 FOLDER = "application/vnd.google-apps.folder"
@@ -227,6 +228,29 @@ def test_what_is_here_and_newer_stays(colab: Colab, files: DriveFiles, dest: Run
     dest.state.write_text("torn")
     bring(files, dest)
     assert epoch_in(dest) == 3, "what is not whole is not newer"
+
+
+def test_while_a_notebook_writes_whole_epochs_come(
+    colab: Colab, files: DriveFiles, dest: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The notebook's own code, on the mount, as fast as it can."""
+    monkeypatch.setattr(by_drive, "LOOKS_S", (0.05,) * 20)
+    drive, told = colab_drive.Drive(colab.drive.mount), list[str]()
+    out = RunFolder(tmp_path / "content")
+    mirror = colab_mirror.Mirror(drive, place(colab), out, tmp_path / "staging", told.append)
+    epochs: list[int] = []
+    for epoch in range(1, 25):
+        make(out, epoch)
+        mirror.wake()
+        if epoch == 1:
+            wait_for(lambda: by_drive.look(files, RUN, LEG))
+        if epoch % 3 == 0:
+            assert bring(files, dest).unlisted == ()
+            archive.check_files(dest, [dest.last, dest.best, dest.metrics, dest.state])
+            epochs.append(epoch_in(dest))
+    assert mirror.settle(10) == told == []
+    bring(files, dest)
+    assert (epochs, epoch_in(dest)) == (sorted(epochs), epoch)
 
 
 # ------------------------------------------------------------------------------------- the results

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from boneage_trainer import archive
 from boneage_trainer.contract import ContractError, RunFolder, parse_object, sha256_of, write_atomic
 from boneagectl import artifacts
-from boneagectl.errors import MachineError, NotYet
+from boneagectl.errors import NotYet
 from boneagectl.records import Artifacts
 from boneagectl.targets.colab import drive_results
 from boneagectl.targets.colab.drive_files import DriveFile, DriveFiles
@@ -29,12 +29,16 @@ from boneagectl.targets.colab.rendering import FOLDER
 SLOTS = ("a", "b")
 """The trainer's `colab_drive` calls them alike."""
 LOOKS_S = (1.0, 5.0)
-"""Pauses before another look, where the notebook replaced a file while it was brought."""
+"""Pauses before another look: the notebook may have replaced a file while it was brought."""
 _NAMES = RunFolder(Path())
 _CARRIED = tuple(path.as_posix() for path in (_NAMES.best, _NAMES.last, _NAMES.metrics))
 _STATE, _METRICS, _MANIFEST = _NAMES.state.name, _NAMES.metrics.name, _NAMES.manifest.name
 _WEIGHTS = _NAMES.last.parent.name
 _INCOMING = ".incoming"
+
+
+class NothingWhole(NotYet):
+    """There is something of the leg, and none of it is whole at this moment."""
 
 
 class Source(Protocol):
@@ -66,12 +70,12 @@ def bring(files: DriveFiles, run_id: str, leg_id: str, dest: RunFolder) -> Artif
 
     Raises:
         NotYet: Drive holds nothing whole of it.
-        MachineError: all that is there is damaged, or a name points outside the folder. Others: as `DriveFiles`.
+        Damaged: all that is there is. MachineError: a name points outside the folder. Others: as `DriveFiles`.
     """
     for pause_s in (*LOOKS_S, None):
         try:
             return _bring(files, run_id, leg_id, dest)
-        except (Changed, Missing):
+        except (Changed, Missing, Damaged, NothingWhole):
             if pause_s is None:
                 raise
             time.sleep(pause_s)
@@ -87,11 +91,11 @@ def _bring(files: DriveFiles, run_id: str, leg_id: str, dest: RunFolder) -> Arti
         try:
             source.bring(dest, incoming)
         except Damaged as damage:
-            trouble = str(damage)
+            trouble = damage.message
         else:
             shutil.rmtree(incoming, ignore_errors=True)
             return artifacts.of(dest)
-    raise MachineError(f"all that Drive has of {leg_id} is damaged: {trouble}", "run the notebook again: it goes on")
+    raise Damaged(f"all that Drive has of {leg_id} is damaged: {trouble}", "run the notebook again: it goes on")
 
 
 def _sources(files: DriveFiles, run_id: str, leg_id: str) -> list[Source]:
@@ -99,7 +103,8 @@ def _sources(files: DriveFiles, run_id: str, leg_id: str) -> list[Source]:
     zips = drive_results.found(files, files.folders(FOLDER, run_id), leg_id)
     sources: list[Source] = [*zips, *_slots(files, run_id, leg_id)]
     if not sources:
-        raise NotYet(
+        kind = NothingWhole if files.listed(files.folders(FOLDER, run_id, leg_id)) else NotYet
+        raise kind(
             f"Drive has nothing whole of {leg_id} in {FOLDER}/{run_id}",
             "its first epoch brings it; is it the Google account that runs the notebook?",
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 from boneage_trainer.contract import ContractError, RunFolder, parse_object
 from boneagectl import artifacts
-from boneagectl.errors import NotYet
+from boneagectl.errors import MachineError, NotYet
 from boneagectl.targets.colab import results
 from boneagectl.targets.colab.drive_files import DriveFile, DriveFiles, Seekable
 
@@ -26,7 +26,7 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 """What zipfile raises for what is torn, encrypted or no zip, and what a state that is none does."""
 
 
-class Damaged(Exception):
+class Damaged(MachineError):
     """What is on Drive is something else than its own list says."""
 
 

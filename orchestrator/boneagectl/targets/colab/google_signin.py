@@ -32,6 +32,7 @@ REVOKE = (
     "to withdraw it: gcloud auth application-default revoke, or https://myaccount.google.com/permissions; "
     "boneagectl keeps no token of its own"
 )
+WEEKLY = "what a client in testing was granted ends after a week"
 _VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
 _USER = "authorized_user"
 
@@ -95,7 +96,7 @@ def in_words(error: Any) -> MachineError:
         return Unreachable(f"Google's sign-in cannot be reached: {said}", "try again in some minutes")
     if "invalid_scope" in said:
         return may_not_read()
-    return MachineError(f"Google does not accept the login any more: {said}", f"{LOGIN} (a client in testing: weekly)")
+    return MachineError(f"Google does not accept the login any more: {said}", f"{LOGIN}; {WEEKLY}")
 
 
 def may_not_read() -> MachineError:
