@@ -56,6 +56,7 @@ class ByHand:
         leg_id = handle.remote_id
         notebook, run_id = Path(self._note(leg_id)["notebook"]), leg_id.rpartition("-")[0]
         link = f"{COLAB}/github/OWNER/REPO/blob/BRANCH/{notebook.name}"
+        brought = "" if self.drive else f" --from results-{leg_id}.zip"
         home = "comes by itself with boneagectl watch, and" if self.drive else "then"
         return [
             f"the notebook: {notebook}",
@@ -63,8 +64,7 @@ class ByHand:
             f"  or push it to GitHub: {link}",
             f"  badge: [![Open in Colab]({COLAB}/assets/colab-badge.svg)]({link})",
             "choose Runtime > Run all. Cut off or out of time? Open it again and Run all: it goes on where it was",
-            f"when it is over, {home}: boneagectl collect {run_id}"
-            + ("" if self.drive else f" --from results-{leg_id}.zip"),
+            f"when it is over, {home}: boneagectl collect {run_id}{brought}",
         ]
 
     # ---------------------------------------------------------------------------- while it runs
