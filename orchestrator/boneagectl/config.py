@@ -27,6 +27,7 @@ OTHER_VARIABLES = {"HOME": "state folder", "CONFIG": "config file", "PROFILE": "
 DEFAULTS: dict[str, Any] = {
     "target": "local",
     "time_limit": "12h",
+    "prefer": "cheapest",
     "data.pack": "pack",
     "data.image_size_px": 0,
     "targets.local.python": sys.executable,
@@ -49,7 +50,11 @@ DEFAULTS: dict[str, Any] = {
     "targets.azure.environment": "azureml://registries/azureml/environments/tensorflow-2.16-cuda12/labels/latest",
     "targets.azure.pack": "",
 }
-_CHOICES = {"targets.kaggle.code": ("embed", "dataset"), "targets.azure.tier": ("dedicated", "low_priority")}
+_CHOICES = {
+    "prefer": ("cheapest", "fastest", "balanced"),
+    "targets.kaggle.code": ("embed", "dataset"),
+    "targets.azure.tier": ("dedicated", "low_priority"),
+}
 _PATHS = ("data.pack",)
 _TRAIN_KEYS = {f"train.{item.name}": item.default for item in dataclasses.fields(TrainConfig)}
 KNOWN = {**DEFAULTS, **_TRAIN_KEYS}

@@ -20,6 +20,8 @@ COMMANDS = {
     "init": ("setup:init", "Write a commented boneage.toml, unless there is one."),
     "doctor": ("setup:doctor", "Tell the truth about this machine and its GPU."),
     "config": ("setup:config", "List every setting with its value and origin."),
+    "plan": ("plan:plan", "Tell what a training will take where, and choose."),
+    "calibrate": ("plan:calibrate", "Measure a target's speed by a short training."),
     "submit": ("runs:submit", "Plan a training, book its worst case, start it."),
     "resume": ("runs:resume", "Go on with a run from its last checkpoint."),
     "ls": ("runs:ls", "List runs, newest first."),

@@ -6,7 +6,7 @@ import csv
 import io
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from boneagectl import units
 from boneagectl.output import table
@@ -22,9 +22,13 @@ from boneagectl.records import (
     Relay,
     Run,
     Snapshot,
+    Speed,
     as_json,
     iso,
 )
+
+if TYPE_CHECKING:
+    from boneagectl.choosing import Choice
 
 _SESSION_S = 12 * 3600
 
@@ -184,6 +188,35 @@ def _hour_cells(account: Account) -> list[str]:
 
 def _until(days: float) -> str:
     return "more than ten years" if days > 3650 else f"until {iso(time.time() + days * 86_400)[:10]}"
+
+
+def choices_text(choices: Sequence[Choice], prefer: str) -> str:
+    headings = ("TARGET", "TIME", "RANGE", "SESSIONS", "USD", "QUOTA HOURS", "DONE BY", "FROM")
+    rows = [_choice_row(one) for one in choices]
+    blocked = [f"{one.target} is blocked: {block}" for one in choices for block in one.blocks]
+    chosen = next((one.target for one in choices if one.is_recommended), "")
+    last = (
+        f"{prefer}: {chosen}; boneagectl submit --target {chosen}" if chosen else f"{prefer}: none can be recommended"
+    )
+    return "\n".join([table(headings, rows), *blocked, "", last])
+
+
+def _choice_row(one: Choice) -> tuple[object, ...]:
+    if one.time_s is None or one.low_s is None or one.high_s is None:
+        return one.target, "not known", "-", "-", "-", "-", "-", one.basis or "blocked"
+    span = f"{units.format_duration(one.low_s)} to {units.format_duration(one.high_s)}"
+    return (one.target, units.format_duration(one.time_s), span, str(one.sessions), units.format_usd(one.usd_micro),
+            f"{one.quota_s / 3600:.2f}", one.done_by[:16].replace("T", " "), one.basis)  # fmt: skip
+
+
+def speed_text(speed: Speed) -> str:
+    kinds = ", ".join(
+        f"{name}: {1000 * sum(values) / len(values):.2f} ms an image in {len(values)} epochs"
+        for name, values in speed.samples.items()
+    )
+    return (f"{speed.target}, {speed.machine}: {kinds or 'too short to tell'}; load {speed.load_ms:.2f}, compute "
+            f"{speed.compute_ms:.2f} ms an image; {units.format_duration(speed.startup_s)} to the first epoch, "
+            f"{units.format_duration(speed.finish_s)} to evaluate")  # fmt: skip
 
 
 def entries_text(entries: Sequence[Entry]) -> str:

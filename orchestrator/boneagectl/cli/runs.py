@@ -17,7 +17,8 @@ from boneagectl.targets import NAMES
 if TYPE_CHECKING:
     from boneagectl.workflow import Prepared, Workflow
 
-_Target = Annotated[str | None, typer.Option("--target", "-t", help=f"Where to train: {', '.join(NAMES)}.")]
+_WHERE = f"Where to train: {', '.join(NAMES)}; submit: or auto."
+_Target = Annotated[str | None, typer.Option("--target", "-t", help=_WHERE)]
 _Limit = Annotated[str | None, typer.Option("--time-limit", help="The longest this leg may take, e.g. 11h30m.")]
 _Name = Annotated[str | None, typer.Option("--name", "-n", help="The run's id, instead of a made-up one.")]
 _Dry = Annotated[bool, typer.Option("--dry-run", help="Write the folder that would be sent, and nothing else.")]
@@ -57,12 +58,16 @@ def submit(
     merged = options.settings(config, profile, set_, target=target, time_limit=time_limit, **named)
     printer = Printer(json, quiet)
     with options.workflow(merged, may_write=not dry_run) as flow:
+        if merged["target"] == "auto":
+            from boneagectl import choosing
+
+            flow.config = merged.with_values(target=choosing.best(flow))
         prepared = flow.prepare(name)
         if dry_run:
             _dry_run(flow, prepared, out, printer)
         else:
             relay = relaying.agreed(legs, prepared.plan.spec.time_limit_s, prepared.plan.spec.target, then)
-            _start(flow, prepared, printer, yes, relay)
+            start(flow, prepared, printer, yes, relay)
 
 
 def rehearse(
@@ -112,7 +117,7 @@ def resume(
         flow.refresh()
         found = flow.ledger.find_run(run)
         flow.config = options.settings(config, target=target or found.latest.target, time_limit=time_limit)
-        _start(flow, flow.prepare_resume(found), Printer(json, quiet), yes)
+        start(flow, flow.prepare_resume(found), Printer(json, quiet), yes)
 
 
 def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Printer) -> None:
@@ -124,7 +129,7 @@ def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Prin
     printer.talk(f"nothing was booked or sent; to send exactly this: boneagectl submit --name {plan.run_id}")
 
 
-def _start(flow: Workflow, prepared: Prepared, printer: Printer, yes: bool, relay: Relay | None = None) -> None:
+def start(flow: Workflow, prepared: Prepared, printer: Printer, yes: bool, relay: Relay | None = None) -> None:
     prepared = flow.preflight(prepared)
     plan = prepared.plan
     text = present.plan_text(plan, prepared.bundle, relay)
@@ -190,16 +195,16 @@ def watch(
     with options.workflow() as flow:
         flow.reconcile()
         found = flow.ledger.find_run(run)
-        snapshot = _follow(flow, found, every_s, once, printer)
+        snapshot = follow(flow, found, every_s, once, printer)
         while _passed_on(flow, found.run_id, printer) and not once:
             found = flow.ledger.find_run(found.run_id)
-            snapshot = _follow(flow, found, every_s, once, printer)
+            snapshot = follow(flow, found, every_s, once, printer)
         if not flow.ledger.find_run(found.run_id).latest.state.is_over:
             return
         _raise_if_failed(found.run_id, snapshot.state, snapshot.reason)
 
 
-def _follow(flow: Workflow, run: Run, every_s: float | None, once: bool, printer: Printer) -> Snapshot:
+def follow(flow: Workflow, run: Run, every_s: float | None, once: bool, printer: Printer) -> Snapshot:
     for snapshot in [flow.look(run)] if once else flow.watch(run, every_s):
         if printer.json:
             printer.line({"run_id": run.run_id, "snapshot": snapshot}, "")
