@@ -16,7 +16,9 @@ from boneagectl.resources import data_dir
 from report.page import Page
 from report.sample_run import FACTS
 
-FIGURES = ["ruler", "mae", "loss", "scatter", "ages", "by-sex", "by-age", "bland-altman", "time"]
+FIGURES = [
+    "ruler", "sexes", "ages", "mae", "loss", "scatter", "bland-altman", "by-sex", "by-age", "calibration", "time",
+]  # fmt: skip
 FEWEST_CONTRAST = 4.5
 LARGEST_BYTES = 300_000
 PAIRS = (
