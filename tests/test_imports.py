@@ -17,7 +17,7 @@ ORCHESTRATOR, TRAINER = ROOT / "orchestrator" / "boneagectl", ROOT / "trainer" /
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("doctor", "reporting"),
+    ("doctor", "reporting", "comparing"),
     ("workflow",),
     ("planning", "targets"),
     ("limits", "bundle", "inspection"),

@@ -29,6 +29,7 @@ COMMANDS = {
     "stop": ("runs:stop", "Have a run save and end; it can be resumed later."),
     "collect": ("runs:collect", "Bring what a run has made into one folder, checked."),
     "report": ("runs:report", "Write a run's report: HTML, JSON or CSV."),
+    "compare": ("compare:compare", "Compare runs: error, time, cost, what was the same."),
     "rehearse": ("runs:rehearse", "Run here what a target would be sent, first."),
     "data": ("data:app", "Draw, fetch, prepare, describe and push images."),
     "train": ("train:app", "List presets; check, evaluate and use a model."),

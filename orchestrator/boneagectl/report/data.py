@@ -65,13 +65,15 @@ class ReportData:
         return sum(known) if known else None
 
 
-def load_run(folder: RunFolder, facts: Mapping[str, Any]) -> ReportData:
+def load_run(folder: RunFolder, facts: Mapping[str, Any], with_predictions: bool = True) -> ReportData:
     """Reads what is in `folder` by now; what its evaluation lacks comes from its predictions.
+
+    Without `with_predictions` those are not read, which is most of the time it takes.
 
     Raises:
         ContractError: a file is there and broken; a missing one is no error.
     """
-    predictions = read_predictions(folder.predictions)
+    predictions = read_predictions(folder.predictions) if with_predictions else []
     expected = (folder.metrics, folder.predictions, folder.evaluation, folder.environment, folder.state)
     return ReportData(
         facts=facts,
