@@ -20,6 +20,7 @@ TEMPLATE = "report/compare.html.j2"
 PARTS = (
     ("prepare_s", "Prepare"), ("startup_s", "Start-up"), ("compile_s", "First steps"), ("load_s", "Load"),
     ("compute_s", "Compute"), ("validate_s", "Validate"), ("checkpoint_s", "Save"), ("evaluate_s", "Evaluate"),
+    ("rest_s", "Other"),
 )  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def _interval(values: Mapping[str, Any]) -> tuple[float, ...] | None:
 def _times(runs: Sequence[Compared]) -> Figure:
     known = [(run, [(name, run.values[key]) for key, name in PARTS]) for run in runs]
     stacks = [
-        bars.Stack(run.run_id, words.duration(sum(value or 0.0 for _, value in parts)),
+        bars.Stack(run.run_id, words.duration(run.values["total_s"]),
                    tuple(value or 0.0 for _, value in parts))
         for run, parts in known
         if any(value for _, value in parts)

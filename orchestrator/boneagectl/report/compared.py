@@ -97,16 +97,15 @@ def _sessions(data: ReportData) -> dict[str, Any]:
 
 def _times(data: ReportData) -> dict[str, Any]:
     total_s = sum(number(leg.get("elapsed_s")) or 0.0 for leg in _started(data)) or None
-    per_image = {key: _mean(data, key) for key in ("load_ms_per_image", "compute_ms_per_image")}
-    return {
-        "total_s": total_s,
+    parts = {
         "prepare_s": _outside_s(data),
         "startup_s": _startup_s(data),
         **{key: data.total_s(key) for key in _SUMS},
         "evaluate_s": number(section(data.environment.get("times")).get("evaluate_s")),
-        "epoch_s": _mean(data, "epoch_s"),
-        **per_image,
     }
+    rest_s = None if total_s is None else max(0.0, total_s - sum(value or 0.0 for value in parts.values()))
+    means = {key: _mean(data, key) for key in ("epoch_s", "load_ms_per_image", "compute_ms_per_image")}
+    return {"total_s": total_s, **parts, "rest_s": rest_s, **means}
 
 
 def _mean(data: ReportData, key: str) -> float | None:

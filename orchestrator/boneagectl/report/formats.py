@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from boneage_trainer.contract import RESEARCH_ONLY
 from boneagectl.output import table as aligned
 from boneagectl.report.sheet import Table
 
+_TEXT_WIDTH = 110
 _PLAIN = str.maketrans({"−": "-", "\u202f": " ", "–": "-", "…": "...", "²": "2", "·": "-"})
 _MARKDOWN = re.compile(r"([\\`*_\[\]#|~$])")
 _LATEX = {
@@ -35,14 +37,18 @@ def _is_plain(char: str) -> bool:
 # ------------------------------------------------------------------------------------ text
 def to_text(tables: Sequence[Table], notes: Sequence[str]) -> str:
     """For a terminal, ASCII but for what the runs' own names hold."""
-    parts = [RESEARCH_ONLY, "\n".join(f"- {one_line(note)}" for note in notes)]
+    parts = [RESEARCH_ONLY, "\n".join(_wrapped(f"- {one_line(note)}") for note in notes)]
     return "\n\n".join([*parts, *map(_text, tables)]).translate(_PLAIN) + "\n"
 
 
 def _text(one: Table) -> str:
     rows = [[one_line(cell) for cell in row] for row in one.rows]
-    note = f"\n{one.note}" if one.note else ""
+    note = f"\n{_wrapped(one.note)}" if one.note else ""
     return f"{one.caption}\n{aligned(one.columns, rows)}{note}"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _TEXT_WIDTH, subsequent_indent="  " if text.startswith("- ") else "")
 
 
 # ---------------------------------------------------------------------------------- Markdown

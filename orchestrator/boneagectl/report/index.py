@@ -73,7 +73,7 @@ def _cells(read: data.ReportData) -> tuple[Cell, ...]:
         _number(values["total_s"], words.duration(values["total_s"])),
         _number(values["cost_usd"], words.dollars(values["cost_usd"])),
         _number(values["quota_hours"], words.plain(values["quota_hours"], 2)),
-        _text(read.facts.get("created")),
+        Cell(str(read.facts.get("created") or words.UNKNOWN)[:10], str(read.facts.get("created") or "")),
     )
 
 

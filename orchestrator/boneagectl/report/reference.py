@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 READ = "2026-11"
 NOTE = (
-    f"The paper's rows are the student paper's own times, as read in November 2026 ({READ}); they were not measured "
-    "here and cannot be compared in detail: another network input, another loader, one whole run each. It never "
-    "measured a mean absolute error, so none stands here, and most of its time went into decoding full-size PNG files "
-    "(32.5 ms an image on Colab). On Azure it used 75 of 100 dollars in all, at $1.17 an hour; for the single run no "
-    "cost is told."
+    "The paper's rows are the student paper's own times, as read in November 2026; they were not measured here and "
+    "cannot be compared in detail: another network input, another loader, one whole run each. It never measured a "
+    "mean absolute error, so none stands here, and most of its time went into decoding full-size PNG files (32.5 ms an "
+    "image on Colab). On Azure it used 75 of 100 dollars in all, at $1.17 an hour; for the single run no cost is told."
 )
 
 

@@ -13,6 +13,7 @@ from boneagectl.report.words import UNKNOWN
 
 _HASH_DIGITS = 12
 _MOST_VALUES = 6
+_MOST_LETTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ class Column:
 
 def _words(value: Any) -> str:
     return UNKNOWN if value in (None, "") else str(value)
+
+
+def _first_words(value: Any) -> str:
+    """The first clause of a sentence: the whole of it stands in the run's own report and in JSON."""
+    return _words(value).partition(";")[0][:_MOST_LETTERS]
 
 
 def _hash(value: Any) -> str:
@@ -79,6 +85,7 @@ _TIME = (
     Column("validate_s", "Validate", words.duration),
     Column("checkpoint_s", "Save", words.duration),
     Column("evaluate_s", "Evaluate", words.duration),
+    Column("rest_s", "Other", words.duration),
     Column("epoch_s", "An epoch", words.duration),
     Column("load_ms_per_image", "Load (ms an image)", _two),
     Column("compute_ms_per_image", "Compute (ms an image)", _two),
@@ -97,12 +104,13 @@ _IDENTITY = (
     Column("settings_sha256", "Settings", _hash),
     Column("data_fingerprint", "Data fingerprint", _hash),
     Column("test_sha256", "Test images", _hash),
-    Column("labels", "Labels", _words),
+    Column("labels", "Labels", _first_words),
 )
 _TIME_NOTE = (
     "Total is the sessions' own time. Prepare is the part of it beside the trainer: setting up the machine, making the "
     "pack there, bringing results back; a pack that was made before is not in it. Start-up goes from the trainer's "
-    "start to its first epoch, first steps wait for the trace. Per image: one training step's share."
+    "start to its first epoch, first steps wait for the trace; other is what no part explains, lost epochs among it. "
+    "Per image: the training's own loading and computing."
 )
 _COST_NOTE = (
     "Costs are of the sessions alone: what stands and is paid by the day is not in them. A month gained is a month of "
@@ -143,8 +151,9 @@ def _with_reference(table: Table) -> Table:
 
 def _reference(timing: reference.Timing, width: int) -> tuple[str, ...]:
     gpu = f", {timing.gpu}" if timing.gpu else ""
-    total = words.duration(timing.total_s) + (f" ({timing.remark})" if timing.remark else "")
-    return (f"Paper {reference.READ}: {timing.environment}{gpu}", total, *["not told"] * (width - 2))
+    remark = f" ({timing.remark})" if timing.remark else ""
+    name = f"Paper {reference.READ}: {timing.environment}{gpu}{remark}"
+    return (name, words.duration(timing.total_s), *["not told"] * (width - 2))
 
 
 def _against(first: str, pairs: Sequence[Pair]) -> Table:
