@@ -1,6 +1,6 @@
 """What a page over 50 runs costs: their comparison, and the index of all runs.
 
-    python benchmarks/report.py [--runs 50] [--epochs 100]
+    python benchmarks/reports.py [--runs 50] [--epochs 100]
 
 Each run has a whole folder: a line an epoch, 2,523 test and 2,017 validation predictions, a split of 12,611 images,
 its evaluation and its environment. CPU seconds (user and system) of a new interpreter that reads all of it, pairs every
