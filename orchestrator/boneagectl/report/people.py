@@ -17,7 +17,7 @@ def figure(data: ReportData) -> Figure:
     parts = {name: section(section(data.evaluation.get("parts")).get(name)) for name in PARTS}
     known = {name: part for name, part in parts.items() if number(part.get("n")) is not None}
     drawn = [
-        bars.Bar(sex, name, float(part[key]), count(part[key]), is_lead=key == "male")
+        bars.Bar(sex, name, float(part[key]), count(part[key]))
         for name, part in known.items()
         for sex, key in (("Boys", "male"), ("Girls", "female"))
         if number(part.get(key)) is not None
@@ -29,7 +29,7 @@ def figure(data: ReportData) -> Figure:
     told = ", ".join(f"{count(part.get('n'))} to {_VERBS[name]}" for name, part in known.items())
     absent = [name for name in PARTS if name not in known]
     lacking = f" Not told of: {', '.join(absent)}." if absent else ""
-    caption = f"Boys (filled) and girls in each part of the data: {told} radiographs. No radiograph is in two.{lacking}"
+    caption = f"Boys and girls in each part of the data: {told} radiographs. No radiograph is in two.{lacking}"
     return Figure("sexes", svg, caption, _COLUMNS, tuple(_row(name, part) for name, part in parts.items()))
 
 
