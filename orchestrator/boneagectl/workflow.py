@@ -293,7 +293,14 @@ class Workflow:
         return next((item for item in found if RunFolder(item.folder).metrics.exists()), found[0])
 
     def collect_leg(self, leg: Leg) -> Artifacts:
-        return self.target(leg.target).collect(self.handle(leg), self.paths(leg).artifacts.root)
+        """Brings what the leg has made, and notes how fast it was."""
+        from boneagectl import speeds
+
+        found = self.target(leg.target).collect(self.handle(leg), self.paths(leg).artifacts.root)
+        run, folder = self.ledger.find_run(leg.run_id), RunFolder(found.folder)
+        if speed := speeds.measured(leg.target, leg.leg_id, run.config, run.data, folder):
+            self.ledger.note_speed(leg.leg_id, speed)
+        return found
 
     def paths(self, leg: Leg) -> LegPaths:
         return self.home.leg(leg.run_id, leg.number)

@@ -102,8 +102,9 @@ class KaggleTarget:
     # ------------------------------------------------------------------------------- the start
     def submit(self, leg_id: str, rendered: Path) -> Handle:
         metadata, script = rendering.read(rendered)
-        if (code := rendered / rendering.CODE).exists():
-            datasets.push(self.api, code)
+        for folder in (rendered / rendering.CODE, rendered / rendering.RESUME):
+            if folder.exists():
+                datasets.push(self.api, folder)
         try:
             return self.api.save(metadata, script).handle
         except InDoubt as doubt:
