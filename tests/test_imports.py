@@ -17,7 +17,7 @@ ORCHESTRATOR, TRAINER = ROOT / "orchestrator" / "boneagectl", ROOT / "trainer" /
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("doctor", "reporting", "relaying", "choosing"),
+    ("doctor", "reporting", "comparing", "relaying", "choosing"),
     ("workflow",),
     ("planning", "targets"),
     ("limits", "bundle", "inspection"),

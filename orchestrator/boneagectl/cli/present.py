@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from boneagectl.choosing import Choice
 
 _SESSION_S = 12 * 3600
+_CURVE_WIDTH = 40
 
 
 def plan_text(plan: Plan, bundle: Bundle, relay: Relay | None = None) -> str:
@@ -115,11 +118,12 @@ def run_json(run: Run) -> dict[str, Any]:
     return {**as_json(run), **top}
 
 
-def run_text(run: Run, snapshot: Snapshot, folder: str, relay: Relay | None) -> str:
+def run_text(run: Run, snapshot: Snapshot, folder: str, relay: Relay | None, curve: str) -> str:
     data = run.data
     lines = [
         f"run      {run.run_id}, created {run.created}",
         f"state    {snapshot_text(snapshot)}",
+        *([f"val MAE  {curve}"] if curve else []),
         f"train    {_train_text(run.config)}",
         f"data     {_data_text(data)}, fingerprint {data['fingerprint'][:16] or 'not known here'}",
         f"bundle   sha256 {run.bundle_sha256[:16]}",
@@ -129,6 +133,22 @@ def run_text(run: Run, snapshot: Snapshot, folder: str, relay: Relay | None) -> 
         table(("LEG", "TARGET", "STATE", "EPOCH", "TIME", "COST", "REASON"), [_leg_row(leg) for leg in run.legs]),
     ]
     return "\n".join(lines)
+
+
+def curve_text(values: Sequence[float | None]) -> str:
+    """Validation MAE over epochs as a line of little bars, plain ones where the terminal may not have others."""
+    from boneagectl.report import spark
+
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    drawn = spark.text(values, _CURVE_WIDTH, is_plain_terminal())
+    best = min(known)
+    return f"{known[0]:.1f} {drawn} {known[-1]:.1f} months, lowest {best:.1f} in epoch {values.index(best) + 1}"
+
+
+def is_plain_terminal() -> bool:
+    return os.environ.get("TERM") == "dumb" or not (sys.stdout.encoding or "").lower().startswith("utf")
 
 
 def _leg_row(leg: Leg) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""The commands about runs: submit, resume, ls, show, watch, logs, stop, collect, report."""
+"""The commands about runs: submit, resume, ls, show, watch, logs, stop, collect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from boneagectl import relaying
 from boneagectl.cli import options, present
 from boneagectl.errors import RunFailed
-from boneagectl.output import Format, Printer
+from boneagectl.output import Printer
 from boneagectl.records import LegState, Relay, Run, Snapshot
 from boneagectl.targets import NAMES
 
@@ -167,14 +167,17 @@ def show(run: options.RunName = "last", json: options.Json = False) -> None:
 
     Example: boneagectl show last
     """
+    from boneagectl import reporting
+
     with options.workflow() as flow:
         flow.reconcile()
         snapshot = flow.look(flow.ledger.find_run(run))
         found = flow.ledger.find_run(run)
         folder = flow.home.run(found.run_id)
+        curve = "" if json else present.curve_text(reporting.history(flow, found))
         relay = flow.ledger.relay(found.run_id)
         value = {**present.run_json(found), "metrics": snapshot.metrics, "folder": folder, "relay": relay}
-        Printer(json).data(value, present.run_text(found, snapshot, str(folder), relay))
+        Printer(json).data(value, present.run_text(found, snapshot, str(folder), relay, curve))
 
 
 def watch(
@@ -282,35 +285,3 @@ def collect(run: options.RunName = "last", json: options.Json = False, quiet: op
         if found.unlisted:
             printer.talk(f"written after the leg last listed its files: {', '.join(found.unlisted)}")
         printer.data(found, str(found.folder))
-
-
-def report(
-    run: options.RunName = "last",
-    format_: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.HTML,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File to write; by default beside the run, or stdout.")
-    ] = None,
-    open_: Annotated[bool, typer.Option("--open", help="Open the HTML report in the browser.")] = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Write a run's report: HTML, JSON or CSV.
-
-    Collects the run first. HTML is one file; the figures as JSON or CSV go to stdout.
-
-    Example: boneagectl report last --format csv
-    """
-    from boneagectl import reporting
-
-    printer = Printer(quiet=quiet)
-    with options.workflow() as flow:
-        flow.refresh()
-        found = flow.ledger.find_run(run)
-        content = reporting.build(flow, found, format_)
-        path = out or (flow.home.report(found.run_id) if format_ is Format.HTML else None)
-        reporting.deliver(content, path)
-        if path:
-            printer.data({"report": path}, str(path))
-        if open_ and path:
-            import webbrowser
-
-            webbrowser.open(path.absolute().as_uri())
