@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from boneage_trainer.archive import pack_run
-from boneage_trainer.contract import RunFolder, parse_object, sha256_of, write_manifest
+from boneage_trainer.contract import ContractError, RunFolder, parse_object, sha256_of, write_manifest
 from boneagectl.errors import MachineError, NotYet
 from boneagectl.records import Artifacts
 
@@ -55,6 +55,17 @@ def of(dest: RunFolder, known: Mapping[str, str] | None = None) -> Artifacts:
     if not hashes:
         raise NotYet("the leg has left nothing yet", "boneagectl watch")
     return Artifacts(dest.root, hashes, tuple(name for name, sha256 in wanted.items() if hashes.get(name) != sha256))
+
+
+def is_whole(folder: RunFolder) -> bool:
+    """Whether `folder` holds all that an ended leg had listed, by name and size: bringing it again brings nothing."""
+    try:
+        state = parse_object(folder.state.read_text(encoding="utf-8"), folder.state.name).get("state")
+        files = parse_object(folder.manifest.read_text(encoding="utf-8"), folder.manifest.name)["files"]
+        sizes = {folder.root / name: entry["bytes"] for name, entry in files.items()}
+        return state not in (None, "running") and all(path.stat().st_size == size for path, size in sizes.items())
+    except (OSError, ContractError, KeyError, TypeError):
+        return False
 
 
 def copy_checkpoint(source: Path, dest: Path) -> RunFolder:

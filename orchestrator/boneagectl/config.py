@@ -27,6 +27,7 @@ OTHER_VARIABLES = {"HOME": "state folder", "CONFIG": "config file", "PROFILE": "
 DEFAULTS: dict[str, Any] = {
     "target": "local",
     "time_limit": "12h",
+    "prefer": "cheapest",
     "data.pack": "pack",
     "data.image_size_px": 0,
     "targets.local.python": sys.executable,
@@ -56,6 +57,7 @@ DEFAULTS: dict[str, Any] = {
     "targets.azure.pack": "",
 }
 _CHOICES = {
+    "prefer": ("cheapest", "fastest", "balanced"),
     "targets.kaggle.code": ("embed", "dataset"),
     "targets.colab.via": ("notebook", "cli"),
     "targets.azure.tier": ("dedicated", "low_priority"),

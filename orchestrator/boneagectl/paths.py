@@ -108,6 +108,15 @@ class Home:
     def report(self, run_id: str) -> Path:
         return self.run(run_id) / "report.html"
 
+    @property
+    def index(self) -> Path:
+        """The page over all runs; it links each run's report beside it."""
+        return self.root / "runs" / "index.html"
+
+    @property
+    def comparison(self) -> Path:
+        return self.root / "runs" / "comparison.html"
+
     def leg(self, run_id: str, number: int) -> LegPaths:
         return LegPaths(self.run(run_id) / "legs" / f"{number:02d}")
 

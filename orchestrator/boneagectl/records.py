@@ -299,6 +299,25 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Speed:
+    """What one leg measured: seconds an image by kind of epoch, one value an epoch; and what is not of the epochs.
+
+    `load_ms` and `compute_ms` are an image's, waiting for data and computing apart; `images` an epoch's.
+    """
+
+    target: str
+    machine: str
+    work: str
+    images: int
+    startup_s: float
+    finish_s: float
+    load_ms: float
+    compute_ms: float
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    date: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One line of doctor. `level` is ok, warn or bad; `fix` is what to type, where something helps."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from boneagectl import units
 from boneagectl.output import table
@@ -22,11 +24,16 @@ from boneagectl.records import (
     Relay,
     Run,
     Snapshot,
+    Speed,
     as_json,
     iso,
 )
 
+if TYPE_CHECKING:
+    from boneagectl.choosing import Choice
+
 _SESSION_S = 12 * 3600
+_CURVE_WIDTH = 40
 
 
 def plan_text(plan: Plan, bundle: Bundle, relay: Relay | None = None) -> str:
@@ -111,11 +118,12 @@ def run_json(run: Run) -> dict[str, Any]:
     return {**as_json(run), **top}
 
 
-def run_text(run: Run, snapshot: Snapshot, folder: str, relay: Relay | None) -> str:
+def run_text(run: Run, snapshot: Snapshot, folder: str, relay: Relay | None, curve: str) -> str:
     data = run.data
     lines = [
         f"run      {run.run_id}, created {run.created}",
         f"state    {snapshot_text(snapshot)}",
+        *([f"val MAE  {curve}"] if curve else []),
         f"train    {_train_text(run.config)}",
         f"data     {_data_text(data)}, fingerprint {data['fingerprint'][:16] or 'not known here'}",
         f"bundle   sha256 {run.bundle_sha256[:16]}",
@@ -125,6 +133,22 @@ def run_text(run: Run, snapshot: Snapshot, folder: str, relay: Relay | None) -> 
         table(("LEG", "TARGET", "STATE", "EPOCH", "TIME", "COST", "REASON"), [_leg_row(leg) for leg in run.legs]),
     ]
     return "\n".join(lines)
+
+
+def curve_text(values: Sequence[float | None]) -> str:
+    """Validation MAE over epochs as a line of little bars, plain ones where the terminal may not have others."""
+    from boneagectl.report import spark
+
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    drawn = spark.text(values, _CURVE_WIDTH, is_plain_terminal())
+    best = min(known)
+    return f"{known[0]:.1f} {drawn} {known[-1]:.1f} months, lowest {best:.1f} in epoch {values.index(best) + 1}"
+
+
+def is_plain_terminal() -> bool:
+    return os.environ.get("TERM") == "dumb" or not (sys.stdout.encoding or "").lower().startswith("utf")
 
 
 def _leg_row(leg: Leg) -> tuple[object, ...]:
@@ -184,6 +208,35 @@ def _hour_cells(account: Account) -> list[str]:
 
 def _until(days: float) -> str:
     return "more than ten years" if days > 3650 else f"until {iso(time.time() + days * 86_400)[:10]}"
+
+
+def choices_text(choices: Sequence[Choice], prefer: str) -> str:
+    headings = ("TARGET", "TIME", "RANGE", "SESSIONS", "USD", "QUOTA HOURS", "DONE BY", "FROM")
+    rows = [_choice_row(one) for one in choices]
+    blocked = [f"{one.target} is blocked: {block}" for one in choices for block in one.blocks]
+    chosen = next((one.target for one in choices if one.is_recommended), "")
+    last = (
+        f"{prefer}: {chosen}; boneagectl submit --target {chosen}" if chosen else f"{prefer}: none can be recommended"
+    )
+    return "\n".join([table(headings, rows), *blocked, "", last])
+
+
+def _choice_row(one: Choice) -> tuple[object, ...]:
+    if one.time_s is None or one.low_s is None or one.high_s is None:
+        return one.target, "not known", "-", "-", "-", "-", "-", one.basis or "blocked"
+    span = f"{units.format_duration(one.low_s)} to {units.format_duration(one.high_s)}"
+    return (one.target, units.format_duration(one.time_s), span, str(one.sessions), units.format_usd(one.usd_micro),
+            f"{one.quota_s / 3600:.2f}", one.done_by[:16].replace("T", " "), one.basis)  # fmt: skip
+
+
+def speed_text(speed: Speed) -> str:
+    kinds = ", ".join(
+        f"{name}: {1000 * sum(values) / len(values):.2f} ms an image in {len(values)} epochs"
+        for name, values in speed.samples.items()
+    )
+    return (f"{speed.target}, {speed.machine}: {kinds or 'too short to tell'}; load {speed.load_ms:.2f}, compute "
+            f"{speed.compute_ms:.2f} ms an image; {units.format_duration(speed.startup_s)} to the first epoch, "
+            f"{units.format_duration(speed.finish_s)} to evaluate")  # fmt: skip
 
 
 def entries_text(entries: Sequence[Entry]) -> str:

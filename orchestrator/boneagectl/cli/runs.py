@@ -1,4 +1,4 @@
-"""The commands about runs: submit, resume, ls, show, watch, logs, stop, collect, report."""
+"""The commands about runs: submit, resume, ls, show, watch, logs, stop, collect."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import typer
 from boneagectl import relaying
 from boneagectl.cli import options, present
 from boneagectl.errors import RunFailed, UsageError
-from boneagectl.output import Format, Printer
+from boneagectl.output import Printer
 from boneagectl.records import LegState, Relay, Run, Snapshot
 from boneagectl.targets import NAMES
 
 if TYPE_CHECKING:
     from boneagectl.workflow import Prepared, Workflow
 
-_Target = Annotated[str | None, typer.Option("--target", "-t", help=f"Where to train: {', '.join(NAMES)}.")]
+_WHERE = f"Where to train: {', '.join(NAMES)}; submit: or auto."
+_Target = Annotated[str | None, typer.Option("--target", "-t", help=_WHERE)]
 _Limit = Annotated[str | None, typer.Option("--time-limit", help="The longest this leg may take, e.g. 11h30m.")]
 _Name = Annotated[str | None, typer.Option("--name", "-n", help="The run's id, instead of a made-up one.")]
 _Dry = Annotated[bool, typer.Option("--dry-run", help="Write the folder that would be sent, and nothing else.")]
@@ -62,12 +63,16 @@ def submit(
     merged = options.settings(config, profile, set_, target=target, time_limit=time_limit, **named)
     printer = Printer(json, quiet)
     with options.workflow(merged, may_write=not dry_run) as flow:
+        if merged["target"] == "auto":
+            from boneagectl import choosing
+
+            flow.config = merged.with_values(target=choosing.best(flow))
         prepared = flow.prepare(name)
         if dry_run:
             _dry_run(flow, prepared, out, printer)
         else:
             relay = relaying.agreed(legs, prepared.plan.spec.time_limit_s, prepared.plan.spec.target, then)
-            _start(flow, prepared, printer, yes, relay, open_)
+            start(flow, prepared, printer, yes, relay, open_)
 
 
 def rehearse(
@@ -117,7 +122,7 @@ def resume(
         flow.refresh()
         found = flow.ledger.find_run(run)
         flow.config = options.settings(config, target=target or found.latest.target, time_limit=time_limit)
-        _start(flow, flow.prepare_resume(found), Printer(json, quiet), yes)
+        start(flow, flow.prepare_resume(found), Printer(json, quiet), yes)
 
 
 def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Printer) -> None:
@@ -129,7 +134,7 @@ def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Prin
     printer.talk(f"nothing was booked or sent; to send exactly this: boneagectl submit --name {plan.run_id}")
 
 
-def _start(
+def start(
     flow: Workflow, prepared: Prepared, printer: Printer, yes: bool, relay: Relay | None = None, open_: bool = False
 ) -> None:
     prepared = flow.preflight(prepared)
@@ -182,14 +187,17 @@ def show(run: options.RunName = "last", json: options.Json = False) -> None:
 
     Example: boneagectl show last
     """
+    from boneagectl import reporting
+
     with options.workflow() as flow:
         flow.reconcile()
         snapshot = flow.look(flow.ledger.find_run(run))
         found = flow.ledger.find_run(run)
         folder = flow.home.run(found.run_id)
+        curve = "" if json else present.curve_text(reporting.history(flow, found))
         relay = flow.ledger.relay(found.run_id)
         value = {**present.run_json(found), "metrics": snapshot.metrics, "folder": folder, "relay": relay}
-        Printer(json).data(value, present.run_text(found, snapshot, str(folder), relay))
+        Printer(json).data(value, present.run_text(found, snapshot, str(folder), relay, curve))
 
 
 def watch(
@@ -210,16 +218,16 @@ def watch(
     with options.workflow() as flow:
         flow.reconcile()
         found = flow.ledger.find_run(run)
-        snapshot = _follow(flow, found, every_s, once, printer)
+        snapshot = follow(flow, found, every_s, once, printer)
         while _passed_on(flow, found.run_id, printer) and not once:
             found = flow.ledger.find_run(found.run_id)
-            snapshot = _follow(flow, found, every_s, once, printer)
+            snapshot = follow(flow, found, every_s, once, printer)
         if not flow.ledger.find_run(found.run_id).latest.state.is_over:
             return
         _raise_if_failed(found.run_id, snapshot.state, snapshot.reason)
 
 
-def _follow(flow: Workflow, run: Run, every_s: float | None, once: bool, printer: Printer) -> Snapshot:
+def follow(flow: Workflow, run: Run, every_s: float | None, once: bool, printer: Printer) -> Snapshot:
     for snapshot in [flow.look(run)] if once else flow.watch(run, every_s):
         if printer.json:
             printer.line({"run_id": run.run_id, "snapshot": snapshot}, "")
@@ -303,35 +311,3 @@ def collect(
         if found.unlisted:
             printer.talk(f"written after the leg last listed its files: {', '.join(found.unlisted)}")
         printer.data(found, str(found.folder))
-
-
-def report(
-    run: options.RunName = "last",
-    format_: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.HTML,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File to write; by default beside the run, or stdout.")
-    ] = None,
-    open_: Annotated[bool, typer.Option("--open", help="Open the HTML report in the browser.")] = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Write a run's report: HTML, JSON or CSV.
-
-    Collects the run first. HTML is one file; the figures as JSON or CSV go to stdout.
-
-    Example: boneagectl report last --format csv
-    """
-    from boneagectl import reporting
-
-    printer = Printer(quiet=quiet)
-    with options.workflow() as flow:
-        flow.refresh()
-        found = flow.ledger.find_run(run)
-        content = reporting.build(flow, found, format_)
-        path = out or (flow.home.report(found.run_id) if format_ is Format.HTML else None)
-        reporting.deliver(content, path)
-        if path:
-            printer.data({"report": path}, str(path))
-        if open_ and path:
-            import webbrowser
-
-            webbrowser.open(path.absolute().as_uri())
