@@ -31,7 +31,8 @@ RANK = {name: len(LAYERS) - at for at, layer in enumerate(LAYERS) for name in la
 TRAINER_MAY = {"boneage_trainer", "numpy", "pandas", "keras", "tensorflow", "cv2"}
 SURROUNDINGS = {"colab_google.py": {"google"}, "colab_view.py": {"IPython"}}
 """What a trainer's module may ask for, and does without, where it runs in a notebook."""
-VENDORS = {"kaggle": {"kagglesdk", "requests", "urllib3"}, "azure": {"azure", "requests", "urllib3"}}
+VENDORS = {"kaggle": {"kagglesdk", "requests", "urllib3"}, "azure": {"azure", "requests", "urllib3"},
+           "colab": {"requests", "urllib3", "websocket"}}  # fmt: skip
 """What a target's own folder may import, inside its functions."""
 OWN_LIBRARIES = {"typer", "jinja2", "platformdirs", "boneage_trainer", "boneagectl"}
 
