@@ -34,6 +34,8 @@ CALL_S = 180.0
 _LINE = re.compile(r"\[(?P<name>[^\]]+)\] (?P<endpoint>\S+) \| Hardware: (?P<gpu>\S+)")
 _USAGE = re.compile(r"balance: (?P<balance>[\d.]+).*?rate: (?P<rate>[\d.]+)/hr.*?assignments: (?P<count>\d+)", re.S)
 _SIGN_IN = ("authorization code", "invalid_grant", "No valid default credentials", "Failed to obtain valid ADC")
+_OUTCOME = re.compile(r"QUOTA_[A-Z_]+|DENYLISTED")
+"""Colab's own words, which the program stumbles over."""
 _LOGIN = Path(".config", "colab-cli", "token.json")
 
 
@@ -206,7 +208,8 @@ class Official:
             yield Path(name)
 
     def _make_root(self) -> None:
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o700)
 
 
 def _environment(home: Path) -> dict[str, str]:
@@ -223,6 +226,8 @@ def _refusal(said: str, gpu: str) -> MachineError | LimitRefused:
         return LimitRefused(
             f"Colab has no {gpu} for you now: too many sessions, your use so far, or none free; it may take hours to "
             "weeks", f"boneagectl doctor --target colab lists your machines; {ELSEWHERE}")  # fmt: skip
+    if outcome := _OUTCOME.search(said):
+        return LimitRefused(f"Colab gives this account no {gpu} now: {outcome[0]}; it may take days", ELSEWHERE)
     return Unreachable(f"Colab gave no machine: {_last(said)}", f"try again in some minutes, or {ELSEWHERE}")
 
 
