@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from boneage_trainer.contract import ContractError, RunFolder, parse_object, sha256_of, write_atomic
@@ -82,19 +83,21 @@ def bring(runtime: Runtime, leg_id: str, dest: RunFolder) -> Artifacts:
         artifacts.check_name(name)
     if listed := runtime.read(f"{folder}/{dest.manifest.name}"):
         write_atomic(dest.manifest, listed)
-    wanted = artifacts.listed(dest)
-    for name in names:
-        if name != dest.manifest.name and not _is_here(dest, name, wanted.get(name)):
-            with suppress(Missing):  # replaced or taken away meanwhile
-                runtime.download(f"{folder}/{name}", incoming / name)
-                artifacts.put(incoming / name, dest.root / name)
+    wanted, known = artifacts.listed(dest), {}
+    for name in (name for name in names if name != dest.manifest.name):
+        with suppress(Missing):  # replaced or taken away meanwhile
+            known[name] = _fetched(runtime, f"{folder}/{name}", incoming / name, dest.root / name, wanted.get(name))
     shutil.rmtree(incoming, ignore_errors=True)
-    return artifacts.of(dest)
+    return artifacts.of(dest, known)
 
 
-def _is_here(dest: RunFolder, name: str, sha256: str | None) -> bool:
-    path = dest.root / name
-    return sha256 is not None and path.is_file() and sha256_of(path) == sha256
+def _fetched(runtime: Runtime, path: str, incoming: Path, place: Path, sha256: str | None) -> str:
+    """The sha256 of the file at `place`, which is the wanted one already or comes from `path`."""
+    if sha256 is not None and place.is_file() and sha256_of(place) == sha256:
+        return sha256
+    arrived = runtime.download(path, incoming)
+    artifacts.put(incoming, place)
+    return arrived
 
 
 # ---------------------------------------------------------------------------------------- judgement
