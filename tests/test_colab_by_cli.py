@@ -463,6 +463,10 @@ def test_no_secret_is_written_anywhere_but_in_the_state_file(
     assert oct((home / "colab").stat().st_mode)[-3:] == "700"
     assert "SECRET" not in (tmp_path / "arguments.txt").read_text()
     assert not (colab.home / ".config" / "colab-cli" / "colab.log").exists()
+    left = home / "colab" / ".call-killed"
+    left.mkdir()
+    (left / "colab.log").write_text("SECRET")
+    os.utime(left, (0, 0))
     target.stop(HANDLE)
     target.bringing.settle()
     assert holding(home, b"SECRET") == []

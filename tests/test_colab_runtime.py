@@ -118,6 +118,15 @@ def test_neither_way_holds_a_file_in_memory(machine: Runtime, vm: Vm, tmp_path: 
     assert (tmp_path / "down.bin").stat().st_size == path.stat().st_size
 
 
+def test_files_come_by_the_other_way_where_one_is_closed(machine: Runtime, vm: Vm, colab: Colab, big: Path) -> None:
+    (vm.content / "big.bin").write_bytes(big.read_bytes())
+    colab.serves_files = False
+    assert machine.read("content/big.bin") == big.read_bytes()
+    assert machine.read("content/none") == b""
+    machine.download("content/big.bin", big.with_name("down.bin"))
+    assert big.with_name("down.bin").read_bytes() == big.read_bytes()
+
+
 # ----------------------------------------------------------------------------------------- answers
 def test_an_expired_token_is_renewed_once(machine: Runtime, colab: Colab, vm: Vm) -> None:
     colab.expire_tokens()
@@ -133,6 +142,7 @@ def test_what_is_not_there_is_told_from_what_is_gone(machine: Runtime, vm: Vm, c
     assert machine.kernel_state("none") == ""
     with pytest.raises(Missing):
         machine.download("content/none", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
     colab.faults.append(Fault("GET runtime *", "503", times=2))
     assert machine.kernels() == []
     colab.faults.append(Fault("GET runtime *", "503", times=3))

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ INSTALL = "install it in an environment of its own, with Python 3.12 or newer: p
 ELSEWHERE = "another target has one perhaps: boneagectl submit --target kaggle"
 CALL_S = 180.0
 """More than all its own further tries take."""
+_CALL = ".call-"
 _LINE = re.compile(r"\[(?P<name>[^\]]+)\] (?P<endpoint>\S+) \| Hardware: (?P<gpu>\S+)")
 _USAGE = re.compile(r"balance: (?P<balance>[\d.]+).*?rate: (?P<rate>[\d.]+)/hr.*?assignments: (?P<count>\d+)", re.S)
 _SIGN_IN = ("authorization code", "invalid_grant", "No valid default credentials", "Failed to obtain valid ADC")
@@ -200,7 +202,11 @@ class Official:
     def _home(self) -> Iterator[Path]:
         """A home for one call: the user's login by a link, no look for updates, and nothing kept."""
         self._make_root()
-        with tempfile.TemporaryDirectory(prefix=".call-", dir=self.root, ignore_cleanup_errors=True) as name:
+        for left in self.root.glob(f"{_CALL}*"):  # by a process that was killed, with what was logged there
+            with suppress(OSError):
+                if left.stat().st_mtime < time.time() - 2 * CALL_S:
+                    shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(prefix=_CALL, dir=self.root, ignore_cleanup_errors=True) as name:
             login = Path(name) / _LOGIN
             login.parent.mkdir(parents=True)
             login.symlink_to(Path.home() / _LOGIN)

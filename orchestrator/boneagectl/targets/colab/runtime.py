@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from boneagectl.errors import MachineError, Unreachable
 from boneagectl.targets.answers import words
+from boneagectl.targets.colab import channel
 from boneagectl.targets.colab.official import Access
 
 PAUSES_S = (0.5, 2.0, 5.0)
@@ -25,7 +24,6 @@ TIMEOUT_S = (10.0, 60.0)
 PIECE_BYTES = 4 << 20
 """Of a file, for one request: base64 and its JSON are some times that in memory."""
 _READ_BYTES = 1 << 20
-_HEADER = "X-Colab-Runtime-Proxy-Token"
 _AGAIN = (408, 429, 500, 502, 503, 504)
 _LATER = "try again in some minutes"
 
@@ -74,7 +72,7 @@ class Runtime:
         for pause_s in (*PAUSES_S, None):
             try:
                 answer = self._session.request(verb, f"{self._access.url}/{path}", timeout=TIMEOUT_S,
-                                               headers=self._headers, allow_redirects=False, **more)  # fmt: skip
+                                               headers=channel.opening(self._access), allow_redirects=False, **more)  # fmt: skip
             except requests.RequestException as error:
                 trouble = words(error)
             else:
@@ -91,10 +89,6 @@ class Runtime:
                 time.sleep(pause_s)
         self._access = self._renew()
         raise Unreachable(f"{verb} {path}: the machine does not answer ({trouble})", _LATER)
-
-    @property
-    def _headers(self) -> dict[str, str]:
-        return {_HEADER: self._access.token}
 
     # -------------------------------------------------------------------------------------- files
     def make_folder(self, path: str) -> None:
@@ -138,7 +132,15 @@ class Runtime:
             with self._answer("GET", f"files/{quote(path)}") as answer:
                 return bytes(answer.content)
         except Missing:
-            return b""
+            return self._content(path) or b""
+
+    def _content(self, path: str) -> bytes | None:
+        """The way of the official command line, should the one that streams be closed: the file is whole in memory."""
+        try:
+            said = self._ask("GET", f"{_contents(path)}?type=file&format=base64&content=1")
+        except Missing:
+            return None
+        return base64.b64decode(said.get("content") or "")
 
     def tree(self, path: str) -> list[str]:
         """The files below the folder, by their names within it; none where there is no such folder."""
@@ -162,8 +164,12 @@ class Runtime:
         trouble = ""
         dest.parent.mkdir(parents=True, exist_ok=True)
         for pause_s in (*PAUSES_S, None):
-            with open(dest, "wb") as stream:
-                trouble, sha256 = self._bring(path, stream)
+            try:
+                with open(dest, "wb") as stream:
+                    trouble, sha256 = self._bring(path, stream)
+            except MachineError:
+                dest.unlink()
+                raise
             if not trouble:
                 return sha256
             if pause_s is not None:
@@ -182,6 +188,12 @@ class Runtime:
                 for piece in answer.iter_content(_READ_BYTES):
                     digest.update(piece)
                     stream.write(piece)
+        except Missing:
+            content = self._content(path)
+            if content is None:
+                raise
+            digest.update(content)
+            stream.write(content)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             return words(error), ""
         return "", digest.hexdigest()
@@ -212,7 +224,7 @@ class Runtime:
         Raises:
             MachineError: it failed. Unreachable: the connection broke.
         """
-        for kind, content in self._heard(kernel, code):
+        for kind, content in channel.heard(self._access, kernel, code):
             if kind == "error":
                 raise MachineError(f"the kernel refused: {content.get('ename')}: {content.get('evalue')}"[:300])
             if kind == "status" and content.get("execution_state") == "idle":
@@ -222,36 +234,12 @@ class Runtime:
     def start(self, kernel: str, code: str) -> None:
         """Has `code` begin, and lets go: it goes on without us. One request, which is not sent again."""
         try:
-            for kind, _ in self._heard(kernel, code):
+            for kind, _ in channel.heard(self._access, kernel, code):
                 if kind == "execute_input":
                     return
         except Unreachable:
             if self.kernel_state(kernel) != "busy":
                 raise
-
-    def _heard(self, kernel: str, code: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What the kernel says to `code`; the code itself is kept in no history."""
-        import websocket
-
-        asked, place = uuid.uuid4().hex, urlsplit(self._access.url)
-        address = f"wss://{place.netloc}/api/kernels/{kernel}/channels?session_id={uuid.uuid4().hex}"
-        try:
-            with closing(websocket.create_connection(address, header=self._headers, timeout=TIMEOUT_S[1])) as link:
-                link.send(json.dumps(_request(asked, code)))
-                while text := link.recv():
-                    said = json.loads(text)
-                    if (said.get("parent_header") or {}).get("msg_id") == asked:
-                        yield str(said.get("msg_type")), said.get("content") or {}
-        except (OSError, websocket.WebSocketException) as error:
-            raise Unreachable(f"the kernel cannot be spoken to ({type(error).__name__})", _LATER) from None
-
-
-def _request(asked: str, code: str) -> dict[str, Any]:
-    header = {"msg_id": asked, "msg_type": "execute_request", "session": uuid.uuid4().hex, "username": "boneagectl",
-              "version": "5.3"}  # fmt: skip
-    content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False, "stop_on_error": True}
-    return {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell",
-            "buffers": []}  # fmt: skip
 
 
 def _contents(path: str) -> str:
