@@ -434,6 +434,33 @@ def test_a_name_that_leads_elsewhere_brings_nothing(
         target.collect(HANDLE, tmp_path / "brought")
 
 
+def test_a_second_machine_of_the_same_name_is_refused(
+    target: ByCli, start: Start, colab: Colab, behave: Behave
+) -> None:
+    behave(epochs=1000)
+    start()
+    with pytest.raises(MachineError, match="there is a machine boneage-contract-run-01 already"):
+        start()
+    assert len(colab.vms) == 1
+    assert target.poll(HANDLE).state is LegState.RUNNING
+
+
+def test_a_network_that_is_away_is_no_missing_login(colab: Colab, home: Path) -> None:
+    official = ByCli(home / "colab", wishes()).official
+    token = colab.home / ".config" / "colab-cli" / "token.json"
+    token.write_text(json.dumps({**json.loads(token.read_text()), "expiry": "2020-01-01T00:00:00Z"}))
+    colab.faults.append(Fault("POST token", "reset", times=50))
+    with pytest.raises(Unreachable, match="Google does not answer"):
+        official.sessions()
+    colab.faults.clear()
+    colab.login.revoked = True
+    with pytest.raises(MachineError, match="nobody is signed in"):
+        official.sessions()
+    colab.login.revoked = False
+    assert official.sessions() == []
+    assert "2020" not in token.read_text(), "the user's own login was renewed, not a copy"
+
+
 # ----------------------------------------------------------------------------------------- secrets
 def holding(folder: Path, word: bytes) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")

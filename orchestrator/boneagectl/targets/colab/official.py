@@ -38,7 +38,8 @@ _USAGE = re.compile(r"balance: (?P<balance>[\d.]+).*?rate: (?P<rate>[\d.]+)/hr.*
 _SIGN_IN = ("authorization code", "invalid_grant", "No valid default credentials", "Failed to obtain valid ADC")
 _OUTCOME = re.compile(r"QUOTA_[A-Z_]+|DENYLISTED")
 """Colab's own words, which the program stumbles over."""
-_LOGIN = Path(".config", "colab-cli", "token.json")
+_NO_ANSWER = re.compile(r"Failed to refresh token: (?!.*invalid_grant)")
+_LOGIN, _LOG = (Path(".config", "colab-cli", name) for name in ("token.json", "colab.log"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +186,12 @@ class Official:
                 raise Unreachable(f"colab {command[0]} did not end in {CALL_S:.0f} s", "try again later") from None
             except OSError as error:
                 raise MachineError(f"{program} cannot be started: {error}", INSTALL) from None
+            log = home / _LOG
+            logged = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
         said = done.stdout.decode(errors="replace")
         if any(sign in said for sign in _SIGN_IN):  # it may even end with 0, as if there were no machines
+            if _NO_ANSWER.search(logged):  # then it asks for a new login, as if the one there were not good
+                raise Unreachable("Google does not answer, to renew the login", "try again in some minutes")
             raise MachineError("nobody is signed in to Colab on this machine", f"{self._login_words()}, once")
         return done.returncode, said
 

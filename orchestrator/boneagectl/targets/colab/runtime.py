@@ -71,8 +71,10 @@ class Runtime:
         trouble, is_renewed = "", False
         for pause_s in (*PAUSES_S, None):
             try:
-                answer = self._session.request(verb, f"{self._access.url}/{path}", timeout=TIMEOUT_S,
-                                               headers=channel.opening(self._access), allow_redirects=False, **more)  # fmt: skip
+                answer = self._session.request(
+                    verb, f"{self._access.url}/{path}", headers=channel.opening(self._access), timeout=TIMEOUT_S,
+                    allow_redirects=False, **more,
+                )  # fmt: skip
             except requests.RequestException as error:
                 trouble = words(error)
             else:

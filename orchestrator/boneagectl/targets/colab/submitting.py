@@ -67,7 +67,10 @@ def _submit(
 
 
 def _new_note(launch: sending.Launch, official: Official, paid: bool) -> Note:
-    before = tuple(one.endpoint for one in official.sessions())
+    listed = official.sessions()
+    if launch.name in [one.name for one in listed]:  # a second one would take its name, and nobody could stop the first
+        raise MachineError(f"there is a machine {launch.name} already", "boneagectl doctor --target colab")
+    before = tuple(one.endpoint for one in listed)
     usd_micro = rates.usd_micro_per_hour(launch.units_per_hour) if paid else 0
     hold_s = round(min(HOLD_S, HOLD_SHARE * launch.time_limit_s))
     worst_s = launch.time_limit_s + sending.STARTUP_S
