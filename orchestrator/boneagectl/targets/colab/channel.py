@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import uuid
 from collections.abc import Iterator
@@ -9,10 +10,17 @@ from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
-from boneagectl.errors import Unreachable
+from boneagectl.errors import MachineError, Unreachable
 from boneagectl.targets.colab.official import Access
 
 _TIMEOUT_S = 60.0
+
+
+def check_installed() -> None:
+    """Raises MachineError where what speaks to a machine is not installed: before one is paid for."""
+    for name in ("requests", "websocket"):
+        if importlib.util.find_spec(name) is None:
+            raise MachineError(f"Colab without a browser needs the module {name}", "pip install 'boneagectl[colab]'")
 
 
 def opening(access: Access) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from boneagectl.errors import BoneagectlError
 from boneagectl.records import Finding, Verdict
-from boneagectl.targets.colab import rates
+from boneagectl.targets.colab import channel, rates
 from boneagectl.targets.colab.official import Assignment, Official, Usage
 from boneagectl.targets.colab.sending import name_of
 
@@ -21,6 +21,7 @@ _MANAGE = "end it in a browser: colab.research.google.com, Runtime > Manage sess
 def findings(official: Official, gpu: str, paid: bool, orphans: Callable[[], list[Finding]]) -> list[Finding]:
     """For doctor; never raises."""
     try:
+        channel.check_installed()
         version = official.version()
         usage, lost = official.usage(), orphans()
     except BoneagectlError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from boneagectl import locks
 from boneagectl.errors import InDoubt, LimitRefused, MachineError, Unreachable
 from boneagectl.records import LegState
-from boneagectl.targets.colab import looking, rates, sending
+from boneagectl.targets.colab import channel, looking, rates, sending
 from boneagectl.targets.colab.legs import LegFolder, Note
 from boneagectl.targets.colab.machines import Machines
 from boneagectl.targets.colab.official import Official
@@ -32,6 +32,7 @@ def submit(leg: LegFolder, rendered: Path, machines: Machines, official: Officia
     """
     try:
         with locks.held(leg.submitting):
+            channel.check_installed()
             official.version()
             launch = sending.read(rendered)
             if launch.dataset:
