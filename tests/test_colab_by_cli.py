@@ -150,6 +150,22 @@ def test_one_look_is_enough_to_bring_all_home_and_give_the_machine_back(
     assert RunFolder(target.root / LEG / "run").model.exists()
 
 
+def test_a_leg_that_ends_while_something_is_brought_is_finished_too(
+    target: ByCli, start: Start, colab: Colab, behave: Behave
+) -> None:
+    behave(epochs=6, epoch_s=0.3)
+    colab.faults.append(Fault("GET runtime files/*/checkpoint/last.npz", "hang"))
+    start()
+    vm = only(colab)
+    reach(target, epoch=1)
+    wait_for((vm.content / "boneagectl" / LEG / "over").exists, 60)
+    assert colab.faults == [], "the thread hangs in the middle of a file"
+    assert target.poll(HANDLE).state is LegState.COMPLETE
+    colab.release()
+    target.bringing.settle()
+    assert vm.ended == "unassigned"
+
+
 def test_nobody_looks_and_the_machine_gives_itself_back(
     target: ByCli, start: Start, spec: JobSpec, colab: Colab, behave: Behave
 ) -> None:

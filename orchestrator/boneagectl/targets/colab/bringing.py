@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import suppress
 
+from boneage_trainer.contract import ContractError
 from boneagectl.errors import BoneagectlError, MachineError, NotYet
 from boneagectl.records import Artifacts, LegState
 from boneagectl.targets.colab import looking
@@ -24,7 +25,8 @@ class Bringing:
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
         self._threads: dict[str, threading.Thread] = {}
-        self._starting = threading.Lock()
+        self._wanted: set[str] = set()
+        self._changing = threading.Lock()
 
     def bring(self, leg: LegFolder) -> Artifacts | None:
         """None where the machine was given back, with everything here that came.
@@ -66,21 +68,30 @@ class Bringing:
     # ----------------------------------------------------------------------------- in the background
     def behind(self, leg: LegFolder) -> None:
         """Brings or finishes in a thread, which this process waits for when it ends. Returns at once."""
-        with self._starting:
+        with self._changing:
+            self._wanted.add(leg.leg_id)
             before = self._threads.get(leg.leg_id)
             if before is None or not before.is_alive():
-                self._threads[leg.leg_id] = thread = threading.Thread(target=self._quietly, args=(leg,))
+                self._threads[leg.leg_id] = thread = threading.Thread(target=self._work, args=(leg,))
                 thread.start()
 
-    def _quietly(self, leg: LegFolder) -> None:
-        """What fails here is tried again at the next look."""
-        with suppress(BoneagectlError, OSError):
-            if leg.final:
-                self.finish(leg)
-            else:
-                self.bring(leg)
+    def _work(self, leg: LegFolder) -> None:
+        """As long as there is news: what came while it was at work may be the leg's end."""
+        while True:
+            with self._changing:
+                if leg.leg_id not in self._wanted:
+                    del self._threads[leg.leg_id]
+                    return
+                self._wanted.discard(leg.leg_id)
+            with suppress(BoneagectlError, ContractError, OSError):  # what fails is tried again at the next look
+                if leg.final:
+                    self.finish(leg)
+                else:
+                    self.bring(leg)
 
     def settle(self) -> None:
         """Waits for what goes on in the background."""
-        for thread in list(self._threads.values()):
+        with self._changing:
+            threads = list(self._threads.values())
+        for thread in threads:
             thread.join()
