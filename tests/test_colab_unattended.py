@@ -17,6 +17,7 @@ import pytest
 from boneage_trainer import colab_unattended
 from boneage_trainer.contract import ContractError, RunFolder
 from boneagectl import bundle
+from boneagectl.targets.colab import submitting
 from emulators import programs
 from support import DATA, make_pack, make_spec
 
@@ -142,3 +143,8 @@ def test_unknown_and_missing_parameters_are_refused() -> None:
         colab_unattended.Parameters.from_mapping({"colour": "red"})
     with pytest.raises(ContractError, match="lacks the parameters leg"):
         colab_unattended.Parameters.from_mapping({})
+
+
+def test_both_sides_know_how_long_a_machine_waits() -> None:
+    ours = (submitting.HOLD_S, submitting.HOLD_SHARE)
+    assert ours == (colab_unattended.HOLD_S, colab_unattended.HOLD_SHARE)
