@@ -35,7 +35,7 @@ SURROUNDINGS = {"colab_google.py": {"google"}, "colab_view.py": {"IPython"}}
 VENDORS = {
     "kaggle": {"kagglesdk", "requests", "urllib3"},
     "azure": {"azure", "requests", "urllib3"},
-    "colab": {"google", "requests", "urllib3"},
+    "colab": {"google", "requests", "urllib3", "websocket"},
 }
 """What a target's own folder may import, inside its functions."""
 OWN_LIBRARIES = {"typer", "jinja2", "platformdirs", "boneage_trainer", "boneagectl"}

@@ -44,6 +44,8 @@ DEFAULTS: dict[str, Any] = {
     "targets.colab.gpu": "T4",
     "targets.colab.drive": False,
     "targets.colab.program": "colab",
+    "targets.colab.auth": "oauth2",
+    "targets.colab.paid": True,
     "targets.azure.subscription": "",
     "targets.azure.resource_group": "boneagectl",
     "targets.azure.workspace": "boneagectl",
@@ -60,6 +62,7 @@ _CHOICES = {
     "prefer": ("cheapest", "fastest", "balanced"),
     "targets.kaggle.code": ("embed", "dataset"),
     "targets.colab.via": ("notebook", "cli"),
+    "targets.colab.auth": ("oauth2", "adc"),
     "targets.azure.tier": ("dedicated", "low_priority"),
 }
 _PATHS = ("data.pack",)

@@ -65,7 +65,7 @@ def _colab(home: Home, config: Config) -> Target:
     from boneagectl.targets.colab.by_cli import CliWishes
     from boneagectl.targets.colab.rendering import Wishes
 
-    dataset, pack, gpu, program, via, drive = (
-        config[f"targets.colab.{name}"] for name in ("dataset", "pack", "gpu", "program", "via", "drive")
-    )
-    return ColabTarget(home.colab, Wishes(dataset, pack, gpu), CliWishes(program, gpu, dataset), via, drive)
+    own = {name: config[f"targets.colab.{name}"] for name in ("dataset", "pack", "gpu", "program", "auth", "paid")}
+    by_hand = Wishes(own["dataset"], own["pack"], own["gpu"])
+    by_cli = CliWishes(own["program"], own["auth"], own["gpu"], own["dataset"], own["paid"])
+    return ColabTarget(home.colab, by_hand, by_cli, config["targets.colab.via"], config["targets.colab.drive"])

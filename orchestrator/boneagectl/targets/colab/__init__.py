@@ -6,7 +6,7 @@ Each leg keeps the way it was begun by, whatever the settings say later.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
 from boneage_trainer.contract import RunFolder
@@ -26,7 +26,7 @@ from boneagectl.records import (
     Verdict,
 )
 from boneagectl.targets.colab import rendering
-from boneagectl.targets.colab.by_cli import PREFIX, ByCli, CliWishes
+from boneagectl.targets.colab.by_cli import KIND, ByCli, CliWishes
 from boneagectl.targets.colab.by_hand import ByHand
 
 SESSION_HOURS = 12.0
@@ -41,17 +41,6 @@ _BY_HAND = Capabilities(
     poll_every_s=30.0,
     attaches_data=True,
 )
-_BY_CLI = Capabilities(
-    unattended=True,
-    can_stop=True,
-    billed=True,
-    max_session_hours=SESSION_HOURS,
-    live_metrics=True,
-    needs_network=True,
-    appears_s=300,
-    poll_every_s=15.0,
-    attaches_data=True,
-)
 
 
 class ColabTarget:
@@ -62,23 +51,22 @@ class ColabTarget:
     def __init__(self, root: Path, wishes: rendering.Wishes, cli_wishes: CliWishes, via: str, drive: bool) -> None:
         self._via_cli = via == "cli"
         self.by_hand = ByHand(root, wishes, drive)
-        self._cli = (root, cli_wishes)
-        self.capabilities = _BY_CLI if self._via_cli else _BY_HAND
-
-    @cached_property
-    def by_cli(self) -> ByCli:
-        return ByCli(*self._cli)
+        self.by_cli = ByCli(root / "by-cli", cli_wishes)
+        self.capabilities = self.by_cli.capabilities if self._via_cli else _BY_HAND
 
     @property
     def _new(self) -> ByHand | ByCli:
         return self.by_cli if self._via_cli else self.by_hand
 
     def _way(self, handle: Handle) -> ByHand | ByCli:
-        return self.by_cli if handle.remote_id.startswith(PREFIX) else self.by_hand
+        return self.by_cli if handle.remote_id.startswith(KIND) else self.by_hand
 
     # -------------------------------------------------------------------------- before the start
     def check(self) -> list[Finding]:
-        return [*self.by_hand.findings(), *self.by_cli.findings(is_wanted=self._via_cli)]
+        said = self.by_cli.check()
+        if not self._via_cli:  # what is wrong with a way that nobody asked for stands in nobody's way
+            said = [replace(one, level="warn") if one.level == "bad" else one for one in said]
+        return [*self.by_hand.findings(), *said]
 
     def quota(self) -> Quota | None:
         return None
@@ -103,7 +91,7 @@ class ColabTarget:
         return self._new.submit(leg_id, rendered)
 
     def next_steps(self, handle: Handle) -> list[str]:
-        return [] if handle.remote_id.startswith(PREFIX) else self.by_hand.next_steps(handle)
+        return [] if handle.remote_id.startswith(KIND) else self.by_hand.next_steps(handle)
 
     def find(self, leg_id: str) -> Handle | None:
         return self.by_hand.find(leg_id) or self.by_cli.find(leg_id)
@@ -119,10 +107,10 @@ class ColabTarget:
         self._way(handle).stop(handle)
 
     def wind_down(self, handle: Handle) -> Iterator[str]:
-        return iter(())
+        return self.by_cli.wind_down(handle) if handle.remote_id.startswith(KIND) else iter(())
 
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
-        return self._way(handle).collect(handle, RunFolder(dest))
+        return self._way(handle).collect(handle, dest)
 
     def bring(self, handle: Handle, zipped: Path, dest: Path) -> Artifacts:
         """From the zip that a notebook offered, instead of from there.
@@ -130,6 +118,6 @@ class ColabTarget:
         Raises:
             UsageError: this leg has no notebook.
         """
-        if handle.remote_id.startswith(PREFIX):
+        if handle.remote_id.startswith(KIND):
             raise UsageError(f"{handle.remote_id} runs unattended: nothing is downloaded by hand", "leave --from out")
         return self.by_hand.bring(handle, zipped, RunFolder(dest))

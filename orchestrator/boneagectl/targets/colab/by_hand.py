@@ -90,8 +90,8 @@ class ByHand:
         if note := self._note(handle.remote_id):
             self._write(handle.remote_id, {**note, "given_up": True})
 
-    def collect(self, handle: Handle, dest: RunFolder) -> Artifacts:
-        run_id, leg_id = _names(handle.remote_id)
+    def collect(self, handle: Handle, place: Path) -> Artifacts:
+        (run_id, leg_id), dest = _names(handle.remote_id), RunFolder(place)
         if self.drive:
             with google_signin.session() as session:
                 return self._noted(leg_id, by_drive.bring(DriveFiles(session), run_id, leg_id, dest))
