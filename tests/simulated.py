@@ -64,7 +64,7 @@ class Job:
 
 @dataclass
 class World:
-    """The other sides of all targets, and the clock. `next_fault` is what meets the next call that changes something."""
+    """The other sides of all targets, and the clock. `next_fault` is what meets the next submit."""
 
     now_s: float = 1_800_000_000.0
     rate_usd_micro: int = 600_000
