@@ -29,7 +29,8 @@ _STARTUP_S = {"local": 15.0, "kaggle": 180.0, "colab": 300.0, "azure": 900.0}
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One target for one training. Times are None where nobody can tell; `blocks` says what forbids it, in words."""
+    """One target for one training. Times are None where nobody can tell; `blocks` says what forbids it, in words;
+    one that `needs_you`, to open a notebook, is never recommended."""
 
     target: str
     time_s: float | None
@@ -42,13 +43,14 @@ class Choice:
     blocks: tuple[str, ...]
     basis: str
     is_rough: bool
+    needs_you: bool = False
     is_recommended: bool = False
 
 
 def choices(flow: Workflow, names: tuple[str, ...] = NAMES) -> list[Choice]:
     """Each target's choice, with one recommended by the setting `prefer`, where any is possible."""
     found = [_choice(flow, name) for name in names]
-    possible = [one for one in found if not one.blocks and one.time_s is not None]
+    possible = [one for one in found if not (one.blocks or one.needs_you or one.time_s is None)]
     best = min(possible, key=lambda one: _rank(one, flow.config["prefer"]), default=None)
     return [dataclasses.replace(one, is_recommended=one is best) for one in found]
 
@@ -127,7 +129,8 @@ def _timed(target: Target, spec: JobSpec, estimate: Estimate, account: Account) 
     total_s = estimate.seconds + extra_s
     done_s = time.time() + total_s + _wait_s(account, quota_s)
     return Choice(target.name, total_s, estimate.low_s + extra_s, estimate.high_s + extra_s, sessions, usd_micro,
-                  quota_s, iso(done_s), blocks, estimate.basis, estimate.is_rough)  # fmt: skip
+                  quota_s, iso(done_s), blocks, estimate.basis, estimate.is_rough,
+                  not target.capabilities.unattended)  # fmt: skip
 
 
 def _sessions(needed_s: float, startup_s: float, limit_s: int) -> int:

@@ -303,7 +303,7 @@ class Workflow:
         target = self.target(leg.target)
         if not isinstance(target, Handed):
             raise UsageError(f"{leg.leg_id} ran on {leg.target}, whose results are fetched", "leave --from out")
-        brought = target.bring(self._handle(leg), zipped, self.paths(leg).artifacts.root)
+        brought = target.bring(self.handle(leg), zipped, self.paths(leg).artifacts.root)
         self.poll(leg)
         return brought
 

@@ -226,7 +226,8 @@ def _choice_row(one: Choice) -> tuple[object, ...]:
         return one.target, "not known", "-", "-", "-", "-", "-", one.basis or "blocked"
     span = f"{units.format_duration(one.low_s)} to {units.format_duration(one.high_s)}"
     return (one.target, units.format_duration(one.time_s), span, str(one.sessions), units.format_usd(one.usd_micro),
-            f"{one.quota_s / 3600:.2f}", one.done_by[:16].replace("T", " "), one.basis)  # fmt: skip
+            f"{one.quota_s / 3600:.2f}", one.done_by[:16].replace("T", " "),
+            f"{one.basis}; you open a notebook" if one.needs_you else one.basis)  # fmt: skip
 
 
 def speed_text(speed: Speed) -> str:
