@@ -122,7 +122,7 @@ def run_text(run: Run, snapshot: Snapshot, folder: str, relay: Relay | None, cur
     data = run.data
     lines = [
         f"run      {run.run_id}, created {run.created}",
-        f"state    {snapshot_text(snapshot)}",
+        f"state    {snapshot_text(snapshot, run.latest.time_limit_s)}",
         *([f"val MAE  {curve}"] if curve else []),
         f"train    {_train_text(run.config)}",
         f"data     {_data_text(data)}, fingerprint {data['fingerprint'][:16] or 'not known here'}",
@@ -157,12 +157,15 @@ def _leg_row(leg: Leg) -> tuple[object, ...]:
     return leg.leg_id, leg.target, str(leg.state), f"{leg.epoch}/{leg.epochs}", elapsed, cost, leg.reason or "-"
 
 
-def snapshot_text(seen: Snapshot) -> str:
+def snapshot_text(seen: Snapshot, limit_s: int = 0) -> str:
+    """With its age against the limit of its leg, where that is given and it is not over."""
     parts = [str(seen.state) + (f" ({seen.reason})" if seen.reason else "")]
     if seen.epochs:
         parts.append(f"epoch {seen.epoch}/{seen.epochs}")
     parts += _metric_texts(seen.metrics or {})
-    return ", ".join([*parts, "time not known" if seen.elapsed_s is None else units.format_duration(seen.elapsed_s)])
+    age = "time not known" if seen.elapsed_s is None else units.format_duration(seen.elapsed_s)
+    of = f" of {units.format_duration(limit_s)}" if limit_s and not seen.state.is_over else ""
+    return ", ".join([*parts, f"{age}{of}"])
 
 
 def _metric_texts(metrics: dict[str, Any]) -> list[str]:

@@ -232,7 +232,8 @@ def follow(flow: Workflow, run: Run, every_s: float | None, once: bool, printer:
         if printer.json:
             printer.line({"run_id": run.run_id, "snapshot": snapshot}, "")
         else:
-            printer.live(f"{run.run_id}  {present.snapshot_text(snapshot)}", last=once or snapshot.state.is_over)
+            text = present.snapshot_text(snapshot, run.latest.time_limit_s)
+            printer.live(f"{run.run_id}  {text}", last=once or snapshot.state.is_over)
     return snapshot
 
 
