@@ -11,7 +11,9 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results.json"
-BENCHMARKS = ("startup", "prepare", "input", "memory", "checkpoint", "kaggle_target", "azure_target", "paper")
+BENCHMARKS = (
+    "startup", "prepare", "input", "memory", "checkpoint", "predict", "kaggle_target", "azure_target", "paper",
+)  # fmt: skip
 """Those that measure; the other scripts here are parts of them. The longest is last."""
 
 

@@ -42,7 +42,8 @@ def of(run: RunFolder, name: str | None) -> Record:
     Raises:
         ContractError: it has no epoch to show.
     """
-    lines, state = read_metrics(run.metrics), _object(run, "state")
+    state = _object(run, "state")
+    lines = [_dated(line, state) for line in read_metrics(run.metrics)]
     if not lines:
         raise ContractError(f"{run.root} has no epochs ({run.metrics.name}), so there is nothing to hand over")
     first, last = lines[0], lines[-1]
@@ -54,6 +55,12 @@ def of(run: RunFolder, name: str | None) -> Record:
         name or _own_name(run, state), _STATES.get(str(state.get("state")), "KILLED"), began_s, last["time_s"],
         _settings(run), dict(_facts(environment)), figures,
     )  # fmt: skip
+
+
+def _dated(line: dict[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    """An epoch's line; where it does not say when it was, as by early trainers, the leg's start counts."""
+    elapsed_s = line.get("elapsed_s", 0.0)
+    return {**line, "elapsed_s": elapsed_s, "time_s": line.get("time_s", state.get("started_s", 0.0) + elapsed_s)}
 
 
 def _own_name(run: RunFolder, state: Mapping[str, Any]) -> str:
