@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= dev
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help setup azurite demo test lint bench docs clean
+.PHONY: help setup azurite colab-cli demo test lint bench docs clean
 
 help:
 	@grep -E '^# make|^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*##/ -/'
@@ -25,10 +25,14 @@ $(VENV)/ready: pyproject.toml constraints.txt
 azurite: setup
 	@"$(BIN)/python" tests/emulators/azurite.py "$(VENV)/azurite"
 
+# Google's own command line, in an environment of its own (Python 3.12 or newer); without it its tests are skipped.
+colab-cli: setup
+	@"$(BIN)/python" tests/emulators/colab_cli.py "$(VENV)/colab-cli"
+
 demo: setup ## draw, pack, train, collect, report: under two minutes on two cores
 	@"$(BIN)/python" scripts/demo.py
 
-test: setup lint azurite ## lint, types and the whole suite
+test: setup lint azurite colab-cli ## lint, types and the whole suite
 	@"$(BIN)/python" -m pytest -n 2 --dist worksteal
 
 lint: setup ## style and strict types

@@ -12,8 +12,17 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results.json"
 BENCHMARKS = (
-    "startup", "prepare", "input", "memory", "checkpoint", "predict", "kaggle_target", "azure_target", "paper",
-)  # fmt: skip
+    "startup",
+    "prepare",
+    "input",
+    "memory",
+    "checkpoint",
+    "predict",
+    "reports",
+    "kaggle_target",
+    "azure_target",
+    "paper",
+)
 """Those that measure; the other scripts here are parts of them. The longest is last."""
 
 

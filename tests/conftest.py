@@ -15,6 +15,7 @@ pytest.register_assert_rewrite("contract_suite", "support")
 from boneagectl.__main__ import run  # noqa: E402
 from emulators import fake_trainer  # noqa: E402
 from emulators.azure import Azure  # noqa: E402
+from emulators.colab import Colab  # noqa: E402
 from emulators.kaggle import Kaggle  # noqa: E402
 from support import KAGGLE_PACK, Cli, Outcome, end_everything, make_pack  # noqa: E402
 
@@ -113,6 +114,28 @@ def azure(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         for name, value_s in (("_LOOKS_S", (0.01, 0.05)), ("_FOLLOW_S", 0.1), ("_STOP_POLL_S", 0.05)):
             monkeypatch.setattr(f"boneagectl.targets.azure.{name}", value_s)
         yield other
+
+
+@pytest.fixture
+def colab(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colab]:
+    """Colab's other side, with units bought; the real clients are sent there by environment."""
+    for name in ("cryptography", "requests", "websocket"):
+        pytest.importorskip(name)
+    if reason := Colab.missing():
+        pytest.skip(reason)
+    for name in [name for name in os.environ if name.startswith("GOOGLE") or "proxy" in name.lower()]:
+        monkeypatch.delenv(name)
+    quick = (("runtime.PAUSES_S", (0.05, 0.2)), ("by_cli._FOLLOW_S", 0.1), ("by_cli._STOP_POLL_S", 0.1),
+             ("bringing.LOOK_S", 0.1), ("looking.SECOND_LOOK_S", 0.1), ("machines._LOOKS_S", (0.0, 0.2)))  # fmt: skip
+    for name, value in quick:
+        monkeypatch.setattr(f"boneagectl.targets.colab.{name}", value)
+    with Colab(tmp_path / "the colab", python=str(trainer)) as other:
+        other.tier, other.rates["T4"] = "pro", 1.5
+        other.kernel_path = [Path(__file__).parent / "emulators" / "colab_package"]
+        for name, text in other.environment().items():
+            monkeypatch.setenv(name, text)
+        yield other
+        assert other.refused_hosts == []
 
 
 @pytest.fixture(params=HOSTILE)

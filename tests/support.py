@@ -96,3 +96,9 @@ def assert_golden(name: str, text: str) -> None:
     if os.environ.get("ACCEPT_GOLDEN"):
         path.write_text(text)
     assert text == path.read_text()
+
+
+def end_leg(home: Path, leg: str) -> None:
+    """A kill, so that the next look finds it lost, or failed before it had a state, and settles it."""
+    for pid in map(int, (home / "local" / leg / "starts.txt").read_text().split()):
+        os.kill(pid, signal.SIGKILL)

@@ -407,3 +407,18 @@ def test_ctrl_c_leaves_the_training_running_and_says_so(
     assert process.returncode == 130
     assert "goes on" in said
     assert cli("show", "long-run", "--json").json["state"] == "running"
+
+
+def test_every_line_of_a_run_is_explained_and_exported(project: Path, cli: Cli) -> None:
+    words = ("--set", "targets.local.usd_per_hour=3.6", "--time-limit", "10m", "--yes", "-q")
+    cli("submit", "--name", "paid-run", *words)
+    cli("watch", "paid-run", "--every", 0.1, "-q")
+    lines = cli("budget", "explain", "paid-run", "--json").json["entries"]
+    assert [line["kind"] for line in lines] == ["reserved", "returned", "spent"]
+    account = next(one for one in cli("budget", "--json").json["accounts"] if one["name"] == "local")
+    assert sum(line["usd"] for line in lines) == pytest.approx(account["spent_usd"])
+    assert "ended: complete" in cli("budget", "explain", "last").out
+    rows = cli("budget", "export").out.splitlines()
+    assert rows[0] == "time,account,run_id,leg_id,kind,usd,seconds,note"
+    assert len(rows) == 4
+    assert cli("budget", "export", "--format", "json", "--account", "kaggle").json["entries"] == []

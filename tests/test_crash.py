@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 
 from boneagectl.ledger import opened
 from boneagectl.records import LegState
-from support import Cli, environment, make_pack, starts, wait_for
+from support import Cli, end_leg, environment, make_pack, starts, wait_for
 
 # Runs the real command line; dies at the Nth line of the watched modules, or counts them where N is 0.
 DRIVER = """
@@ -113,12 +112,6 @@ def check_fate(home: Path, name: str, state: str) -> str:
     wait_for(lambda: starts(home).get(leg) == 1)
     end_leg(home, leg)
     return "attached"
-
-
-def end_leg(home: Path, leg: str) -> None:
-    """A kill, so that the next look finds it lost, or failed before it had a state, and settles it."""
-    for pid in map(int, (home / "local" / leg / "starts.txt").read_text().split()):
-        os.kill(pid, signal.SIGKILL)
 
 
 def test_after_any_of_it_the_run_can_go_on(busy: Path, home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,13 @@ ORCHESTRATOR, TRAINER = ROOT / "orchestrator" / "boneagectl", ROOT / "trainer" /
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("doctor", "reporting"),
+    ("doctor", "reporting", "comparing", "relaying", "choosing"),
     ("workflow",),
     ("planning", "targets"),
     ("limits", "bundle", "inspection"),
     ("ledger", "artifacts", "config"),
-    ("accounts", "migrations", "locks", "render", "paths", "provenance", "probe", "report", "output", "rehearsal"),
+    ("accounts", "entries", "migrations", "locks", "paths", "speeds"),
+    ("render", "provenance", "probe", "report", "output", "rehearsal"),
     ("resources", "records"),
     ("units",),
     ("errors",),
@@ -34,7 +35,11 @@ SURROUNDINGS = {
     "as_tflite.py": {"ai_edge_litert"}, "mlflow_store.py": {"mlflow", "sqlalchemy"}, "dicom.py": {"pydicom"},
 }  # fmt: skip
 """What a trainer's module may ask for beside: in a notebook, or of an extra that brings it."""
-VENDORS = {"kaggle": {"kagglesdk", "requests", "urllib3"}, "azure": {"azure", "requests", "urllib3"}}
+VENDORS = {
+    "kaggle": {"kagglesdk", "requests", "urllib3"},
+    "azure": {"azure", "requests", "urllib3"},
+    "colab": {"google", "requests", "urllib3", "websocket"},
+}
 """What a target's own folder may import, inside its functions."""
 OWN_LIBRARIES = {"typer", "jinja2", "platformdirs", "boneage_trainer", "boneagectl"}
 

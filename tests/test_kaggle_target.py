@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from boneage_trainer.contract import RunFolder
+from boneage_trainer.contract import RunFolder, write_atomic
 from boneagectl import bundle
 from boneagectl.errors import InDoubt, LimitRefused, MachineError, NotYet, UsageError
 from boneagectl.records import Checkpoint, Handle, JobSpec, LegState
@@ -410,12 +410,22 @@ def test_a_script_that_is_too_long_names_the_way_out(tmp_path: Path, monkeypatch
     assert "targets.kaggle.code=dataset" in caught.value.next_step
 
 
-def test_a_checkpoint_elsewhere_is_refused(tmp_path: Path) -> None:
-    spec = make_spec(make_pack(tmp_path / "pack"))
-    with pytest.raises(UsageError, match="lies on local"):
-        rendering.write(
-            spec, bundle.build(spec), SECOND, tmp_path / "sent", Checkpoint(tmp_path, Handle("local", LEG)), wishes()
-        )
+def test_what_was_reached_elsewhere_goes_there_as_a_data_set(
+    home: Path, kaggle: Kaggle, behaving: Behave, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "reached")
+    for path in (run.last, run.best):
+        write_atomic(path, "weights")
+    write_atomic(run.metrics, json.dumps({"epoch": 1, "mae_months": 5.0}) + "\n")
+    spec, target = make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, epochs=2), KaggleTarget(home, wishes())
+    for name in ("one", "two"):
+        target.render(spec, bundle.build(spec), SECOND, tmp_path / name, Checkpoint(run.root, Handle("local", LEG)))
+    sent = {path.relative_to(tmp_path / "one"): path.read_bytes() for path in (tmp_path / "one").rglob("*.*")}
+    assert sent == {path.relative_to(tmp_path / "two"): path.read_bytes() for path in (tmp_path / "two").rglob("*.*")}
+    handle = target.submit(SECOND, tmp_path / "one")
+    wait_for(lambda: target.poll(handle).state is LegState.COMPLETE)
+    assert kaggle.kernels[SECOND].request["datasetDataSources"] == [PACK, f"alice/{SECOND}-from"]
+    assert target.poll(handle).epoch == 2
 
 
 def test_code_as_a_private_data_set(home: Path, kaggle: Kaggle, behaving: Behave, tmp_path: Path) -> None:

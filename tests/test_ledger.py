@@ -7,6 +7,7 @@ import hashlib
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -213,7 +214,7 @@ def test_a_newer_schema_is_refused_and_the_file_unchanged(path: Path, journal: s
     db.commit()
     db.close()
     before = sha256(path)
-    with pytest.raises(MachineError, match="schema 99; this boneagectl knows 3") as caught:
+    with pytest.raises(MachineError, match="schema 99; this boneagectl knows 5") as caught:
         Ledger(path)
     assert "upgrade" in caught.value.next_step
     assert sha256(path) == before
@@ -365,3 +366,33 @@ def test_a_leg_of_which_nobody_knows_how_long_it_ran_costs_the_most_it_can_have(
         before = ledger.account("kaggle").spent_s
         ledger.observe(f"{name}-01", Snapshot(LegState.LOST, elapsed_s=None))
         assert ledger.account("kaggle").spent_s - before == cost_s
+
+
+def test_the_lines_of_the_ledger_add_up_to_its_accounts(ledger: Ledger) -> None:
+    """Whatever happened: each account's lines are its spent and reserved, in money and in time."""
+    ledger.stand("local", "a cluster", 330_000)
+    for at, over in enumerate((None, LegState.COMPLETE, LegState.LOST, LegState.RELEASED)):
+        plan = make_plan(f"run-{at}", worst_usd_micro=1_000_000 + at, worst_s=3600 + at)
+        ledger.reserve(plan, "0" * 64)
+        if over is LegState.RELEASED:
+            ledger.release(plan.leg_id, "=HYPERLINK()")
+        elif over:
+            ledger.attach(plan.leg_id, Handle("local", plan.leg_id))
+            ledger.observe(plan.leg_id, Snapshot(over, "", 1, 3, 100, 123_456))
+    account, lines = ledger.account("local"), ledger.entries()
+    assert sum(line.usd_micro for line in lines) == account.spent_usd_micro + account.reserved_usd_micro
+    assert sum(line.seconds for line in lines) == account.spent_s + account.reserved_s
+    assert [line.kind for line in lines if line.run_id == "run-1"] == ["reserved", "returned", "spent"]
+
+
+def test_what_is_free_lasts_as_long_as_the_last_week_says(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ledger.set_cap("local", 100_000_000, None).lasts_days is None
+    plan = make_plan("run-1", worst_usd_micro=20_000_000)
+    ledger.reserve(plan, "0" * 64)
+    ledger.attach(plan.leg_id, Handle("local", plan.leg_id))
+    ledger.observe(plan.leg_id, Snapshot(LegState.COMPLETE, "", 1, 3, 100, 10_000_000))
+    account = ledger.account("local")
+    assert (account.week_usd_micro, account.lasts_days) == (10_000_000, 63.0)
+    now_s = time.time
+    monkeypatch.setattr("boneagectl.ledger.time.time", lambda: now_s() + 8 * 86_400)
+    assert ledger.account("local").lasts_days is None

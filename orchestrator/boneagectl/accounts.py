@@ -24,6 +24,9 @@ _SPENT = """select (select coalesce(sum(s.usd_micro), 0) from settlements s join
                     from standing where account = ?1)"""
 
 
+_WEEK_S = 7 * 86_400
+
+
 def read(db: sqlite3.Connection, name: str, now_s: int) -> Account:
     """The account's limits and usage; one that was never used has neither."""
     row = db.execute("select * from accounts where name = ?", (name,)).fetchone()
@@ -33,6 +36,7 @@ def read(db: sqlite3.Connection, name: str, now_s: int) -> Account:
     usage = db.execute(_USAGE, (name, refresh_s - (row["window_s"] or 0))).fetchone()
     account = Account(name, row["cap_usd_micro"], row["cap_s"], *usage)
     account = replace(account, quota_s=row["quota_s"], refresh=iso(refresh_s) if refresh_s else "")
+    account = replace(account, week_usd_micro=sum(spent(db, name, now_s - _WEEK_S, now_s)))
     return _with_credit(db, _with_standing(db, account, now_s), now_s)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from boneage_trainer.contract import RunFolder, parse_object, sha256_of
+from boneage_trainer.archive import pack_run
+from boneage_trainer.contract import ContractError, RunFolder, parse_object, sha256_of, write_manifest
 from boneagectl.errors import MachineError, NotYet
 from boneagectl.records import Artifacts
 
@@ -53,6 +55,36 @@ def of(dest: RunFolder, known: Mapping[str, str] | None = None) -> Artifacts:
     if not hashes:
         raise NotYet("the leg has left nothing yet", "boneagectl watch")
     return Artifacts(dest.root, hashes, tuple(name for name, sha256 in wanted.items() if hashes.get(name) != sha256))
+
+
+def is_whole(folder: RunFolder) -> bool:
+    """Whether `folder` holds all that an ended leg had listed, by name and size: bringing it again brings nothing."""
+    try:
+        state = parse_object(folder.state.read_text(encoding="utf-8"), folder.state.name).get("state")
+        files = parse_object(folder.manifest.read_text(encoding="utf-8"), folder.manifest.name)["files"]
+        sizes = {folder.root / name: entry["bytes"] for name, entry in files.items()}
+        return state not in (None, "running") and all(path.stat().st_size == size for path, size in sizes.items())
+    except (OSError, ContractError, KeyError, TypeError):
+        return False
+
+
+def copy_checkpoint(source: Path, dest: Path) -> RunFolder:
+    """What a next leg needs, and no more: the model and its evaluation are made anew."""
+    before, copied = RunFolder(source), RunFolder(dest)
+    for path in (before.last, before.best, before.metrics):
+        if path.exists():
+            place = dest / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+    return copied
+
+
+def pack_checkpoint(source: Path, dest: Path) -> None:
+    """The same as one zip, with a list of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        copied = copy_checkpoint(source, Path(place))
+        write_manifest(copied)
+        pack_run(copied, dest)
 
 
 def listed(folder: RunFolder) -> dict[str, str]:

@@ -27,6 +27,7 @@ OTHER_VARIABLES = {"HOME": "state folder", "CONFIG": "config file", "PROFILE": "
 DEFAULTS: dict[str, Any] = {
     "target": "local",
     "time_limit": "12h",
+    "prefer": "cheapest",
     "data.pack": "pack",
     "data.image_size_px": 0,
     "targets.local.python": sys.executable,
@@ -37,6 +38,14 @@ DEFAULTS: dict[str, Any] = {
     "targets.kaggle.internet": False,
     "targets.kaggle.code": "embed",
     "targets.kaggle.models": [],
+    "targets.colab.via": "notebook",
+    "targets.colab.dataset": "kmader/rsna-bone-age",
+    "targets.colab.pack": "",
+    "targets.colab.gpu": "T4",
+    "targets.colab.drive": False,
+    "targets.colab.program": "colab",
+    "targets.colab.auth": "oauth2",
+    "targets.colab.paid": True,
     "targets.azure.subscription": "",
     "targets.azure.resource_group": "boneagectl",
     "targets.azure.workspace": "boneagectl",
@@ -49,7 +58,13 @@ DEFAULTS: dict[str, Any] = {
     "targets.azure.environment": "azureml://registries/azureml/environments/tensorflow-2.16-cuda12/labels/latest",
     "targets.azure.pack": "",
 }
-_CHOICES = {"targets.kaggle.code": ("embed", "dataset"), "targets.azure.tier": ("dedicated", "low_priority")}
+_CHOICES = {
+    "prefer": ("cheapest", "fastest", "balanced"),
+    "targets.kaggle.code": ("embed", "dataset"),
+    "targets.colab.via": ("notebook", "cli"),
+    "targets.colab.auth": ("oauth2", "adc"),
+    "targets.azure.tier": ("dedicated", "low_priority"),
+}
 _PATHS = ("data.pack",)
 _TRAIN_KEYS = {f"train.{item.name}": item.default for item in dataclasses.fields(TrainConfig)}
 KNOWN = {**DEFAULTS, **_TRAIN_KEYS}
@@ -71,6 +86,11 @@ class Config:
 
     def __getitem__(self, key: str) -> Any:
         return self.settings[key].value
+
+    def with_values(self, **values: Any) -> Config:
+        """The same with some settings changed; dots in a key are written as two underscores."""
+        changed = {key.replace("__", "."): Setting(value, "relay") for key, value in values.items()}
+        return Config({**self.settings, **changed})
 
     def train(self) -> TrainConfig:
         """The training settings that were set, over the chosen preset's defaults."""

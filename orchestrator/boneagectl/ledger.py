@@ -15,10 +15,24 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from boneagectl import accounts
+from boneagectl import accounts, entries
 from boneagectl.errors import LimitRefused, MachineError, UsageError
 from boneagectl.migrations import migrate
-from boneagectl.records import Account, Handle, Leg, LegState, Plan, Quota, Run, Snapshot, as_json, iso
+from boneagectl.records import (
+    Account,
+    Entry,
+    Handle,
+    Leg,
+    LegState,
+    Plan,
+    Quota,
+    Relay,
+    Run,
+    Snapshot,
+    Speed,
+    as_json,
+    iso,
+)
 
 _BUSY_TIMEOUT_S = 60
 
@@ -169,6 +183,34 @@ class Ledger:
             (leg_id, usd_micro, seconds, basis, _now_s()),
         )
 
+    # -------------------------------------------------------------------------------- relays
+    def set_relay(self, run_id: str, relay: Relay | None) -> None:
+        """Has the run go on by itself, or no more."""
+        with self._writing() as db:
+            db.execute("delete from relays where run_id = ?", (run_id,))
+            if relay:
+                values = (run_id, relay.legs, relay.time_limit_s, json.dumps(relay.targets))
+                db.execute("insert into relays values (?, ?, ?, ?)", values)
+
+    def relay(self, run_id: str) -> Relay | None:
+        row = self._db.execute("select * from relays where run_id = ?", (run_id,)).fetchone()
+        return Relay(row["legs"], row["time_limit_s"], tuple(json.loads(row["targets"]))) if row else None
+
+    # -------------------------------------------------------------------------------- speeds
+    def note_speed(self, leg_id: str, speed: Speed) -> None:
+        """Keeps what the leg measured; what it tells later, with more epochs, takes its place."""
+        values = (leg_id, speed.target, speed.machine, speed.work, speed.images, speed.startup_s, speed.finish_s,
+                  speed.load_ms, speed.compute_ms, json.dumps(speed.samples), _now_s())  # fmt: skip
+        with self._writing() as db:
+            db.execute("insert or replace into speeds values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def speeds(self, target: str, work: str) -> list[Speed]:
+        """What was measured of that work on the target, oldest first; the newest fifty."""
+        rows = self._db.execute(
+            "select * from speeds where target = ? and work = ? order by created_s desc limit 50", (target, work)
+        ).fetchall()
+        return [_speed(row) for row in reversed(rows)]
+
     # ------------------------------------------------------------------------------ accounts
     def set_cap(self, name: str, cap_usd_micro: int | None, cap_s: int | None) -> Account:
         """Sets both caps of an account; None lifts one."""
@@ -221,6 +263,10 @@ class Ledger:
     def account(self, name: str) -> Account:
         """The account's limits and usage; one that was never used has neither."""
         return accounts.read(self._db, name, _now_s())
+
+    def entries(self) -> list[Entry]:
+        """The ledger line by line, oldest first."""
+        return entries.read(self._db, _now_s())
 
     def accounts(self) -> list[Account]:
         return [self.account(row[0]) for row in self._db.execute("select name from accounts order by name").fetchall()]
@@ -301,6 +347,12 @@ def _leg(row: sqlite3.Row) -> Leg:
              "time_limit_s", "reserved_usd_micro", "spent_usd_micro")  # fmt: skip
     values: dict[str, Any] = {name: row[name] for name in names}
     return Leg(state=LegState(row["state"]), created=iso(row["created_s"]), **values)
+
+
+def _speed(row: sqlite3.Row) -> Speed:
+    names = ("target", "machine", "work", "images", "startup_s", "finish_s", "load_ms", "compute_ms")
+    values: dict[str, Any] = {name: row[name] for name in names}
+    return Speed(**values, samples=json.loads(row["samples"]), date=iso(row["created_s"]))
 
 
 def _now_s() -> int:

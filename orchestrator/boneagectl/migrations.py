@@ -82,8 +82,28 @@ def _v3(db: sqlite3.Connection) -> None:
     )
 
 
+def _v4(db: sqlite3.Connection) -> None:
+    """Runs that go on by themselves: how many legs at most, how long each, and where, in order of preference."""
+    db.execute(
+        """create table relays (
+             run_id text primary key references runs, legs integer not null, time_limit_s integer not null,
+             targets text not null) strict"""
+    )
+
+
+def _v5(db: sqlite3.Connection) -> None:
+    """How fast each collected leg was."""
+    db.execute(
+        """create table speeds (
+             leg_id text primary key references legs, target text not null, machine text not null, work text not null,
+             images integer not null, startup_s real not null, finish_s real not null, load_ms real not null,
+             compute_ms real not null, samples text not null, created_s integer not null) strict"""
+    )
+    db.execute("create index speeds_target on speeds (target, work)")
+
+
 Migration = Callable[[sqlite3.Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (_v1, _v2, _v3)
+MIGRATIONS: tuple[Migration, ...] = (_v1, _v2, _v3, _v4, _v5)
 
 
 def migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:

@@ -21,6 +21,17 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+class ComparisonFormat(StrEnum):
+    """What `compare` writes."""
+
+    TEXT = "text"
+    HTML = "html"
+    CSV = "csv"
+    JSON = "json"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+
+
 @dataclass(frozen=True, slots=True)
 class Printer:
     """`json` prints data as JSON and nothing else on stdout; `quiet` says nothing that is not data."""

@@ -97,11 +97,25 @@ class Home:
         """Where the `azure` target keeps refreshed prices."""
         return self.root / "azure"
 
+    @property
+    def colab(self) -> Path:
+        """Where the `colab` target keeps what it knows of notebooks and sessions."""
+        return self.root / "colab"
+
     def run(self, run_id: str) -> Path:
         return self.root / "runs" / run_id
 
     def report(self, run_id: str) -> Path:
         return self.run(run_id) / "report.html"
+
+    @property
+    def index(self) -> Path:
+        """The page over all runs; it links each run's report beside it."""
+        return self.root / "runs" / "index.html"
+
+    @property
+    def comparison(self) -> Path:
+        return self.root / "runs" / "comparison.html"
 
     def leg(self, run_id: str, number: int) -> LegPaths:
         return LegPaths(self.run(run_id) / "legs" / f"{number:02d}")

@@ -231,6 +231,16 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Relay:
+    """How a run goes on by itself: `legs` in all at most, each `time_limit_s` at most, on the first of `targets` that
+    takes it."""
+
+    legs: int
+    time_limit_s: int
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """One purse of the ledger. `cap_*` None means no cap was set.
 
@@ -251,6 +261,14 @@ class Account:
     standing_usd_micro: int = 0
     credit_usd_micro: int | None = None
     credit_ends: str = ""
+    week_usd_micro: int = 0
+    """What was spent in the last seven days."""
+
+    @property
+    def lasts_days(self) -> float | None:
+        """How long what is free lasts at the last week's rate; None where nothing is spent, or nothing is limited."""
+        free = self.free_usd_micro
+        return None if free is None or not self.week_usd_micro else 7 * free / self.week_usd_micro
 
     @property
     def free_usd_micro(self) -> int | None:
@@ -264,6 +282,39 @@ class Account:
     def limit_s(self) -> int | None:
         """The smaller of cap and quota, or None where there is neither."""
         return min((limit for limit in (self.cap_s, self.quota_s) if limit is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the ledger. `kind` is reserved, returned, spent or standing; what is given back is below zero."""
+
+    time: str
+    account: str
+    run_id: str
+    leg_id: str
+    kind: str
+    usd_micro: int
+    seconds: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What one leg measured: seconds an image by kind of epoch, one value an epoch; and what is not of the epochs.
+
+    `load_ms` and `compute_ms` are an image's, waiting for data and computing apart; `images` an epoch's.
+    """
+
+    target: str
+    machine: str
+    work: str
+    images: int
+    startup_s: float
+    finish_s: float
+    load_ms: float
+    compute_ms: float
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    date: str = ""
 
 
 @dataclass(frozen=True, slots=True)

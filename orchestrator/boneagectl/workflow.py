@@ -38,7 +38,7 @@ from boneagectl.records import (
     seconds,
 )
 from boneagectl.targets import NAMES, get
-from boneagectl.targets.base import Target
+from boneagectl.targets.base import Handed, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ class Workflow:
 
     def poll(self, leg: Leg) -> Snapshot:
         """What the target says of `leg` now, noted in the ledger."""
-        snapshot = self.target(leg.target).poll(self._handle(leg))
+        snapshot = self.target(leg.target).poll(self.handle(leg))
         snapshot = replace(snapshot, epochs=snapshot.epochs or leg.epochs)
         self.ledger.observe(leg.leg_id, snapshot)
         return snapshot
@@ -266,19 +266,19 @@ class Workflow:
 
     def logs(self, run: Run, follow: bool) -> Iterator[str]:
         leg = run.latest
-        return self.target(leg.target).logs(self._handle(leg), follow)
+        return self.target(leg.target).logs(self.handle(leg), follow)
 
     def wind_down(self, run: Run) -> Iterator[str]:
         """What of the latest leg, which is over, still stands and is billed, until nothing does."""
         leg = run.latest
-        return self.target(leg.target).wind_down(self._handle(leg)) if leg.handle else iter(())
+        return self.target(leg.target).wind_down(self.handle(leg)) if leg.handle else iter(())
 
     # ------------------------------------------------------------------------- stop and bring back
     def stop(self, run: Run) -> Snapshot:
         """Has the latest leg save and end; returns what it ended as. Silent if already over."""
         leg = run.latest
         if not leg.state.is_over:
-            self.target(leg.target).stop(self._handle(leg))
+            self.target(leg.target).stop(self.handle(leg))
         return self.look(run)
 
     def collect(self, run: Run) -> Artifacts:
@@ -292,14 +292,37 @@ class Workflow:
             raise NotYet(f"no leg of {run.run_id} ever started", f"boneagectl show {run.run_id}")
         return next((item for item in found if RunFolder(item.folder).metrics.exists()), found[0])
 
+    def bring(self, run: Run, zipped: Path) -> Artifacts:
+        """What a person downloaded themselves: of the leg that the file is named by, else of the latest.
+
+        Raises:
+            UsageError: the target has no such files.
+        """
+        named = [leg for leg in run.legs if leg.leg_id in zipped.name]
+        leg = (named or [run.latest])[-1]
+        target = self.target(leg.target)
+        if not isinstance(target, Handed):
+            raise UsageError(f"{leg.leg_id} ran on {leg.target}, whose results are fetched", "leave --from out")
+        brought = target.bring(self.handle(leg), zipped, self.paths(leg).artifacts.root)
+        self.poll(leg)
+        return brought
+
     def collect_leg(self, leg: Leg) -> Artifacts:
-        return self.target(leg.target).collect(self._handle(leg), self.paths(leg).artifacts.root)
+        """Brings what the leg has made, and notes how fast it was."""
+        from boneagectl import speeds
+
+        found = self.target(leg.target).collect(self.handle(leg), self.paths(leg).artifacts.root)
+        run, folder = self.ledger.find_run(leg.run_id), RunFolder(found.folder)
+        if speed := speeds.measured(leg.target, leg.leg_id, run.config, run.data, folder):
+            self.ledger.note_speed(leg.leg_id, speed)
+        return found
 
     def paths(self, leg: Leg) -> LegPaths:
         return self.home.leg(leg.run_id, leg.number)
 
     @staticmethod
-    def _handle(leg: Leg) -> Handle:
+    def handle(leg: Leg) -> Handle:
+        """Raises NotYet where the leg never came to be."""
         if not leg.handle:
             raise NotYet(f"{leg.leg_id} never started: {leg.reason or leg.state}", f"boneagectl resume {leg.run_id}")
         return Handle.parse(leg.handle)

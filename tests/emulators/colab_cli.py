@@ -32,7 +32,8 @@ def missing() -> str:
 
 def find_python() -> str:
     """An interpreter that it runs on; empty where there is none. A name alone may be a shim that leads nowhere."""
-    for name in (sys.executable, *_PYTHONS):
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    for name in (sys.executable, *_PYTHONS, *map(str, sorted(pyenv.glob("3.1[2-9]*/bin/python")))):
         if shutil.which(name):
             code = "import sys; sys.exit(sys.version_info < (3, 12))"
             if subprocess.run([name, "-c", code], capture_output=True, check=False).returncode == 0:

@@ -108,12 +108,13 @@ def test_no_predictions_in_the_file(folder: RunFolder) -> None:
     assert "There are no predictions yet" in page_of(folder).text
 
 
-def test_predictions_without_evaluation_are_drawn_without_limits(folder: RunFolder) -> None:
+def test_predictions_without_evaluation_are_measured_here(folder: RunFolder) -> None:
     write_csv(folder.predictions, predictions({"validation": 40}))
     page = page_of(folder)
-    assert "limits not evaluated yet" in page.figures["bland-altman"].texts["figcaption"]
-    assert "level" not in page.figures["bland-altman"].paths
+    assert "The measures were computed from predictions.csv; no baseline is known" in page.text
+    assert len(page.figures["bland-altman"].paths["level"]) == 3 + 1
     assert "There is no test set here." in page.text
+    assert ("Baseline: one median age, months", "not known") in page.tables["Accuracy"]
 
 
 def test_predictions_that_are_no_numbers_are_counted_and_left_out(folder: RunFolder) -> None:
@@ -123,6 +124,8 @@ def test_predictions_that_are_no_numbers_are_counted_and_left_out(folder: RunFol
     page = page_of(folder)
     assert "2 of 40 predictions are no number" in page.text
     assert "38 radiographs of the test set" in page.figures["scatter"].texts["figcaption"]
+    assert "Accuracy" not in page.tables, "the 38 alone would flatter the network"
+    assert "limits not evaluated yet" in page.figures["bland-altman"].texts["figcaption"]
 
 
 @pytest.mark.parametrize("factor", [15, 1e9])

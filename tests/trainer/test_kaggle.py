@@ -162,7 +162,7 @@ def kaggle(tmp_path: Path) -> Iterator[Kaggle]:
     python.chmod(0o755)
     parameters = {
         "leg": LEG, "owner": "student", "dataset": DATASET, "image_size_px": 96, "fingerprint": DATA["fingerprint"],
-        "resume": None, "time_limit_s": 3600, "gpus": 2,
+        "resume": None, "resume_kind": "notebooks", "time_limit_s": 3600, "gpus": 2,
     }  # fmt: skip
     made = Kaggle(root, make_spec(epochs=3), python, parameters)
     made.give_gpus(*TWO_GPUS)
@@ -338,6 +338,14 @@ def test_it_goes_on_from_the_attached_leg(mount: str, packed: Kaggle) -> None:
     log = packed.run(resume=EARLIER)
     assert [line["epoch"] for text in log.text.splitlines() if (line := parse_sentinel(text))] == [3]
     assert log.last["state"] == "complete"
+
+
+def test_it_goes_on_from_a_leg_that_ran_elsewhere(packed: Kaggle) -> None:
+    """Sent as a data set, under a name that Kaggle does not unpack."""
+    output = packed.attach_earlier("datasets/student/elsewhere-02-from")
+    (output / "run.zip").rename(output / "run.bin")
+    log = packed.run(resume="student/elsewhere-02-from", resume_kind="datasets")
+    assert [line["epoch"] for text in log.text.splitlines() if (line := parse_sentinel(text))] == [3]
 
 
 def test_of_a_killed_kernel_the_folder_is_taken_as_it_was_left(packed: Kaggle) -> None:

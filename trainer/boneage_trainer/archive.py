@@ -28,10 +28,14 @@ def stored(entries: Iterable[tuple[str, bytes]]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as made:
         for name, data in sorted(entries):
-            info = zipfile.ZipInfo(name, _DATE)
-            info.create_system, info.external_attr = 3, 0o644 << 16
-            made.writestr(info, data)
+            made.writestr(_info(name), data)
     return buffer.getvalue()
+
+
+def _info(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, _DATE)
+    info.create_system, info.external_attr = 3, 0o644 << 16
+    return info
 
 
 def pack_run(folder: RunFolder, archive: Path, with_log: bool = False) -> None:
@@ -39,14 +43,16 @@ def pack_run(folder: RunFolder, archive: Path, with_log: bool = False) -> None:
 
     The log goes along `with_log`, where the target has no other way to bring it.
 
-    Stored, not compressed: weights do not get smaller.
+    Stored, not compressed: weights do not get smaller. The same files make the same bytes.
 
     Raises:
         OSError: the disk is full.
     """
     with writing_atomically(archive) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as made:
         for path in (*folder.listed(), folder.manifest, *([folder.log] if with_log else [])):
-            made.write(path, path.relative_to(folder.root).as_posix())
+            info = _info(path.relative_to(folder.root).as_posix())
+            with open(path, "rb") as source, made.open(info, "w", force_zip64=True) as target:
+                shutil.copyfileobj(source, target, _CHUNK_BYTES)
 
 
 def unpack_run(archive: Path, dest: Path) -> RunFolder:

@@ -90,7 +90,8 @@ def images(folder: Path, misfit: Callable[[dict[str, Any]], str]) -> tuple[Path,
 
 # -------------------------------------------------------------------------------------------- a leg
 def earlier_leg(folder: Path, dest: Path) -> RunFolder:
-    """The run folder in the output `folder` of an earlier leg's kernel, unpacked into `dest` where it is a zip.
+    """The run folder in `folder`, unpacked into `dest` where it is a zip: the output of an earlier leg's kernel, or a
+    data set made of a leg that ran elsewhere.
 
     Of a kernel that was killed, ``run/`` is left as it was at that instant: its manifest may be an epoch
     behind, so there the checkpoint's own checksums count, which the trainer verifies.
@@ -99,8 +100,8 @@ def earlier_leg(folder: Path, dest: Path) -> RunFolder:
         ContractError: no run is there, it is damaged, or it has no checkpoint to go on from.
         OSError: the disk is full.
     """
-    zipped, run = folder / "run.zip", RunFolder(folder / "run")
-    if zipped.is_file():
+    run = RunFolder(folder / "run")
+    if zipped := next((path for name in ("run.zip", "run.bin") if (path := folder / name).is_file()), None):
         run = archive.unpack_run(zipped, dest)
     elif not run.root.is_dir():
         raise ContractError(f"{folder} has neither run.zip nor run/: that kernel left no training to go on from")

@@ -5,6 +5,7 @@ Everything here may fail for reasons of Google's, in many types of exception; no
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +56,14 @@ def flush() -> None:
         drive.flush_and_unmount()
     except Exception as error:
         raise OSError(f"Drive was not flushed: {_words(error)}") from None
+
+
+def unassign() -> None:
+    """Gives this machine back to Colab, with all that is on it; silent where that fails, as there is nobody to hear."""
+    with suppress(Exception):
+        from google.colab import runtime
+
+        runtime.unassign()
 
 
 def secret(name: str) -> Secret:

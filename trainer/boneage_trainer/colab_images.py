@@ -79,15 +79,19 @@ def _bring(source: PackFolder, pack: PackFolder, wanted: Wanted) -> bool:
     return False
 
 
-def make(wanted: Wanted, prepare: Callable[[Path, PackFolder], None], pack: PackFolder, scratch: Path) -> None:
+def make(
+    wanted: Wanted, prepare: Callable[[Path, PackFolder], None], pack: PackFolder, scratch: Path, header: str = ""
+) -> None:
     """Makes `pack` of the Kaggle set, which is downloaded to `scratch` and deleted afterwards.
+
+    `header` signs in; where it is empty, Colab's store of secrets is asked.
 
     Raises:
         ContractError: no token, Kaggle refuses, or the images are not what the job wants.
         OSError: no connection, or the disk is full.
     """
     shutil.rmtree(pack.root, ignore_errors=True)
-    kaggle_download.fetch(wanted.dataset, kaggle_download.authorization(colab_google.secret), scratch)
+    kaggle_download.fetch(wanted.dataset, header or kaggle_download.authorization(colab_google.secret), scratch)
     place, is_pack = attached.images(scratch, wanted.misfit)
     if is_pack:
         shutil.move(place, pack.root)

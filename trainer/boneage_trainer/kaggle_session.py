@@ -32,8 +32,8 @@ class Parameters:
     """What one session is asked for.
 
     `leg` is its id, `owner` the user whose kernel it is, `dataset` and `resume` are ``owner/slug`` of what is
-    attached; `fingerprint` is that of the pack the job wants, or empty; `time_limit_s` is what Kaggle was given;
-    at least `gpus` are expected.
+    attached, `resume` as an earlier kernel (`resume_kind` notebooks) or as a data set (datasets); `fingerprint` is
+    that of the pack the job wants, or empty; `time_limit_s` is what Kaggle was given; at least `gpus` are expected.
     """
 
     leg: str
@@ -42,6 +42,7 @@ class Parameters:
     image_size_px: int
     fingerprint: str
     resume: str | None
+    resume_kind: str
     time_limit_s: float
     gpus: int
 
@@ -99,7 +100,7 @@ class KaggleSession:
     def _earlier_leg(self) -> RunFolder | None:
         if not self.given.resume:
             return None
-        folder = attached.mount(self.inputs, "notebooks", self.given.resume)
+        folder = attached.mount(self.inputs, self.given.resume_kind, self.given.resume)
         leg = attached.earlier_leg(folder, self.tmp / "resume")
         if self.rehearses:
             say(f"rehearsal: {self.given.resume} is there and whole; this short training begins anew beside it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -18,6 +19,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
+
+
+class _Format(StrEnum):
+    CSV = "csv"
+    JSON = "json"
+
 
 _NO_CAP = "none"
 _USD = typer.Option("--cap-usd", help="Dollars this account may ever cost; 'none' lifts the cap.")
@@ -111,3 +118,36 @@ def _usd_micro(text: str) -> int | None:
 
 def _seconds(text: str) -> int | None:
     return None if text == _NO_CAP else units.parse_hours_s(text)
+
+
+@app.command()
+def explain(run: options.RunName, json: options.Json = False) -> None:
+    """Tell line by line what a run has booked and paid.
+
+    The lines add up to what it costs its accounts now.
+
+    Example: boneagectl budget explain last
+    """
+    with options.workflow() as flow:
+        flow.reconcile()
+        run_id = flow.ledger.find_run(run).run_id
+        lines = [entry for entry in flow.ledger.entries() if entry.run_id == run_id]
+        Printer(json).data({"run_id": run_id, "entries": lines}, present.entries_text(lines))
+
+
+@app.command()
+def export(
+    format_: Annotated[_Format, typer.Option("--format", help="What to write.")] = _Format.CSV,
+    account: Annotated[str | None, typer.Option("--account", help="Only this one.")] = None,
+) -> None:
+    """Print the whole ledger, line by line.
+
+    Example: boneagectl budget export --format csv > ledger.csv
+    """
+    if account:
+        check_name(account)
+    with options.workflow() as flow:
+        flow.reconcile()
+        lines = [entry for entry in flow.ledger.entries() if account in (None, entry.account)]
+        printer = Printer(json=format_ is _Format.JSON)
+        printer.data({"entries": lines}, present.entries_csv(lines))

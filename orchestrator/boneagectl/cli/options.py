@@ -35,6 +35,13 @@ def settings(
     return config.load(file, profile, given)
 
 
+def open_page(path: Path) -> None:
+    """Shows the page at `path` in the browser."""
+    import webbrowser
+
+    webbrowser.open(path.absolute().as_uri())
+
+
 @contextmanager
 def workflow(merged: Config | None = None, may_write: bool = True) -> Iterator[Workflow]:
     """Opens the state folder and the ledger. With `may_write` false nothing is made that is not there."""

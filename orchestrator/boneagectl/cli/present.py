@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import os
+import sys
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from boneagectl import units
 from boneagectl.output import table
-from boneagectl.records import Account, Bundle, Capabilities, Finding, Leg, Plan, Quota, Run, Snapshot, as_json
+from boneagectl.records import (
+    Account,
+    Bundle,
+    Capabilities,
+    Entry,
+    Finding,
+    Leg,
+    Plan,
+    Quota,
+    Relay,
+    Run,
+    Snapshot,
+    Speed,
+    as_json,
+    iso,
+)
+
+if TYPE_CHECKING:
+    from boneagectl.choosing import Choice
 
 _SESSION_S = 12 * 3600
+_CURVE_WIDTH = 40
 
 
-def plan_text(plan: Plan, bundle: Bundle) -> str:
+def plan_text(plan: Plan, bundle: Bundle, relay: Relay | None = None) -> str:
     spec, quote = plan.spec, plan.quote
     lines = [
         f"run      {plan.run_id}, leg {plan.leg_number}, on {spec.target}",
@@ -22,8 +46,17 @@ def plan_text(plan: Plan, bundle: Bundle) -> str:
         f"cost     at most {_cost_text(plan)}",
         f"bundle   {len(bundle.files)} files, {units.format_bytes(len(bundle.content))}, sha256 {bundle.sha256[:16]}",
     ]
+    if relay:
+        lines.insert(5, f"legs     {_relay_text(plan, relay)}")
     lines += [f"limit    {'ok     ' if v.allows else 'REFUSED'} {v.limit}: {v.detail}" for v in plan.verdicts]
     return "\n".join(lines)
+
+
+def _relay_text(plan: Plan, relay: Relay) -> str:
+    time = units.format_duration(plan.quote.worst_s * relay.legs)
+    usd = units.format_usd(plan.quote.worst_usd_micro * relay.legs)
+    where = " or ".join(relay.targets)
+    return f"up to {relay.legs}, on {where}: in all at most {time} and {usd}, each booked when it starts"
 
 
 def _data_text(data: dict[str, Any]) -> str:
@@ -85,19 +118,37 @@ def run_json(run: Run) -> dict[str, Any]:
     return {**as_json(run), **top}
 
 
-def run_text(run: Run, snapshot: Snapshot, folder: str) -> str:
+def run_text(run: Run, snapshot: Snapshot, folder: str, relay: Relay | None, curve: str) -> str:
     data = run.data
     lines = [
         f"run      {run.run_id}, created {run.created}",
         f"state    {snapshot_text(snapshot)}",
+        *([f"val MAE  {curve}"] if curve else []),
         f"train    {_train_text(run.config)}",
         f"data     {_data_text(data)}, fingerprint {data['fingerprint'][:16] or 'not known here'}",
         f"bundle   sha256 {run.bundle_sha256[:16]}",
         f"folder   {folder}",
+        *([f"legs     {len(run.legs)} of at most {relay.legs}, then on {' or '.join(relay.targets)}"] if relay else []),
         "",
         table(("LEG", "TARGET", "STATE", "EPOCH", "TIME", "COST", "REASON"), [_leg_row(leg) for leg in run.legs]),
     ]
     return "\n".join(lines)
+
+
+def curve_text(values: Sequence[float | None]) -> str:
+    """Validation MAE over epochs as a line of little bars, plain ones where the terminal may not have others."""
+    from boneagectl.report import spark
+
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    drawn = spark.text(values, _CURVE_WIDTH, is_plain_terminal())
+    best = min(known)
+    return f"{known[0]:.1f} {drawn} {known[-1]:.1f} months, lowest {best:.1f} in epoch {values.index(best) + 1}"
+
+
+def is_plain_terminal() -> bool:
+    return os.environ.get("TERM") == "dumb" or not (sys.stdout.encoding or "").lower().startswith("utf")
 
 
 def _leg_row(leg: Leg) -> tuple[object, ...]:
@@ -140,6 +191,9 @@ def account_notes(accounts: Sequence[Account]) -> list[str]:
             notes.append(f"{account.name}: {left} of the credit left, by the last balance told and our count since")
         if account.credit_ends:
             notes.append(f"{account.name}: the credit ends on {account.credit_ends[:10]}")
+        if (days := account.lasts_days) is not None:
+            rate = units.format_usd(account.week_usd_micro)
+            notes.append(f"{account.name}: {rate} in the last seven days, so what is free lasts {_until(days)}")
         if account.standing_usd_micro:
             standing = units.format_usd(account.standing_usd_micro)
             notes.append(f"{account.name}: {standing} of it for what stands by the day; boneagectl infra down ends it")
@@ -152,10 +206,74 @@ def _hour_cells(account: Account) -> list[str]:
     return ["none" if value is None else f"{value / 3600:.2f}" for value in (spent, reserved, cap, free)]
 
 
+def _until(days: float) -> str:
+    return "more than ten years" if days > 3650 else f"until {iso(time.time() + days * 86_400)[:10]}"
+
+
+def choices_text(choices: Sequence[Choice], prefer: str) -> str:
+    headings = ("TARGET", "TIME", "RANGE", "SESSIONS", "USD", "QUOTA HOURS", "DONE BY", "FROM")
+    rows = [_choice_row(one) for one in choices]
+    blocked = [f"{one.target} is blocked: {block}" for one in choices for block in one.blocks]
+    chosen = next((one.target for one in choices if one.is_recommended), "")
+    last = (
+        f"{prefer}: {chosen}; boneagectl submit --target {chosen}" if chosen else f"{prefer}: none can be recommended"
+    )
+    return "\n".join([table(headings, rows), *blocked, "", last])
+
+
+def _choice_row(one: Choice) -> tuple[object, ...]:
+    if one.time_s is None or one.low_s is None or one.high_s is None:
+        return one.target, "not known", "-", "-", "-", "-", "-", one.basis or "blocked"
+    span = f"{units.format_duration(one.low_s)} to {units.format_duration(one.high_s)}"
+    return (one.target, units.format_duration(one.time_s), span, str(one.sessions), units.format_usd(one.usd_micro),
+            f"{one.quota_s / 3600:.2f}", one.done_by[:16].replace("T", " "),
+            f"{one.basis}; you open a notebook" if one.needs_you else one.basis)  # fmt: skip
+
+
+def speed_text(speed: Speed) -> str:
+    kinds = ", ".join(
+        f"{name}: {1000 * sum(values) / len(values):.2f} ms an image in {len(values)} epochs"
+        for name, values in speed.samples.items()
+    )
+    return (f"{speed.target}, {speed.machine}: {kinds or 'too short to tell'}; load {speed.load_ms:.2f}, compute "
+            f"{speed.compute_ms:.2f} ms an image; {units.format_duration(speed.startup_s)} to the first epoch, "
+            f"{units.format_duration(speed.finish_s)} to evaluate")  # fmt: skip
+
+
+def entries_text(entries: Sequence[Entry]) -> str:
+    if not entries:
+        return "nothing was ever booked"
+    rows = [(one.time, one.account, one.leg_id or "-", one.kind, _signed_usd(one.usd_micro),
+             f"{one.seconds / 3600:+.2f}", one.note) for one in entries]  # fmt: skip
+    usd, seconds = sum(one.usd_micro for one in entries), sum(one.seconds for one in entries)
+    total = f"together {_signed_usd(usd)} and {seconds / 3600:.2f} h, spent and reserved"
+    return f"{table(('TIME', 'ACCOUNT', 'LEG', 'WHAT', 'USD', 'HOURS', 'WHY'), rows)}\n\n{total}"
+
+
+def _signed_usd(micro: int) -> str:
+    return f"-{units.format_usd(-micro)}" if micro < 0 else units.format_usd(micro)
+
+
+def entries_csv(entries: Sequence[Entry]) -> str:
+    """With the field names of JSON; a text that a spreadsheet would take for a formula is quoted."""
+    rows = [as_json(entry) for entry in entries]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("time", "account", "run_id", "leg_id", "kind", "usd", "seconds", "note"))
+    writer.writerows([_plain(value) for value in row.values()] for row in rows)
+    return stream.getvalue().rstrip("\n")
+
+
+def _plain(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+
+
 def stop_question(run: Run, capabilities: Capabilities) -> str:
     """What a stop costs, told before it is done."""
     leg = run.latest
     question = f"Stop {run.run_id} at epoch {leg.epoch}/{leg.epochs}?"
+    if not capabilities.can_stop:
+        return f"{leg.target} is stopped on its own page; this only notes that it will not be opened again. {question}"
     if capabilities.stop_keeps:
         return question
     return (f"{leg.target} stops a session only by deleting it: the log and the epochs' figures are kept here, "

@@ -1,4 +1,4 @@
-"""The commands about runs: submit, resume, ls, show, watch, logs, stop, collect, report."""
+"""The commands about runs: submit, resume, ls, show, watch, logs, stop, collect."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from boneagectl import relaying
 from boneagectl.cli import options, present
-from boneagectl.errors import RunFailed
-from boneagectl.output import Format, Printer
-from boneagectl.records import LegState
+from boneagectl.errors import RunFailed, UsageError
+from boneagectl.output import Printer
+from boneagectl.records import LegState, Relay, Run, Snapshot
 from boneagectl.targets import NAMES
 
 if TYPE_CHECKING:
     from boneagectl.workflow import Prepared, Workflow
 
-_Target = Annotated[str | None, typer.Option("--target", "-t", help=f"Where to train: {', '.join(NAMES)}.")]
+_WHERE = f"Where to train: {', '.join(NAMES)}; submit: or auto."
+_Target = Annotated[str | None, typer.Option("--target", "-t", help=_WHERE)]
 _Limit = Annotated[str | None, typer.Option("--time-limit", help="The longest this leg may take, e.g. 11h30m.")]
 _Name = Annotated[str | None, typer.Option("--name", "-n", help="The run's id, instead of a made-up one.")]
 _Dry = Annotated[bool, typer.Option("--dry-run", help="Write the folder that would be sent, and nothing else.")]
 _Every = Annotated[float | None, typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between two looks.")]
 _WEIGHTS = "What the backbone starts from; a path is meant from the pack's folder."
 _Weights = Annotated[str | None, typer.Option("--weights", metavar="none|imagenet|PATH", help=_WEIGHTS)]
+_VIA = "How Colab is used: a notebook to open, or Google's CLI."
+_ZIP = "Results that a Colab notebook offered for download."
+_LEGS = "How many sessions it may have; watch starts the next."
+_THEN = "Where later legs may go, in order of preference."
 _PLAN_ONLY = "Folder a dry run writes; by default one named as the leg."
 
 
@@ -33,7 +39,11 @@ def submit(
     name: _Name = None,
     preset: Annotated[str | None, typer.Option("--preset", help="A preset of `train presets`.")] = None,
     weights: _Weights = None,
+    legs: Annotated[int, typer.Option("--legs", min=1, max=50, help=_LEGS)] = 1,
+    then: Annotated[str | None, typer.Option("--then", metavar="A,B", help=_THEN)] = None,
     dry_run: _Dry = False,
+    via: Annotated[str | None, typer.Option("--via", metavar="notebook|cli", help=_VIA)] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page of what was started.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help=_PLAN_ONLY)] = None,
     set_: options.Set = None,
     config: options.ConfigFile = None,
@@ -48,15 +58,21 @@ def submit(
 
     Example: boneagectl submit --target local --set train.epochs=3
     """
-    named = {"data__pack": str(pack) if pack else None, "train__preset": preset, "train__weights": weights}
+    named = {"data__pack": str(pack) if pack else None, "train__preset": preset, "train__weights": weights,
+             "targets__colab__via": via}  # fmt: skip
     merged = options.settings(config, profile, set_, target=target, time_limit=time_limit, **named)
     printer = Printer(json, quiet)
     with options.workflow(merged, may_write=not dry_run) as flow:
+        if merged["target"] == "auto":
+            from boneagectl import choosing
+
+            flow.config = merged.with_values(target=choosing.best(flow))
         prepared = flow.prepare(name)
         if dry_run:
             _dry_run(flow, prepared, out, printer)
         else:
-            _start(flow, prepared, printer, yes)
+            relay = relaying.agreed(legs, prepared.plan.spec.time_limit_s, prepared.plan.spec.target, then)
+            start(flow, prepared, printer, yes, relay, open_)
 
 
 def rehearse(
@@ -106,7 +122,7 @@ def resume(
         flow.refresh()
         found = flow.ledger.find_run(run)
         flow.config = options.settings(config, target=target or found.latest.target, time_limit=time_limit)
-        _start(flow, flow.prepare_resume(found), Printer(json, quiet), yes)
+        start(flow, flow.prepare_resume(found), Printer(json, quiet), yes)
 
 
 def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Printer) -> None:
@@ -118,19 +134,36 @@ def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Prin
     printer.talk(f"nothing was booked or sent; to send exactly this: boneagectl submit --name {plan.run_id}")
 
 
-def _start(flow: Workflow, prepared: Prepared, printer: Printer, yes: bool) -> None:
+def start(
+    flow: Workflow, prepared: Prepared, printer: Printer, yes: bool, relay: Relay | None = None, open_: bool = False
+) -> None:
     prepared = flow.preflight(prepared)
     plan = prepared.plan
-    text = present.plan_text(plan, prepared.bundle)
+    text = present.plan_text(plan, prepared.bundle, relay)
     if plan.quote.worst_usd_micro and not plan.refusals and not yes:
         Printer().talk(text)  # what is asked about is shown, however quiet
         printer.confirm("Book and start this?", yes)
     else:
         printer.talk(text)
     handle = flow.submit(prepared)
+    if relay:
+        flow.ledger.set_relay(plan.run_id, relay)
+    steps = prepared.target.next_steps(handle)
     value = {**present.plan_json(plan, prepared.bundle), "handle": str(handle)}
     printer.data(value, plan.run_id)
-    printer.talk(f"started; boneagectl watch {plan.run_id}")
+    for line in steps:
+        printer.talk(line)
+    printer.talk(f"{'made' if steps else 'started'}; boneagectl watch {plan.run_id}")
+    if open_:
+        _open_page(handle.url)
+
+
+def _open_page(url: str) -> None:
+    if not url:
+        raise UsageError("this target has no page to open", "boneagectl watch last")
+    import webbrowser
+
+    webbrowser.open(url)
 
 
 def ls(
@@ -154,13 +187,17 @@ def show(run: options.RunName = "last", json: options.Json = False) -> None:
 
     Example: boneagectl show last
     """
+    from boneagectl import reporting
+
     with options.workflow() as flow:
         flow.reconcile()
         snapshot = flow.look(flow.ledger.find_run(run))
         found = flow.ledger.find_run(run)
         folder = flow.home.run(found.run_id)
-        value = {**present.run_json(found), "metrics": snapshot.metrics, "folder": folder}
-        Printer(json).data(value, present.run_text(found, snapshot, str(folder)))
+        curve = "" if json else present.curve_text(reporting.history(flow, found))
+        relay = flow.ledger.relay(found.run_id)
+        value = {**present.run_json(found), "metrics": snapshot.metrics, "folder": folder, "relay": relay}
+        Printer(json).data(value, present.run_text(found, snapshot, str(folder), relay, curve))
 
 
 def watch(
@@ -172,7 +209,8 @@ def watch(
 ) -> None:
     """Follow a run until it is over.
 
-    Ctrl-C stops watching, never the training. Exits with 0 when complete or paused, 4 when it failed or was lost.
+    One that was submitted with --legs goes on by itself when a session ends before it is complete. Ctrl-C stops
+    watching, never the training. Exits with 0 when complete or paused, 4 when it failed or was lost.
 
     Example: boneagectl watch last
     """
@@ -180,12 +218,33 @@ def watch(
     with options.workflow() as flow:
         flow.reconcile()
         found = flow.ledger.find_run(run)
-        for snapshot in [flow.look(found)] if once else flow.watch(found, every_s):
-            if json:
-                printer.line({"run_id": found.run_id, "snapshot": snapshot}, "")
-            else:
-                printer.live(f"{found.run_id}  {present.snapshot_text(snapshot)}", last=once or snapshot.state.is_over)
+        snapshot = follow(flow, found, every_s, once, printer)
+        while _passed_on(flow, found.run_id, printer) and not once:
+            found = flow.ledger.find_run(found.run_id)
+            snapshot = follow(flow, found, every_s, once, printer)
+        if not flow.ledger.find_run(found.run_id).latest.state.is_over:
+            return
         _raise_if_failed(found.run_id, snapshot.state, snapshot.reason)
+
+
+def follow(flow: Workflow, run: Run, every_s: float | None, once: bool, printer: Printer) -> Snapshot:
+    for snapshot in [flow.look(run)] if once else flow.watch(run, every_s):
+        if printer.json:
+            printer.line({"run_id": run.run_id, "snapshot": snapshot}, "")
+        else:
+            printer.live(f"{run.run_id}  {present.snapshot_text(snapshot)}", last=once or snapshot.state.is_over)
+    return snapshot
+
+
+def _passed_on(flow: Workflow, run_id: str, printer: Printer) -> bool:
+    """Whether a next leg was due, and somebody took it."""
+    run, relay = flow.ledger.find_run(run_id), flow.ledger.relay(run_id)
+    if relay is None or not relaying.is_due(run, relay):
+        return False
+    passed = relaying.pass_on(flow, run, relay)
+    for line in relaying.words(passed):
+        printer.talk(f"{run_id}  {line}")
+    return bool(passed.leg_id)
 
 
 def _raise_if_failed(run_id: str, state: LegState, reason: str) -> None:
@@ -223,6 +282,7 @@ def stop(
         if not found.latest.state.is_over:
             printer.confirm(present.stop_question(found, flow.target(found.latest.target).capabilities), yes)
             printer.talk("stopping …")
+        flow.ledger.set_relay(found.run_id, None)  # a person who stops it does not want it to go on by itself
         snapshot = flow.stop(found)
         printer.data(
             {"run_id": found.run_id, "snapshot": snapshot}, f"{found.run_id}  {present.snapshot_text(snapshot)}"
@@ -231,7 +291,12 @@ def stop(
             printer.live(line)
 
 
-def collect(run: options.RunName = "last", json: options.Json = False, quiet: options.Quiet = False) -> None:
+def collect(
+    run: options.RunName = "last",
+    from_: Annotated[Path | None, typer.Option("--from", metavar="ZIP", help=_ZIP)] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
     """Bring what a run has made into one folder, checked.
 
     Its metrics, model, predictions and log; also while it runs.
@@ -241,39 +306,8 @@ def collect(run: options.RunName = "last", json: options.Json = False, quiet: op
     printer = Printer(json, quiet)
     with options.workflow() as flow:
         flow.refresh()
-        found = flow.collect(flow.ledger.find_run(run))
+        wanted = flow.ledger.find_run(run)
+        found = flow.bring(wanted, from_) if from_ else flow.collect(wanted)
         if found.unlisted:
             printer.talk(f"written after the leg last listed its files: {', '.join(found.unlisted)}")
         printer.data(found, str(found.folder))
-
-
-def report(
-    run: options.RunName = "last",
-    format_: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.HTML,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File to write; by default beside the run, or stdout.")
-    ] = None,
-    open_: Annotated[bool, typer.Option("--open", help="Open the HTML report in the browser.")] = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Write a run's report: HTML, JSON or CSV.
-
-    Collects the run first. HTML is one file; the figures as JSON or CSV go to stdout.
-
-    Example: boneagectl report last --format csv
-    """
-    from boneagectl import reporting
-
-    printer = Printer(quiet=quiet)
-    with options.workflow() as flow:
-        flow.refresh()
-        found = flow.ledger.find_run(run)
-        content = reporting.build(flow, found, format_)
-        path = out or (flow.home.report(found.run_id) if format_ is Format.HTML else None)
-        reporting.deliver(content, path)
-        if path:
-            printer.data({"report": path}, str(path))
-        if open_ and path:
-            import webbrowser
-
-            webbrowser.open(path.absolute().as_uri())

@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from boneagectl.report import charts
-from boneagectl.report.data import Prediction, ReportData
+from boneagectl.report.data import ReportData
+from boneagectl.report.predictions import Prediction
 from boneagectl.report.svg import Figure
-from boneagectl.report.words import count, number, plain, signed
+from boneagectl.report.words import count, months, number, plain, signed
 
 BIN_MONTHS = 24
 NO_PREDICTION = "There are no predictions yet; the trainer writes them when the run is complete."
@@ -41,10 +42,19 @@ def _scatter(data: ReportData) -> Figure:
     svg = charts.scatter("scatter", "Predicted against labelled bone age", desc, boys, girls)
     caption = (
         f"Predicted against labelled bone age of {subject(data)}. Points on the dashed line are exact; above it the "
-        f"network reads too old. {line}"
-    )
+        f"network reads too old. {_measures(data)} {line}"
+    ).rstrip()
     rows = _binned(data.shown, [row.boneage_months for row in data.shown])
     return Figure("scatter", svg, caption, ("Label (months)", *_COLUMNS), rows)
+
+
+def _measures(data: ReportData) -> str:
+    """MAE, RMSE and R2 as far as the evaluation has them."""
+    own = data.set_of(data.set_name)
+    mae, rmse, r2 = (number(own.get(key)) for key in ("mae_months", "rmse_months", "r2"))
+    known = [("MAE", None if mae is None else months(mae)), ("RMSE", None if rmse is None else months(rmse)),
+             ("R²", None if r2 is None else plain(r2, 3))]  # fmt: skip
+    return ", ".join(f"{name} {shown}" for name, shown in known if shown) + "." if any(s for _, s in known) else ""
 
 
 def _regression(data: ReportData) -> str:

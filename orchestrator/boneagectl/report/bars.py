@@ -13,6 +13,7 @@ _AIR = 1.08
 _CAP = 6
 _ROW = 46
 _WIDEST_BAR = 54
+_LEGEND_ROW, _LEGEND_COLUMNS = 18, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,15 @@ class Bar:
     def top(self) -> float:
         """The highest value the drawing must hold."""
         return max((self.value, *(self.interval or ())))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One bar made of parts: its name, the whole in words, and a value for each part."""
+
+    name: str
+    words: str
+    parts: tuple[float, ...]
 
 
 def upright(key: str, title: str, desc: str, label: str, bars: Sequence[Bar], high: float) -> str:
@@ -71,4 +81,29 @@ def _lying_bar(bar: Bar, y: float, high: float) -> str:
         low, top = (edge * scale for edge in bar.interval)
         parts.append(svg.line(low, y + 25, top, y + 25, "whisker"))
         parts += [svg.line(edge, y + 18, edge, y + 32, "whisker") for edge in (low, top)]
+    return "".join(parts)
+
+
+def stacked(key: str, title: str, desc: str, names: Sequence[str], stacks: Sequence[Stack]) -> str:
+    """Bars under each other on one scale, each split into the parts `names`; the legend stands above, four a line."""
+    top = _LEGEND_ROW * -(-len(names) // _LEGEND_COLUMNS) + 8
+    high = max(sum(stack.parts) for stack in stacks)
+    parts = [_legend_entry(place, name) for place, name in enumerate(names)]
+    parts += [_stack(stack, top + place * _ROW, svg.WIDTH / high) for place, stack in enumerate(stacks)]
+    return svg.drawing(key, title, desc, top + _ROW * len(stacks), parts)
+
+
+def _legend_entry(place: int, name: str) -> str:
+    row, column = divmod(place, _LEGEND_COLUMNS)
+    x, y = column * svg.WIDTH / _LEGEND_COLUMNS, row * _LEGEND_ROW
+    return svg.rect(x + 1, y + 3, 14, 10, f"part p{place}") + svg.text(name, x + 20, y + 12)
+
+
+def _stack(stack: Stack, y: float, scale: float) -> str:
+    parts = [svg.text(stack.name, 0, y + 13, "label"), svg.text(stack.words, svg.WIDTH, y + 13, "value", "end")]
+    x = 0.0
+    for place, value in enumerate(stack.parts):
+        if value > 0:
+            parts.append(svg.rect(x, y + 20, value * scale, 12, f"part p{place}"))
+        x += value * scale
     return "".join(parts)

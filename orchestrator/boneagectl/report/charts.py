@@ -112,6 +112,18 @@ def bland_altman(
     return svg.drawing(key, title, desc, plot.height, [*parts, legend(entries)])
 
 
+def calibration(key: str, title: str, desc: str, points: Sequence[Point]) -> str:
+    """Mean prediction against mean label of each group, joined in order, with the line of equality."""
+    ages = age_axis("Mean prediction (months)", [value for point in points for value in point])
+    plot = Plot(ages, replace(ages, label="Mean label (months)"), height=400)
+    places = [plot.at(*point) for point in points]
+    identity = svg.polyline([plot.at(ages.low, ages.low), plot.at(ages.high, ages.high)], "identity")
+    entries = [("a tenth of the radiographs", svg.dots([(0, 0)], "mark b")),
+               ("prediction = label", svg.line(-11, 0, 11, 0, "identity"))]  # fmt: skip
+    drawn = [plot.frame(), identity, svg.polyline(places, "curve b"), svg.dots(places, "mark b"), legend(entries)]
+    return svg.drawing(key, title, desc, plot.height, drawn)
+
+
 def _room_for(levels: Sequence[tuple[float, str]]) -> float:
     """Where a plot ends whose levels are named to its right."""
     longest = max((len(words) for _, words in levels), default=0)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from boneage_trainer.contract import RunFolder, parse_object, read_metrics
+from boneagectl.report.measured import completed
+from boneagectl.report.predictions import Prediction, read_predictions
 from boneagectl.report.words import number, section
 
 SETS = ("test", "validation")
@@ -17,30 +17,11 @@ SETS = ("test", "validation")
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """One radiograph with its label and what the network said; a prediction that is no number is NaN."""
-
-    id: str
-    split: str
-    male: bool
-    boneage_months: float
-    predicted_months: float
-
-    @property
-    def error_months(self) -> float:
-        return self.predicted_months - self.boneage_months
-
-    @property
-    def is_usable(self) -> bool:
-        return math.isfinite(self.error_months)
-
-
-@dataclass(frozen=True, slots=True)
 class ReportData:
     """One run, read once. An object that is not there yet is empty; `missing` names the files.
 
     `facts` is the caller's: ``run_id``, ``legs``, ``cost_usd``, ``quota_hours``, ``config``,
-    ``bundle_sha256`` and ``command``, each of which may be absent.
+    ``bundle_sha256``, ``command`` and ``samples_png`` (base64), each of which may be absent.
     """
 
     facts: Mapping[str, Any]
@@ -84,18 +65,21 @@ class ReportData:
         return sum(known) if known else None
 
 
-def load_run(folder: RunFolder, facts: Mapping[str, Any]) -> ReportData:
-    """Reads what is in `folder` by now.
+def load_run(folder: RunFolder, facts: Mapping[str, Any], with_predictions: bool = True) -> ReportData:
+    """Reads what is in `folder` by now; what its evaluation lacks comes from its predictions.
+
+    Without `with_predictions` those are not read, which is most of the time it takes.
 
     Raises:
         ContractError: a file is there and broken; a missing one is no error.
     """
+    predictions = read_predictions(folder.predictions) if with_predictions else []
     expected = (folder.metrics, folder.predictions, folder.evaluation, folder.environment, folder.state)
     return ReportData(
         facts=facts,
         epochs=tuple(read_metrics(folder.metrics)),
-        predictions=tuple(read_predictions(folder.predictions)),
-        evaluation=_read_object(folder.evaluation),
+        predictions=tuple(predictions),
+        evaluation=completed(_read_object(folder.evaluation), predictions),
         environment=_read_object(folder.environment),
         state=_read_object(folder.state),
         missing=tuple(path.name for path in expected if not path.is_file()),
@@ -104,28 +88,3 @@ def load_run(folder: RunFolder, facts: Mapping[str, Any]) -> ReportData:
 
 def _read_object(path: Path) -> dict[str, Any]:
     return parse_object(path.read_text(encoding="utf-8"), path.name) if path.is_file() else {}
-
-
-def read_predictions(path: Path) -> list[Prediction]:
-    """The rows of a predictions file in file order; a missing file has none."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        return [_prediction(row) for row in csv.DictReader(stream)]
-
-
-def _prediction(row: Mapping[str, str]) -> Prediction:
-    return Prediction(
-        id=row.get("id") or "",
-        split=row.get("split") or "",
-        male=(row.get("male") or "").strip().lower() in ("true", "1"),
-        boneage_months=_months(row.get("boneage_months")),
-        predicted_months=_months(row.get("predicted_months")),
-    )
-
-
-def _months(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan

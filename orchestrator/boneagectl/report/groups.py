@@ -12,7 +12,7 @@ from boneagectl.report.agreement import NO_PREDICTION, subject
 from boneagectl.report.data import ReportData
 from boneagectl.report.measures import CI95
 from boneagectl.report.svg import Figure
-from boneagectl.report.words import count, interval, months, number, numbers, plain, section, signed
+from boneagectl.report.words import count, interval, months, number, numbers, plain, section, share, signed
 
 NO_EVALUATION = "The evaluation is not there yet; the trainer writes it when the run is complete."
 NAMES = {"male": "Boys", "female": "Girls"}
@@ -42,10 +42,22 @@ def _ruler(data: ReportData) -> Figure:
                      max(bar.top for bar in drawn))  # fmt: skip
     caption = (
         f"Mean absolute error on {count(own.get('n'))} radiographs of the {data.set_name} set, beside what guessing "
-        "the training median would give; shorter is better. The whisker is the 95 % interval."
+        f"the training median would give; shorter is better. The whisker is the 95 % interval.{_against(data)}"
     )
     return Figure(
         "ruler", svg, caption, ("Reader", "MAE (months)"), tuple((bar.name, plain(bar.value, 2)) for bar in drawn)
+    )
+
+
+def _against(data: ReportData) -> str:
+    """The paired comparison with the better guesser in words, where the evaluation has it."""
+    own = section(data.set_of(data.set_name).get("against_median_by_sex"))
+    if number(own.get("difference_months")) is None:
+        return ""
+    return (
+        f" Radiograph by radiograph, the error is {signed(own['difference_months'])} months against the median of "
+        f"the same sex (95 % interval {interval(own.get('difference_ci95_months'))}), and smaller on "
+        f"{share(own.get('improved_share'))} of them."
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from boneage_trainer.contract import RESEARCH_ONLY
-from boneagectl.report import agreement, groups, learning
+from boneagectl.report import agreement, calibration, groups, learning, people
 from boneagectl.report.data import SETS, ReportData
 from boneagectl.report.export import split_words
 from boneagectl.report.measures import CI95, MEASURES
@@ -35,6 +35,7 @@ Rows = list[tuple[str, ...]]
 def view(data: ReportData) -> dict[str, Any]:
     """Everything the template names; text only, but for the figures."""
     drawn = [*learning.figures(data), *agreement.figures(data), *groups.figures(data)]
+    drawn += [people.figure(data), calibration.figure(data)]
     return {
         "run_id": data.run_id,
         "research_only": RESEARCH_ONLY,
@@ -46,6 +47,7 @@ def view(data: ReportData) -> dict[str, Any]:
         "run_numbers": run_numbers(data),
         "figures": {figure.key.replace("-", "_"): figure for figure in drawn},
         "set_name": data.set_name,
+        "samples_png": str(data.facts.get("samples_png") or ""),
         "worst": worst(data),
         "environment": environment(data),
         "legs": legs(data),
@@ -73,6 +75,8 @@ def notes(data: ReportData) -> list[str]:
     told = []
     if data.missing:
         told.append(f"Not there yet: {', '.join(data.missing)}. This report shows what the rest tells.")
+    if "evaluation.json" in data.missing and data.shown:
+        told.append("The measures were computed from predictions.csv; no baseline is known.")
     if unusable := sum(not row.is_usable for row in data.predictions):
         told.append(f"{unusable} of {len(data.predictions)} predictions are no number; no figure shows them.")
     if data.set_name == "validation":

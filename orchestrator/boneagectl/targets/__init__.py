@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from boneagectl.targets.azure import AzureTarget
     from boneagectl.targets.kaggle import KaggleTarget
 
-NAMES = ("local", "kaggle", "azure")
+NAMES = ("local", "kaggle", "colab", "azure")
 
 
 def check_name(name: str) -> None:
@@ -29,6 +29,8 @@ def get(name: str, home: Home, config: Config) -> Target:
     check_name(name)
     if name == "kaggle":
         return kaggle_target(home, config)
+    if name == "colab":
+        return _colab(home, config)
     if name == "azure":
         return azure_target(home, config)
     from boneagectl.targets.local import LocalTarget
@@ -56,3 +58,14 @@ def azure_target(home: Home, config: Config) -> AzureTarget:
     wishes = {name: config[f"targets.azure.{name}"] for name in names}
     idle_s = units.parse_duration_s(config["targets.azure.idle"])
     return AzureTarget(home.azure, Wishes(**wishes, idle_s=idle_s))
+
+
+def _colab(home: Home, config: Config) -> Target:
+    from boneagectl.targets.colab import ColabTarget
+    from boneagectl.targets.colab.by_cli import CliWishes
+    from boneagectl.targets.colab.rendering import Wishes
+
+    own = {name: config[f"targets.colab.{name}"] for name in ("dataset", "pack", "gpu", "program", "auth", "paid")}
+    by_hand = Wishes(own["dataset"], own["pack"], own["gpu"])
+    by_cli = CliWishes(own["program"], own["auth"], own["gpu"], own["dataset"], own["paid"])
+    return ColabTarget(home.colab, by_hand, by_cli, config["targets.colab.via"], config["targets.colab.drive"])

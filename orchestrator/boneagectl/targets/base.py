@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from boneagectl.records import (
     Artifacts,
@@ -68,6 +68,9 @@ class Target(Protocol):
             InDoubt: it may or may not come to be; the booking must stand until `find` tells.
         """
 
+    def next_steps(self, handle: Handle) -> list[str]:
+        """What a person has to do now that the leg was submitted; nothing where it runs by itself."""
+
     def find(self, leg_id: str) -> Handle | None:
         """The remote thing that carries this leg's id, or None where there certainly is none."""
 
@@ -92,4 +95,16 @@ class Target(Protocol):
 
         Raises:
             NotYet: there is nothing to bring.
+        """
+
+
+@runtime_checkable
+class Handed(Protocol):
+    """A target whose results a person may bring themselves."""
+
+    def bring(self, handle: Handle, zipped: Path, dest: Path) -> Artifacts:
+        """The leg's results from `zipped`, checked like a stranger's, into `dest`.
+
+        Raises:
+            UsageError: it is another leg's, or an older one. MachineError: it is torn or hostile.
         """

@@ -132,6 +132,9 @@ class LocalTarget:
         process.returncode = 0  # nobody here waits for it: it outlives this process
         write_atomic(place / _PID, str(process.pid))
 
+    def next_steps(self, handle: Handle) -> list[str]:
+        return []
+
     def find(self, leg_id: str) -> Handle | None:
         started = self._out(leg_id).state.exists() or self._is_alive(leg_id)
         return Handle(self.name, leg_id) if started else None

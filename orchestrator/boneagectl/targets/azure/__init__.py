@@ -192,6 +192,9 @@ class AzureTarget:
     def _note(self, leg_id: str) -> Path:
         return self.root / "sent" / f"{leg_id}.json"
 
+    def next_steps(self, handle: Handle) -> list[str]:
+        return []
+
     def find(self, leg_id: str) -> Handle | None:
         noted = self._noted(leg_id)
         leg = Remote(self.arm, rest.Place.of(noted["place"]) if noted else self.place, leg_id)

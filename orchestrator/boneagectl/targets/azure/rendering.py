@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from boneage_trainer.contract import RunFolder, write_atomic
+from boneage_trainer.contract import write_atomic
+from boneagectl import artifacts
 from boneagectl.errors import UsageError
 from boneagectl.records import Bundle, Checkpoint, JobSpec
 from boneagectl.render import fill
@@ -46,7 +46,7 @@ def write(spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkp
     _check(spec, wishes)
     write_atomic(dest / STAGE / BUNDLE, bundle.content)
     if resume:
-        _copy_checkpoint(resume.folder, dest / RESUME)
+        artifacts.copy_checkpoint(resume.folder, dest / RESUME)
     text = fill(
         "azure/job.yml.j2",
         leg_id=leg_id,
@@ -82,13 +82,3 @@ def _command(spec: JobSpec, leg_id: str, is_resumed: bool) -> str:
     places = "--data ${{inputs.pack}} --out ${{outputs.run}}"
     before = " --resume ${{inputs.resume}}" if is_resumed else ""
     return f"{need} && exec {shlex.join(words)} {places}{before}"
-
-
-def _copy_checkpoint(source: Path, dest: Path) -> None:
-    """What a next leg needs, and no more: the model and its evaluation are made anew."""
-    folder = RunFolder(source)
-    for path in (folder.last, folder.best, folder.metrics):
-        if path.exists():
-            place = dest / path.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)

@@ -102,8 +102,9 @@ class KaggleTarget:
     # ------------------------------------------------------------------------------- the start
     def submit(self, leg_id: str, rendered: Path) -> Handle:
         metadata, script = rendering.read(rendered)
-        if (code := rendered / rendering.CODE).exists():
-            datasets.push(self.api, code)
+        for folder in (rendered / rendering.CODE, rendered / rendering.RESUME):
+            if folder.exists():
+                datasets.push(self.api, folder)
         try:
             return self.api.save(metadata, script).handle
         except InDoubt as doubt:
@@ -120,6 +121,9 @@ class KaggleTarget:
             except MachineError:
                 continue
         raise doubt
+
+    def next_steps(self, handle: Handle) -> list[str]:
+        return []
 
     def find(self, leg_id: str) -> Handle | None:
         name = Kernel(self._named(ask=True).username, leg_id, 0)

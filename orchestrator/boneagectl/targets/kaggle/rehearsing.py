@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from boneage_trainer.contract import RunFolder, parse_object
 from boneagectl import rehearsal, units
 from boneagectl.errors import MachineError
 from boneagectl.records import Finding
-from boneagectl.targets.kaggle import outputs, rendering
+from boneagectl.targets.kaggle import datasets, outputs, rendering
 from boneagectl.targets.kaggle.log import Log
 
 UNCHECKED = (
@@ -32,7 +33,7 @@ def rehearse(rendered: Path, place: Path, python: str) -> Iterator[Finding]:
     for name in ("input", "working", "tmp"):
         (root / name).mkdir(parents=True)
     rehearsal.draw(root / "input" / "datasets" / metadata["dataset_sources"][0], python)
-    _attach_code(rendered, root / "input", metadata)
+    _attach(rendered, root / "input")
     yield Finding("ok", "data", f"{rehearsal.IMAGES} synthetic hands lie where {metadata['dataset_sources'][0]} would")
     began_s = time.monotonic()
     log = _run(rendered / metadata["code_file"], root, python)
@@ -43,12 +44,12 @@ def rehearse(rendered: Path, place: Path, python: str) -> Iterator[Finding]:
         yield Finding("warn", "not checked", what)
 
 
-def _attach_code(rendered: Path, inputs: Path, metadata: dict[str, list[str]]) -> None:
-    code = rendered / rendering.CODE
-    if code.exists():
-        place = inputs / "datasets" / metadata["dataset_sources"][-1]
-        place.mkdir(parents=True)
-        (place / rendering.BUNDLE).write_bytes((code / rendering.BUNDLE).read_bytes())
+def _attach(rendered: Path, inputs: Path) -> None:
+    """Puts what would be pushed as data sets of their own where they would be mounted."""
+    for folder in (rendered / rendering.CODE, rendered / rendering.RESUME):
+        if folder.exists():
+            ref = parse_object((folder / datasets.METADATA).read_text(), datasets.METADATA)["id"]
+            shutil.copytree(folder, inputs / "datasets" / ref)
 
 
 def _run(script: Path, root: Path, python: str) -> Log:

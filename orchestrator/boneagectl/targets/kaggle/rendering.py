@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from boneage_trainer.contract import write_atomic, write_json
+from boneagectl import artifacts
 from boneagectl.errors import UsageError
 from boneagectl.records import Bundle, Checkpoint, JobSpec
 from boneagectl.render import base64_lines, fill, literal
@@ -16,8 +17,10 @@ from boneagectl.targets.kaggle.api import Kernel
 METADATA = "kernel-metadata.json"
 SCRIPT = "kernel.py"
 CODE = "code"
+RESUME = "resume"
 BUNDLE = "bundle.bin"
 """Not .zip: Kaggle unpacks archives in a data set."""
+CHECKPOINT = "run.bin"
 MAX_SCRIPT_BYTES = 900_000
 """Kaggle takes "less than 1 megabytes"; a wheel that made 771 kB of base64 was refused (unslothai/unsloth's notes)."""
 GPUS = {"NvidiaTeslaT4": 2}
@@ -40,10 +43,10 @@ def write(spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkp
     """Writes the folder.
 
     Raises:
-        UsageError: a wish that Kaggle does not grant, a script over 900 kB, a checkpoint that is not on Kaggle.
+        UsageError: a wish that Kaggle does not grant, or a script over 900 kB.
     """
     _check(spec, wishes)
-    before = _kernel_of(resume)
+    before = _source_of(resume, leg_id, wishes)
     embedded = wishes.code == "embed"
     script = fill(
         "kaggle/kernel.py.j2",
@@ -61,12 +64,34 @@ def write(spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkp
     write_atomic(dest / SCRIPT, script)
     write_json(dest / METADATA, _metadata(spec, leg_id, wishes, before))
     if not embedded:
-        _write_code(dest / CODE, bundle, code_dataset(leg_id, wishes))
+        write_atomic(dest / CODE / BUNDLE, bundle.content)
+        _write_dataset(dest / CODE, code_dataset(leg_id, wishes))
+    if resume and before and before.kind == "datasets":
+        artifacts.pack_checkpoint(resume.folder, dest / RESUME / CHECKPOINT)
+        _write_dataset(dest / RESUME, before.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the leg to go on from is found: the output of a kernel (notebooks), or a private data set (datasets)."""
+
+    kind: str
+    name: str
 
 
 def code_dataset(leg_id: str, wishes: Wishes) -> str:
     """One data set a leg, since the version of an attached one floats."""
     return f"{wishes.username}/{leg_id}-code"
+
+
+def _source_of(resume: Checkpoint | None, leg_id: str, wishes: Wishes) -> Source | None:
+    """A leg on Kaggle is attached where it lies; what was reached elsewhere goes there as a data set."""
+    if resume is None:
+        return None
+    if resume.handle.target != "kaggle":
+        return Source("datasets", f"{wishes.username}/{leg_id}-from")
+    kernel = Kernel.of(resume.handle)
+    return Source("notebooks", f"{kernel.owner}/{kernel.slug}")
 
 
 def _check(spec: JobSpec, wishes: Wishes) -> None:
@@ -87,33 +112,24 @@ def _check(spec: JobSpec, wishes: Wishes) -> None:
         )
 
 
-def _kernel_of(resume: Checkpoint | None) -> Kernel | None:
-    if resume is None:
-        return None
-    if resume.handle.target != "kaggle":
-        raise UsageError(
-            f"the newest checkpoint lies on {resume.handle.target}, and a Kaggle leg goes on from a kernel's output",
-            f"boneagectl resume RUN --target {resume.handle.target}",
-        )
-    return Kernel.of(resume.handle)
-
-
-def _parameters(spec: JobSpec, leg_id: str, wishes: Wishes, before: Kernel | None) -> dict[str, Any]:
+def _parameters(spec: JobSpec, leg_id: str, wishes: Wishes, before: Source | None) -> dict[str, Any]:
     return {
         "leg": leg_id,
         "owner": wishes.username,
         "dataset": wishes.dataset,
         "image_size_px": spec.data["image_size_px"],
         "fingerprint": spec.data["fingerprint"],
-        "resume": f"{before.owner}/{before.slug}" if before else None,
+        "resume": before.name if before else None,
+        "resume_kind": before.kind if before else "notebooks",
         "time_limit_s": spec.time_limit_s,
         "gpus": GPUS.get(wishes.machine_shape, 1),
     }
 
 
-def _metadata(spec: JobSpec, leg_id: str, wishes: Wishes, before: Kernel | None) -> dict[str, Any]:
+def _metadata(spec: JobSpec, leg_id: str, wishes: Wishes, before: Source | None) -> dict[str, Any]:
     """Every field is written: Kaggle's own defaults differ between its documentation and its client."""
-    code = [] if wishes.code == "embed" else [code_dataset(leg_id, wishes)]
+    datasets = [wishes.dataset] + ([] if wishes.code == "embed" else [code_dataset(leg_id, wishes)])
+    datasets += [before.name] if before and before.kind == "datasets" else []
     return {
         "id": f"{wishes.username}/{leg_id}",
         "title": leg_id,  # Kaggle makes the slug from it
@@ -126,16 +142,15 @@ def _metadata(spec: JobSpec, leg_id: str, wishes: Wishes, before: Kernel | None)
         "enable_internet": wishes.internet,
         "machine_shape": wishes.machine_shape,
         "session_timeout_seconds": spec.time_limit_s,
-        "dataset_sources": [wishes.dataset, *code],
-        "kernel_sources": [f"{before.owner}/{before.slug}"] if before else [],
+        "dataset_sources": datasets,
+        "kernel_sources": [before.name] if before and before.kind == "notebooks" else [],
         "model_sources": list(wishes.models),
         "competition_sources": [],
     }
 
 
-def _write_code(folder: Path, bundle: Bundle, ref: str) -> None:
+def _write_dataset(folder: Path, ref: str) -> None:
     name = ref.partition("/")[2]
-    write_atomic(folder / BUNDLE, bundle.content)
     write_json(folder / "dataset-metadata.json", {"id": ref, "title": name, "licenses": [{"name": "unknown"}]})
 
 

@@ -1,0 +1,83 @@
+"""plan and calibrate: what a training will take where, before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from boneagectl.cli import options, present
+from boneagectl.output import Printer
+from boneagectl.targets import NAMES, check_name
+
+_Data = Annotated[Path | None, typer.Option("--data", help="The pack to train on.")]
+_Preset = Annotated[str | None, typer.Option("--preset", help="A preset of `train presets`.")]
+_Limit = Annotated[str | None, typer.Option("--time-limit", help="The longest a session may take, e.g. 11h30m.")]
+_EPOCHS = 8
+"""Of a calibration: enough of each kind after the one that warms up."""
+
+
+def plan(
+    target: Annotated[str, typer.Option("--target", "-t", help="all, or one target.")] = "all",
+    prefer: Annotated[str | None, typer.Option("--prefer", help="cheapest, fastest or balanced.")] = None,
+    pack: _Data = None,
+    preset: _Preset = None,
+    time_limit: _Limit = None,
+    set_: options.Set = None,
+    config: options.ConfigFile = None,
+    json: options.Json = False,
+) -> None:
+    """Tell what a training will take where, and choose.
+
+    Time with its range, sessions, dollars, hours of quota, and what forbids it; asks no provider. From what was
+    measured on each target, else roughly from a table. `submit --target auto` takes the recommended one.
+
+    Example: boneagectl plan --prefer fastest
+    """
+    from boneagectl import choosing
+
+    named = {"data__pack": str(pack) if pack else None, "train__preset": preset, "prefer": prefer}
+    merged = options.settings(config, None, set_, time_limit=time_limit, **named)
+    if target != "all":
+        check_name(target)
+    with options.workflow(merged, may_write=False) as flow:
+        found = choosing.choices(flow, NAMES if target == "all" else (target,))
+        Printer(json).data({"choices": found}, present.choices_text(found, merged["prefer"]))
+
+
+def calibrate(
+    target: Annotated[str, typer.Option("--target", "-t", help=f"One of: {', '.join(NAMES)}.")] = "local",
+    pack: _Data = None,
+    preset: _Preset = None,
+    time_limit: _Limit = None,
+    set_: options.Set = None,
+    config: options.ConfigFile = None,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure a target's speed by a short training.
+
+    Eight epochs of the real work, submitted and booked like any run; the first of each kind only warms up. Any run that
+    is collected refines it.
+
+    Example: boneagectl calibrate --target local
+    """
+    from boneagectl import speeds
+    from boneagectl.cli.runs import follow, start
+
+    named = {"data__pack": str(pack) if pack else None, "train__preset": preset}
+    merged = options.settings(config, None, set_, target=target, time_limit=time_limit, train__epochs=_EPOCHS, **named)
+    printer = Printer(json, quiet)
+    with options.workflow(merged) as flow:
+        prepared = flow.prepare()
+        start(flow, prepared, Printer(quiet=True), yes)
+        run = flow.ledger.find_run(prepared.plan.run_id)
+        follow(flow, run, None, False, Printer(quiet=quiet))
+        flow.collect(flow.ledger.find_run(run.run_id))
+        spec = prepared.plan.spec
+        work = speeds.work_of(spec.train, spec.data["image_size_px"])
+        found = flow.ledger.speeds(target, work)
+        printer.data({"run_id": run.run_id, "speeds": found}, "\n".join(map(present.speed_text, found[-1:])))
+        printer.talk("next: boneagectl plan")

@@ -1,0 +1,80 @@
+"""Runs longer than a session: the next leg follows by itself, here or elsewhere, as often as was agreed and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from boneagectl.errors import BoneagectlError, InDoubt
+from boneagectl.records import LegState, Relay, Run
+from boneagectl.targets import check_name
+
+if TYPE_CHECKING:
+    from boneagectl.workflow import Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Where the next leg went, with what a person has to do there; or, with no `leg_id`, why nobody took it."""
+
+    leg_id: str
+    target: str
+    troubles: tuple[str, ...]
+    steps: tuple[str, ...] = ()
+
+
+def agreed(legs: int, time_limit_s: int, first: str, then: str | None) -> Relay | None:
+    """What was asked for at the start: `then` names targets, with commas; by default the first one again.
+
+    Raises:
+        UsageError: there is no such target.
+    """
+    if legs < 2:
+        return None
+    names = [name for text in (then or first).split(",") if (name := text.strip())]
+    for name in names:
+        check_name(name)
+    return Relay(legs, time_limit_s, tuple(names))
+
+
+def is_due(run: Run, relay: Relay | None) -> bool:
+    """Whether the run stopped short and may go on: after a pause or a loss, never after a fault of its own.
+
+    A leg that never came to be counts as one of those that were agreed, so that trying has an end too.
+    """
+    stopped = run.latest.state in (LegState.PAUSED, LegState.LOST, LegState.RELEASED)
+    return relay is not None and stopped and len(run.legs) < relay.legs
+
+
+def pass_on(flow: Workflow, run: Run, relay: Relay) -> Passed:
+    """Submits the next leg on the first target that takes it; one that refuses is told and passed over.
+
+    Raises:
+        InDoubt: one may have taken it; the booking stands until it is found.
+    """
+    troubles: list[str] = []
+    for name in relay.targets:
+        try:
+            return _submitted(flow, run, relay, name, troubles)
+        except InDoubt:
+            raise
+        except BoneagectlError as error:
+            troubles.append(f"{name}: {error.message}")
+    return Passed("", "", tuple(troubles))
+
+
+def _submitted(flow: Workflow, run: Run, relay: Relay, name: str, troubles: list[str]) -> Passed:
+    limit_s, hours = relay.time_limit_s, flow.target(name).capabilities.max_session_hours
+    if hours is not None:
+        limit_s = min(limit_s, int(hours * 3600))
+    flow.config = flow.config.with_values(target=name, time_limit=f"{limit_s}s")
+    prepared = flow.preflight(flow.prepare_resume(run))
+    handle = flow.submit(prepared)
+    return Passed(prepared.plan.leg_id, name, tuple(troubles), tuple(prepared.target.next_steps(handle)))
+
+
+def words(passed: Passed) -> Iterator[str]:
+    yield from (f"not on {trouble}" for trouble in passed.troubles)
+    yield f"goes on as {passed.leg_id} on {passed.target}" if passed.leg_id else "nobody takes the next leg now"
+    yield from passed.steps

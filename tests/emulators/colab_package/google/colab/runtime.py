@@ -1,0 +1,10 @@
+"""As in googlecolab/colabtools: the machine gives itself back."""
+
+import os
+import urllib.request
+
+
+def unassign() -> None:
+    request = urllib.request.Request(f"http://{os.environ['TBE_RUNTIME_ADDR']}/unassign", data=b"", method="POST")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        answer.read()

@@ -1,0 +1,537 @@
+"""Legs on Colab by its official command line keep the contract, against an emulator that runs them in real kernels."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import contract_suite
+from boneage_trainer.contract import RunFolder
+from boneagectl import bundle
+from boneagectl.errors import InDoubt, LimitRefused, MachineError, NotYet, Unreachable, UsageError
+from boneagectl.records import Handle, JobSpec, LegState
+from boneagectl.targets.colab import rehearsing, sending
+from boneagectl.targets.colab.by_cli import ByCli, CliWishes
+from contract_suite import LEG, Behave, Kill, TargetContract
+from emulators import colab_cli
+from emulators.colab import Colab, Fault, Vm
+from support import environment, make_pack, make_spec, wait_for
+
+pytestmark = pytest.mark.skipif(bool(colab_cli.missing()), reason=colab_cli.missing())
+Start = Callable[..., Handle]
+HANDLE = Handle("colab", f"cli/{LEG}")
+
+
+def wishes(**other: Any) -> CliWishes:
+    said = {"program": str(colab_cli.find_cli()), "auth": "oauth2", "gpu": "T4", "dataset": "", "paid": True}
+    return CliWishes(**{**said, **other})
+
+
+@pytest.fixture
+def behave(monkeypatch: pytest.MonkeyPatch) -> Behave:
+    def switch(mode: str = "", epochs: int = 3, epoch_s: float = 0.05) -> None:
+        monkeypatch.setenv("FAKE_MODE", mode)
+        monkeypatch.setenv("FAKE_EPOCHS", str(epochs))
+        monkeypatch.setenv("FAKE_EPOCH_S", str(epoch_s))
+
+    return switch
+
+
+@pytest.fixture
+def target(home: Path, colab: Colab) -> Iterator[ByCli]:
+    target = ByCli(home / "colab", wishes(), stop_grace_s=3)
+    yield target
+    target.bringing.settle()
+
+
+def only(colab: Colab) -> Vm:
+    (vm,) = colab.vms.alive
+    return vm
+
+
+def end_kernels(vm: Vm) -> None:
+    """Each with what it started; the machine and its server live on."""
+    groups = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"BONEAGE_COLAB_VM={vm.endpoint}".encode() in (path / "environ").read_bytes():
+                groups.add(os.getpgid(int(path.name)))
+        except OSError:
+            continue
+    for group in groups - {vm.process.pid}:
+        os.killpg(group, signal.SIGKILL)
+
+
+class TestByCli(TargetContract):
+    never_was = "cli/never-was-01"
+    shows_files = False
+    died_alone = LegState.FAILED
+
+    @pytest.fixture(autouse=True)
+    def times(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A submit waits for a machine, sends everything, and sees the training begin."""
+        monkeypatch.setattr(contract_suite, "AT_ONCE_S", 60.0)
+
+    @pytest.fixture
+    def target(self, target: ByCli) -> ByCli:
+        return target
+
+    @pytest.fixture
+    def behave(self, behave: Behave) -> Behave:
+        return behave
+
+    @pytest.fixture
+    def kill(self, colab: Colab) -> Kill:
+        def end(handle: Handle) -> None:
+            end_kernels(only(colab))
+
+        return end
+
+
+# ----------------------------------------------------------------------------------------- helpers
+@pytest.fixture
+def spec(tmp_path: Path) -> JobSpec:
+    return make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, epochs=3)
+
+
+@pytest.fixture
+def start(target: ByCli, spec: JobSpec, tmp_path: Path) -> Start:
+    def submit(leg_id: str = LEG, of: JobSpec = spec, by: ByCli = target) -> Handle:
+        by.render(of, bundle.build(of), leg_id, tmp_path / f"sent-{leg_id}", None)
+        return by.submit(leg_id, tmp_path / f"sent-{leg_id}")
+
+    return submit
+
+
+def reach(target: ByCli, state: LegState = LegState.RUNNING, epoch: int = 0) -> None:
+    def is_there() -> bool:
+        seen = target.poll(HANDLE)
+        assert not seen.state.is_over or seen.state is state, seen
+        return seen.state is state and seen.epoch >= epoch
+
+    wait_for(is_there, 60)
+
+
+# ----------------------------------------------------------------------------------------- money and machines
+def test_a_leg_that_is_over_costs_no_more(target: ByCli, start: Start, colab: Colab, tmp_path: Path) -> None:
+    start()
+    vm = only(colab)
+    reach(target, LegState.COMPLETE)
+    assert list(target.wind_down(HANDLE))
+    assert vm.ended == "unassigned"
+    assert list(target.wind_down(HANDLE)) == []
+    seen = target.poll(HANDLE)
+    assert 0 < seen.spent_usd_micro <= target.quote(make_spec(time_limit_s=600)).worst_usd_micro
+    found = target.collect(HANDLE, tmp_path / "brought")
+    assert found.unlisted == ()
+    assert {"model.keras", "checkpoint/last.npz", "train.log"} <= set(found.sha256)
+    assert target.orphans() == []
+
+
+def test_one_look_is_enough_to_bring_all_home_and_give_the_machine_back(
+    target: ByCli, start: Start, colab: Colab
+) -> None:
+    start()
+    vm = only(colab)
+    reach(target, LegState.COMPLETE)
+    target.bringing.settle()
+    assert vm.ended == "unassigned"
+    assert RunFolder(target.root / LEG / "run").model.exists()
+
+
+def test_a_leg_that_ends_while_something_is_brought_is_finished_too(
+    target: ByCli, start: Start, colab: Colab, behave: Behave
+) -> None:
+    behave(epochs=6, epoch_s=0.3)
+    colab.faults.append(Fault("GET runtime files/*/checkpoint/last.npz", "hang"))
+    start()
+    vm = only(colab)
+    reach(target, epoch=1)
+    wait_for((vm.content / "boneagectl" / LEG / "over").exists, 60)
+    assert colab.faults == [], "the thread hangs in the middle of a file"
+    assert target.poll(HANDLE).state is LegState.COMPLETE
+    colab.release()
+    target.bringing.settle()
+    assert vm.ended == "unassigned"
+
+
+def test_nobody_looks_and_the_machine_gives_itself_back(
+    target: ByCli, start: Start, spec: JobSpec, colab: Colab, behave: Behave
+) -> None:
+    behave(epochs=1000, epoch_s=0.1)
+    start(of=replace(spec, time_limit_s=8))
+    vm = only(colab)
+    wait_for(lambda: vm.ended == "unassigned", 60)
+    assert "POST self-unassign" in colab.calls
+    seen = target.poll(HANDLE)
+    assert seen.state is LegState.LOST
+    assert "Colab took the machine away" in seen.reason
+    assert target.poll(HANDLE) == seen
+
+
+def test_a_training_that_is_not_heard_of_waits_for_who_fetches_it(
+    target: ByCli, start: Start, spec: JobSpec, colab: Colab, behave: Behave, tmp_path: Path
+) -> None:
+    behave(epochs=1000, epoch_s=0.1)
+    start(of=replace(spec, time_limit_s=40))
+    place = only(colab).content / "boneagectl" / LEG
+    wait_for((place / "run" / "checkpoint").exists)
+    (place / "run" / "stop").touch()
+    wait_for((place / "over").exists)
+    assert target.collect(HANDLE, tmp_path / "brought").unlisted == ()
+    assert target.poll(HANDLE).state is LegState.PAUSED
+
+
+def test_a_machine_where_no_training_begins_gives_itself_back(
+    target: ByCli, start: Start, colab: Colab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "STARTUP_S", 1)
+    monkeypatch.setattr("boneagectl.targets.colab.runtime.TIMEOUT_S", (5.0, 2.5))
+    colab.faults.append(Fault("PUT runtime api/contents/content/boneagectl/*", "hang"))
+    with pytest.raises(MachineError, match="the machine went away before the training began"):
+        start()
+    assert [vm.ended for vm in colab.vms.values()] == ["unassigned"]
+    assert target.find(LEG) is None
+
+
+def test_a_higher_price_than_was_booked_is_refused(target: ByCli, start: Start, colab: Colab) -> None:
+    colab.rates["T4"] = 3.0
+    with pytest.raises(LimitRefused, match=r"asks 3 units an hour for a T4, 1\.76 were booked"):
+        start()
+    assert colab.vms.alive == []
+    assert target.find(LEG) is None
+
+
+def test_stop_is_proven(target: ByCli, start: Start, colab: Colab, behave: Behave, tmp_path: Path) -> None:
+    behave(epochs=1000, epoch_s=0.1)
+    start()
+    reach(target, epoch=2)
+    colab.faults.append(Fault("POST unassign", "500", times=4))
+    with pytest.raises(MachineError, match="still stands, and may be billed"):
+        target.stop(HANDLE)
+    assert target.poll(HANDLE).state is LegState.PAUSED
+    wait_for(lambda: not colab.vms.alive)  # it was told that all is fetched, or the next look ended it
+    target.stop(HANDLE)
+    found = RunFolder(target.collect(HANDLE, tmp_path / "brought").folder)
+    assert found.last.read_text() == f"weights after epoch {target.poll(HANDLE).epoch}"
+
+
+# ----------------------------------------------------------------------------------------- refusals
+def test_what_colab_refuses_says_what_to_do(target: ByCli, start: Start, colab: Colab, home: Path) -> None:
+    colab.tier = "free"
+    with pytest.raises(LimitRefused, match="does not give this account a L4") as refused:
+        start(by=ByCli(home / "colab", wishes(gpu="L4")))
+    assert "boneagectl submit --target kaggle" in refused.value.next_step
+    colab.no_capacity = True
+    with pytest.raises(LimitRefused, match="has no T4 for you now") as refused:
+        start("contract-run-02")
+    assert "boneagectl submit --target kaggle" in refused.value.next_step
+    colab.no_capacity, colab.outcome = False, "QUOTA_EXCEEDED_USAGE_TIME"
+    with pytest.raises(LimitRefused, match="QUOTA_EXCEEDED_USAGE_TIME"):
+        start("contract-run-03")
+    assert colab.vms == {}
+    assert [target.find(f"contract-run-0{number}") for number in (1, 2, 3)] == [None, None, None]
+
+
+def test_a_backend_that_is_away_leaves_no_machine(target: ByCli, start: Start, colab: Colab) -> None:
+    colab.faults.append(Fault("POST assign", "503", times=4))
+    with pytest.raises(InDoubt, match="gave no machine"):
+        start()
+    assert target.find(LEG) is None
+    assert colab.vms == {}
+    colab.faults.append(Fault("POST assign", "503", times=2))
+    assert start() == HANDLE, "the official command line tries again"
+
+
+def test_an_unknown_gpu_is_refused_before_anything(target: ByCli, spec: JobSpec, tmp_path: Path, home: Path) -> None:
+    other = ByCli(home / "colab", wishes(gpu="T5"))
+    with pytest.raises(UsageError, match="one of T4, L4, A100, not 'T5'"):
+        other.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
+    with pytest.raises(UsageError):
+        other.quote(spec)
+
+
+def test_units_that_do_not_fit_the_settings_are_refused(colab: Colab, home: Path, spec: JobSpec) -> None:
+    paid, free = ByCli(home / "colab", wishes()), ByCli(home / "colab", wishes(paid=False))
+    assert [verdict.allows for verdict in paid.preflight(spec)] == [True, True]
+    assert [verdict.allows for verdict in free.preflight(spec)] == [True, False], "it would use units nobody booked"
+    assert free.quote(spec).worst_usd_micro == 0
+    colab.balance_units = 0.5
+    assert [verdict.allows for verdict in paid.preflight(spec)] == [True, False]
+    colab.tier = "free"
+    said = free.preflight(spec)[1]
+    assert said.allows
+    assert "colaboratory/faq.html" in said.detail
+
+
+def test_doctor_tells_what_is_in_the_way(colab: Colab, home: Path, tmp_path: Path) -> None:
+    levels = [(one.level, one.what) for one in ByCli(home / "colab", wishes()).check()]
+    assert levels == [("ok", "colab"), ("ok", "units"), ("ok", "rate")]
+    old = tmp_path / "old"
+    old.write_text("#!/bin/sh\necho 'Version: 0.7.3'\n")
+    old.chmod(0o755)
+    for program, words in ((str(old), "too old"), (str(tmp_path / "none"), "there is no program")):
+        (bad,) = ByCli(home / "colab", wishes(program=program)).check()
+        assert bad.level == "bad"
+        assert words in bad.detail
+    colab.sign_out()
+    (bad,) = ByCli(home / "colab", wishes()).check()
+    assert bad.detail == "nobody is signed in to Colab on this machine"
+    assert "colab sessions" in bad.fix
+
+
+# ----------------------------------------------------------------------------------------- what is lost, and found
+def test_a_machine_that_vanishes_leaves_what_was_brought(
+    target: ByCli, start: Start, colab: Colab, behave: Behave, tmp_path: Path
+) -> None:
+    behave(epochs=1000, epoch_s=0.3)
+    start()
+    reach(target, epoch=2)
+    target.bringing.settle()
+    colab.lose(only(colab))
+    seen = target.poll(HANDLE)
+    assert seen.state is LegState.LOST
+    assert "boneagectl resume" in seen.reason
+    assert seen.epoch >= 1
+    found = RunFolder(target.collect(HANDLE, tmp_path / "brought").folder)
+    assert found.last.read_text().startswith("weights after epoch")
+    assert target.find(LEG) == HANDLE
+    assert target.poll(HANDLE) == seen
+
+
+def test_a_session_of_twelve_hours_is_called_so(
+    target: ByCli, start: Start, colab: Colab, behave: Behave, tmp_path: Path
+) -> None:
+    behave(epochs=1000, epoch_s=0.3)
+    start()
+    reach(target, epoch=1)
+    colab.session_s, colab.clock_rate = 1.0, 100.0
+    wait_for(lambda: not colab.vms.alive)
+    note = target.root / f"{LEG}.json"
+    said = json.loads(note.read_text())
+    note.write_text(json.dumps({**said, "asked_s": said["asked_s"] - 12 * 3600}))
+    assert "Colab ends a session after 12 h" in target.poll(HANDLE).reason
+
+
+def test_an_hour_old_token_is_renewed(target: ByCli, start: Start, colab: Colab, behave: Behave) -> None:
+    behave(epochs=1000, epoch_s=0.1)
+    start()
+    reach(target, epoch=1)
+    colab.expire_tokens()
+    assert target.poll(HANDLE).state is LegState.RUNNING
+    colab.rotates_tokens = True
+    target.official.sessions()
+    assert target.poll(HANDLE).state is LegState.RUNNING
+    target.stop(HANDLE)
+    assert colab.vms.alive == []
+
+
+def test_a_state_file_that_was_lost_loses_no_machine(target: ByCli, start: Start, colab: Colab, behave: Behave) -> None:
+    behave(epochs=1000, epoch_s=0.1)
+    start()
+    target.official.state.unlink()
+    reach(target, epoch=1)
+    target.stop(HANDLE)
+    assert colab.vms.alive == []
+    target.official.state.write_text("{torn")
+    with pytest.raises(MachineError, match=r"sessions\.json cannot be read"):
+        target.official.access("boneage-x")
+
+
+def test_a_wrong_answer_does_not_end_a_leg(target: ByCli, start: Start, colab: Colab, behave: Behave) -> None:
+    behave(epochs=1000, epoch_s=0.1)
+    start()
+    reach(target, epoch=1)
+    colab.faults.append(Fault("GET runtime *", "404", times=20))
+    with pytest.raises(Unreachable):
+        target.poll(HANDLE)
+    colab.faults.clear()
+    assert target.poll(HANDLE).state is LegState.RUNNING
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from boneagectl.targets.colab.by_cli import ByCli, CliWishes
+target = ByCli(Path(sys.argv[1]), CliWishes(sys.argv[2], "oauth2", "T4", "", True))
+target.submit(sys.argv[3], Path(sys.argv[4]))
+"""
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_submit_that_was_killed_leaves_no_machine(
+    target: ByCli, spec: JobSpec, colab: Colab, tmp_path: Path, named: bool
+) -> None:
+    target.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
+    colab.faults.append(Fault("POST runtime api/kernels", "hang"))
+    command = [sys.executable, "-c", KILLED, str(target.root), str(colab_cli.find_cli()), LEG, str(tmp_path / "sent")]
+    with subprocess.Popen(command, env=environment()) as process:
+        wait_for(lambda: "POST runtime api/kernels" in colab.calls, 60)
+        with pytest.raises(Unreachable, match="being sent right now"):
+            target.find(LEG)
+        process.kill()
+    colab.release()
+    vm = only(colab)
+    if not named:  # as if the command line had been killed before it wrote the name down
+        target.official.state.unlink()
+        note = target.root / f"{LEG}.json"
+        note.write_text(json.dumps({**json.loads(note.read_text()), "endpoint": ""}))
+    assert target.find(LEG) == HANDLE
+    assert vm.ended == "unassigned"
+    seen = target.poll(HANDLE)
+    assert (seen.state, seen.reason) == (LegState.LOST, "its submit was cut off; its machine was given back")
+    assert seen.spent_usd_micro > 0
+    with pytest.raises(NotYet):
+        target.collect(HANDLE, tmp_path / "brought")
+
+
+def test_what_somebody_uses_in_a_browser_is_not_taken_for_ours(target: ByCli, spec: JobSpec, colab: Colab) -> None:
+    leg = target._folder(LEG)
+    target.official.new("browser", "T4")
+    note = {"name": f"boneage-{LEG}", "gpu": "T4", "usd_micro_per_hour": 1, "worst_s": 9, "hold_s": 0, "asked_s": 0.0}
+    (target.root / f"{LEG}.json").write_text(json.dumps({**note, "before": []}))
+    assert leg.note
+    with target.machines.opened(replace(leg.note, name="browser", endpoint=only(colab).endpoint)) as runtime:
+        runtime.start_kernel()
+    target.official.state.unlink()
+    assert target.find(LEG) is None
+    assert only(colab).is_alive
+    assert target.official.access(f"boneage-{LEG}") is None
+    (found,) = target.orphans()
+    assert (found.level, "a notebook in a browser" in found.detail) == ("warn", True)
+
+
+def test_an_orphan_is_told(target: ByCli, start: Start, colab: Colab, behave: Behave) -> None:
+    behave(epochs=1000)
+    start()
+    assert target.orphans() == []
+    (target.root / f"{LEG}.json").unlink()
+    (found,) = target.orphans()
+    assert found.level == "bad"
+    assert f"boneage-{LEG} (T4) stands, and no leg needs it" in found.detail
+    assert found in target.check()
+
+
+def test_a_connection_that_is_cut_in_a_download_brings_all_the_same(
+    target: ByCli, start: Start, colab: Colab, tmp_path: Path
+) -> None:
+    start()
+    run = only(colab).content / "boneagectl" / LEG / "run"
+    wait_for(lambda: (run.parent / "over").exists())
+    (run / "extra.bin").write_bytes(os.urandom(300_000))
+    colab.cuts = [100_000, 50_000]
+    target.collect(HANDLE, tmp_path / "brought")
+    kept = target.root / LEG / "run"
+    assert (kept / "extra.bin").read_bytes() == (run / "extra.bin").read_bytes()
+    assert colab.cuts == []
+    assert not (kept / ".incoming").exists()
+
+
+def test_a_name_that_leads_elsewhere_brings_nothing(
+    target: ByCli, start: Start, colab: Colab, behave: Behave, tmp_path: Path
+) -> None:
+    behave(epochs=1000)
+    start()
+    run = only(colab).content / "boneagectl" / LEG / "run"
+    wait_for(lambda: (run / "MANIFEST.json").exists())
+    (run / "a\\b").write_text("x")
+    with pytest.raises(MachineError, match="points outside its folder"):
+        target.collect(HANDLE, tmp_path / "brought")
+
+
+def test_a_second_machine_of_the_same_name_is_refused(
+    target: ByCli, start: Start, colab: Colab, behave: Behave
+) -> None:
+    behave(epochs=1000)
+    start()
+    with pytest.raises(MachineError, match="there is a machine boneage-contract-run-01 already"):
+        start()
+    assert len(colab.vms) == 1
+    assert target.poll(HANDLE).state is LegState.RUNNING
+
+
+def test_a_network_that_is_away_is_no_missing_login(colab: Colab, home: Path) -> None:
+    official = ByCli(home / "colab", wishes()).official
+    token = colab.home / ".config" / "colab-cli" / "token.json"
+    token.write_text(json.dumps({**json.loads(token.read_text()), "expiry": "2020-01-01T00:00:00Z"}))
+    colab.faults.append(Fault("POST token", "reset", times=50))
+    with pytest.raises(Unreachable, match="Google does not answer"):
+        official.sessions()
+    colab.faults.clear()
+    colab.login.revoked = True
+    with pytest.raises(MachineError, match="nobody is signed in"):
+        official.sessions()
+    colab.login.revoked = False
+    assert official.sessions() == []
+    assert "2020" not in token.read_text(), "the user's own login was renewed, not a copy"
+
+
+# ----------------------------------------------------------------------------------------- secrets
+def holding(folder: Path, word: bytes) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")
+                  if path.is_file() and not path.is_symlink() and word in path.read_bytes())  # fmt: skip
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Path:
+    """A program in the place of the command line, which notes what it was called with, and calls it."""
+    program = tmp_path / "colab-noted"
+    said = shlex.quote(str(tmp_path / "arguments.txt"))
+    program.write_text(f'#!/bin/sh\necho "$@" >> {said}\nexec {shlex.quote(str(colab_cli.find_cli()))} "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+def test_no_secret_is_written_anywhere_but_in_the_state_file(
+    colab: Colab, start: Start, home: Path, told: Path, tmp_path: Path, behave: Behave
+) -> None:
+    behave(epochs=1000, epoch_s=0.1)
+    target = ByCli(home / "colab", wishes(program=str(told)), stop_grace_s=3)
+    start(by=target)
+    reach(target, epoch=1)
+    target.bringing.settle()
+    assert holding(home, b"SECRET") == ["colab/sessions.json"]
+    assert oct((home / "colab" / "sessions.json").stat().st_mode)[-3:] == "600"
+    assert oct((home / "colab").stat().st_mode)[-3:] == "700"
+    assert "SECRET" not in (tmp_path / "arguments.txt").read_text()
+    assert not (colab.home / ".config" / "colab-cli" / "colab.log").exists()
+    left = home / "colab" / ".call-killed"
+    left.mkdir()
+    (left / "colab.log").write_text("SECRET")
+    os.utime(left, (0, 0))
+    target.stop(HANDLE)
+    target.bringing.settle()
+    assert holding(home, b"SECRET") == []
+
+
+def test_kaggles_images_come_with_the_users_own_token_which_is_written_nowhere(
+    colab: Colab, start: Start, home: Path, told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAGGLE_API_TOKEN", rehearsing._TOKEN)
+    zipped, place = tmp_path / "set.zip", tmp_path / "place"
+    with zipfile.ZipFile(zipped, "w") as made:
+        for path in make_pack(tmp_path / "set").rglob("*"):
+            made.write(path, path.name)
+    place.mkdir()
+    with rehearsing.kaggle("/api/v1/datasets/download/alice/hands", zipped) as address:
+        (place / "sitecustomize.py").write_text(f"import os; os.environ['KAGGLE_API_ENDPOINT'] = {address!r}")
+        colab.kernel_path.append(place)
+        target = ByCli(home / "colab", wishes(program=str(told), dataset="alice/hands"))
+        start(of=make_spec(tmp_path / "no-pack", time_limit_s=600, epochs=3), by=target)
+        reach(target, LegState.COMPLETE)
+    target.bringing.settle()
+    for folder in (home, tmp_path / f"sent-{LEG}", colab.root / "vms"):
+        assert holding(folder, rehearsing._TOKEN.encode()) == []
+    assert rehearsing._TOKEN not in (tmp_path / "arguments.txt").read_text()
+    assert rehearsing._TOKEN not in " ".join(colab.calls)

@@ -1,0 +1,188 @@
+"""A machine of Colab's is spoken to as Jupyter wants it, by a token that ends, over connections that break."""
+
+from __future__ import annotations
+
+import os
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from boneagectl.errors import MachineError, Unreachable
+from boneagectl.targets.colab import runtime as module
+from boneagectl.targets.colab.official import Access
+from boneagectl.targets.colab.runtime import Gone, Missing, Runtime
+from emulators.colab import Colab, Fault, Vm
+from emulators.colab_vms import Kind
+from support import wait_for
+
+
+def access(vm: Vm) -> Access:
+    said = vm.new_token()
+    return Access(vm.endpoint, said["url"], said["token"], time.time() + 3600)
+
+
+@pytest.fixture
+def vm(colab: Colab) -> Vm:
+    made = Vm(colab, "", Kind("GPU", "T4", False))
+    colab.vms[made.endpoint] = made
+    return made
+
+
+@pytest.fixture
+def renew(vm: Vm) -> Callable[[], Access]:
+    def ask() -> Access:
+        if not vm.is_alive:
+            raise Gone("it is gone")
+        return access(vm)
+
+    return ask
+
+
+@pytest.fixture
+def machine(vm: Vm, renew: Callable[[], Access]) -> Iterator[Runtime]:
+    with closing(Runtime(access(vm), renew)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def big(tmp_path: Path) -> Path:
+    path = tmp_path / "big.bin"
+    path.write_bytes(os.urandom(300_000))
+    return path
+
+
+# ----------------------------------------------------------------------------------------- files
+def test_a_file_goes_up_in_pieces_and_comes_down_whole(
+    machine: Runtime, vm: Vm, colab: Colab, big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PIECE_BYTES", 65_536)
+    machine.make_folder("content/a")
+    machine.make_folder("content/a")
+    machine.upload(big, "content/a/big.bin")
+    assert colab.calls.count("PUT runtime api/contents/content/a/big.bin") == 5
+    assert (vm.content / "a" / "big.bin").read_bytes() == big.read_bytes()
+    assert machine.tree("content/a") == ["big.bin"]
+    assert machine.tree("content") == ["a/big.bin"]
+    assert machine.tree("content/none") == []
+    machine.download("content/a/big.bin", tmp_path / "down" / "big.bin")
+    assert (tmp_path / "down" / "big.bin").read_bytes() == big.read_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 65_535, 65_536, 65_537, 131_072])
+def test_files_of_any_size_go_up(
+    machine: Runtime, vm: Vm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(module, "PIECE_BYTES", 65_536)
+    (tmp_path / "a b#ü%.bin").write_bytes(os.urandom(size))
+    machine.upload(tmp_path / "a b#ü%.bin", "content/a b#ü%.bin")
+    assert (vm.content / "a b#ü%.bin").read_bytes() == (tmp_path / "a b#ü%.bin").read_bytes()
+    assert machine.read("content/a b#ü%.bin") == (tmp_path / "a b#ü%.bin").read_bytes()
+
+
+def test_a_piece_whose_answer_was_lost_does_not_spoil_the_file(
+    machine: Runtime, vm: Vm, colab: Colab, big: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PIECE_BYTES", 65_536)
+    colab.faults.append(Fault("PUT runtime *", "reset_after", after=1))
+    machine.upload(big, "content/big.bin")
+    assert (vm.content / "big.bin").read_bytes() == big.read_bytes()
+
+
+def test_a_download_that_breaks_begins_anew_and_gives_up_in_the_end(
+    machine: Runtime, vm: Vm, colab: Colab, big: Path, tmp_path: Path
+) -> None:
+    (vm.content / "big.bin").write_bytes(big.read_bytes())
+    colab.cuts = [100_000, 10_000]
+    machine.download("content/big.bin", tmp_path / "down.bin")
+    assert (tmp_path / "down.bin").read_bytes() == big.read_bytes()
+    colab.cuts = [100_000] * 3
+    with pytest.raises(Unreachable, match="broke off again and again"):
+        machine.download("content/big.bin", tmp_path / "other.bin")
+    assert not (tmp_path / "other.bin").exists()
+
+
+def test_neither_way_holds_a_file_in_memory(machine: Runtime, vm: Vm, tmp_path: Path) -> None:
+    path = tmp_path / "big.bin"
+    path.write_bytes(b"x" * (48 << 20))
+    tracemalloc.start()
+    try:
+        machine.upload(path, "content/big.bin")
+        machine.download("content/big.bin", tmp_path / "down.bin")
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "down.bin").stat().st_size == path.stat().st_size
+
+
+def test_files_come_by_the_other_way_where_one_is_closed(machine: Runtime, vm: Vm, colab: Colab, big: Path) -> None:
+    (vm.content / "big.bin").write_bytes(big.read_bytes())
+    colab.serves_files = False
+    assert machine.read("content/big.bin") == big.read_bytes()
+    assert machine.read("content/none") == b""
+    machine.download("content/big.bin", big.with_name("down.bin"))
+    assert big.with_name("down.bin").read_bytes() == big.read_bytes()
+
+
+# ----------------------------------------------------------------------------------------- answers
+def test_an_expired_token_is_renewed_once(machine: Runtime, colab: Colab, vm: Vm) -> None:
+    colab.expire_tokens()
+    machine.write("content/a.txt", b"a")
+    assert machine.read("content/a.txt") == b"a"
+    colab.faults.append(Fault("GET runtime *", "401", times=2))
+    with pytest.raises(MachineError, match="401"):
+        machine.read("content/a.txt")
+
+
+def test_what_is_not_there_is_told_from_what_is_gone(machine: Runtime, vm: Vm, colab: Colab, tmp_path: Path) -> None:
+    assert machine.read("content/none") == b""
+    assert machine.kernel_state("none") == ""
+    with pytest.raises(Missing):
+        machine.download("content/none", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    colab.faults.append(Fault("GET runtime *", "503", times=2))
+    assert machine.kernels() == []
+    colab.faults.append(Fault("GET runtime *", "503", times=3))
+    with pytest.raises(Unreachable, match="503"):
+        machine.kernels()
+    colab.faults.append(Fault("GET runtime *", "503", times=3))
+    colab.lose(vm)
+    with pytest.raises(Gone):
+        machine.kernels()
+
+
+# ----------------------------------------------------------------------------------------- kernel
+def test_code_begins_and_goes_on_without_us(machine: Runtime, vm: Vm) -> None:
+    kernel = machine.start_kernel()
+    machine.run(kernel, "answer = 42")
+    machine.start(kernel, "import time; time.sleep(0.5); open('/content/done.txt', 'w').write(str(answer))")
+    assert machine.kernel_state(kernel) == "busy"
+    wait_for(lambda: machine.kernel_state(kernel) == "idle")
+    assert machine.read("content/done.txt") == b"42"
+    with pytest.raises(MachineError, match="ZeroDivisionError"):
+        machine.run(kernel, "1 / 0")
+    machine.start(kernel, "import time; time.sleep(60)")
+    machine.interrupt(kernel)
+    wait_for(lambda: machine.kernel_state(kernel) == "idle")
+    machine.delete_kernel(kernel)
+    assert machine.kernel_state(kernel) == ""
+
+
+def test_a_begin_is_never_sent_twice(machine: Runtime, vm: Vm, colab: Colab) -> None:
+    kernel = machine.start_kernel()
+    colab.faults.append(Fault("WS runtime *", "503"))
+    with pytest.raises(Unreachable, match="cannot be spoken to"):
+        machine.start(kernel, "open('/content/begun.txt', 'w')")
+    assert machine.read("content/begun.txt") == b""
+    assert len([call for call in colab.calls if call.startswith("WS")]) == 1
+
+
+def test_the_token_shows_in_no_text(machine: Runtime, vm: Vm, colab: Colab) -> None:
+    assert "SECRET" not in repr(access(vm))
+    colab.faults.append(Fault("* runtime *", "500", times=9))
+    with pytest.raises(Unreachable) as error:
+        machine.start_kernel()
+    assert "SECRET" not in f"{error.value!r} {error.value.message}"

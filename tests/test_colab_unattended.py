@@ -1,0 +1,150 @@
+"""The session that a kernel on Colab runs alone says how it ended, waits to be fetched, and gives its machine back."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boneage_trainer import colab_unattended
+from boneage_trainer.contract import ContractError, RunFolder
+from boneagectl import bundle
+from boneagectl.targets.colab import submitting
+from emulators import programs
+from support import DATA, make_pack, make_spec
+
+PACKAGE = Path(__file__).parent / "emulators" / "colab_package"
+LEG = "some-run-01"
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def given_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Google's side of `google.colab.runtime.unassign`: what was asked of it."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.syspath_prepend(str(PACKAGE))
+    for name in [name for name in sys.modules if name.startswith("google.colab")]:
+        monkeypatch.delitem(sys.modules, name)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("TBE_RUNTIME_ADDR", f"127.0.0.1:{server.server_port}")
+        yield asked
+        server.shutdown()
+
+
+@pytest.fixture
+def place(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As the orchestrator leaves it."""
+    folder = programs.python_folder(tmp_path / "programs", str(trainer), 1)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    make_pack(tmp_path / "leg" / "pack")
+    (tmp_path / "leg" / "bundle.zip").write_bytes(bundle.build(make_spec(epochs=3)).content)
+    return tmp_path / "leg"
+
+
+@pytest.fixture
+def run(place: Path, given_back: list[str]) -> Run:
+    def session(time_limit_s: float = 30, fetched: bool = True, **other: Any) -> dict[str, Any]:
+        if fetched:
+            (place / colab_unattended.FETCHED).touch()
+        parameters = {"leg": LEG, "fingerprint": DATA["fingerprint"], "image_size_px": 96, "dataset": "",
+                      "time_limit_s": time_limit_s, **other}  # fmt: skip
+        guard = threading.Timer(60, lambda: given_back.append("guard"))
+        guard.start()
+        colab_unattended.main(place, parameters, "", guard)
+        assert guard.finished.is_set(), "what would have ended it soon is called off"
+        return dict(json.loads(RunFolder(place / "run").state.read_text()))
+
+    return session
+
+
+def test_it_trains_and_gives_the_machine_back_once_all_is_fetched(run: Run, place: Path, given_back: list[str]) -> None:
+    began_s = time.monotonic()
+    state = run()
+    assert (state["state"], state["epoch"]) == ("complete", 3)
+    assert time.monotonic() - began_s < 10
+    assert len(given_back) == 1
+    out = RunFolder(place / "run")
+    assert out.model.exists()
+    assert "complete: 3 epochs" in out.log.read_text()
+    assert (place / colab_unattended.OVER).exists()
+
+
+def test_it_waits_to_be_fetched_but_not_for_long(
+    run: Run, given_back: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(colab_unattended, "HOLD_S", 1.5)
+    began_s = time.monotonic()
+    run(fetched=False)
+    assert 1.5 <= time.monotonic() - began_s < 10
+    assert len(given_back) == 1
+
+
+def test_it_stops_in_time_and_is_given_back_at_its_limit_at_the_latest(
+    run: Run, given_back: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_EPOCHS", "1000")
+    began_s = time.monotonic()
+    state = run(time_limit_s=6, fetched=False)
+    assert state["state"] == "paused"
+    assert 5 < time.monotonic() - began_s < 7.5
+    assert given_back
+
+
+def test_a_session_that_hangs_is_given_back_at_its_limit(
+    run: Run, given_back: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(colab_unattended.Unattended, "hold", lambda self: time.sleep(3))
+    monkeypatch.setattr(colab_unattended.Unattended, "run", lambda self, _: self._fail("it hung"))
+    run(time_limit_s=1, fetched=False)
+    assert len(given_back) == 2, "at the limit, and as it ended"
+
+
+def test_what_is_in_the_way_is_said_in_the_state(
+    run: Run, place: Path, given_back: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "has fingerprint 9eab9eab9eab, the job wants another" in run(fingerprint="another")["reason"]
+    (tmp_path / "programs" / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    state = run()
+    assert state["state"] == "failed"
+    assert "Colab gave no GPU" in state["reason"]
+    assert "boneagectl submit --target kaggle" in state["reason"]
+    assert json.loads(RunFolder(place / "run").manifest.read_text())["files"].keys() == {"state.json"}
+
+
+def test_a_trainer_that_does_not_start_says_why(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_MODE", "silent")
+    state = run()
+    assert (state["state"], state["reason"]) == ("failed", "did not start: no module named keras")
+
+
+def test_unknown_and_missing_parameters_are_refused() -> None:
+    with pytest.raises(ContractError, match="parameter"):
+        colab_unattended.Parameters.from_mapping({"colour": "red"})
+    with pytest.raises(ContractError, match="lacks the parameters leg"):
+        colab_unattended.Parameters.from_mapping({})
+
+
+def test_both_sides_know_how_long_a_machine_waits() -> None:
+    ours = (submitting.HOLD_S, submitting.HOLD_SHARE)
+    assert ours == (colab_unattended.HOLD_S, colab_unattended.HOLD_SHARE)

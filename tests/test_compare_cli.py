@@ -1,0 +1,177 @@
+"""compare, report --all and the curve in show, as people meet them; the jobs are processes of the fake trainer."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from boneage_trainer.contract import RESEARCH_ONLY, RunFolder
+from report import several_runs
+from report.several_runs import rows_of
+from support import Cli, environment
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 16
+
+
+@pytest.fixture
+def two(project: Path, home: Path, cli: Cli) -> tuple[str, str]:
+    """Two finished runs, which then get the results of a whole training."""
+    for name, worse_months in (("first-run", 0.0), ("second-run", 0.7)):
+        cli("submit", "--name", name, "-q")
+        cli("watch", name, "--every", 0.1, "-q")
+        out = RunFolder(home / "local" / f"{name}-01" / "out")
+        metrics, state = out.metrics.read_text(), out.state.read_text()
+        several_runs.fill(out, rows_of(120, worse_months))
+        out.metrics.write_text(metrics)
+        out.state.write_text(state)
+    return "first-run", "second-run"
+
+
+# ------------------------------------------------------------------------------------- compare
+def test_two_runs_as_text_by_default(two: tuple[str, str], cli: Cli) -> None:
+    said = cli("compare", *two).out
+    assert said.startswith(RESEARCH_ONLY)
+    assert "Same settings in all runs" in said
+    assert "second-run  120 of 120 and 120  +0.7" in said
+    assert "Paper 2026-11: Azure, Tesla K80" in said
+
+
+def test_every_format_is_written(two: tuple[str, str], cli: Cli, home: Path, tmp_path: Path) -> None:
+    assert json.loads(cli("compare", *two, "--format", "json").out)["pairs"][0]["n"] == 120
+    rows = list(csv.DictReader(io.StringIO(cli("compare", *two, "--format", "csv").out)))
+    assert [row["run_id"] for row in rows] == list(two)
+    assert cli("compare", *two, "--format", "markdown").out.startswith("# Comparison of 2 bone age runs")
+    assert r"\begin{tabular}" in cli("compare", *two, "--format", "latex").out
+    assert cli("compare", *two, "--format", "html").out.strip() == str(home / "runs" / "comparison.html")
+    assert cli("compare", *two, "--format", "html", "-o", tmp_path / "x.html", "-q").out.strip().endswith("x.html")
+    assert (tmp_path / "x.html").read_text() == (home / "runs" / "comparison.html").read_text()
+
+
+def test_runs_that_are_not_compared(two: tuple[str, str], cli: Cli) -> None:
+    assert "needs two runs" in cli("compare", "first-run", code=2).err
+    assert "first-run is named twice" in cli("compare", "first-run", "first", code=2).err
+    assert "there is no run 'none'" in cli("compare", "first-run", "none", code=2).err
+    assert "--open shows HTML" in cli("compare", *two, "--open", "--format", "csv", code=2).err
+    cli("compare", code=2)
+
+
+def test_open_writes_the_page_and_shows_it(
+    two: tuple[str, str], cli: Cli, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    command = [sys.executable, "-m", "boneagectl", "compare", *two, "--open", "-q"]
+    subprocess.run(command, env=environment(BROWSER=f"{browser} %s"), check=True, stdout=subprocess.DEVNULL, timeout=60)
+    assert (tmp_path / "opened").read_text().strip() == (home / "runs" / "comparison.html").as_uri()
+
+
+def test_a_run_without_results_is_compared_as_far_as_it_goes(
+    two: tuple[str, str], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_MODE", "crash")
+    cli("submit", "--name", "third-run", "-q")
+    cli("watch", "third-run", "--every", 0.1, "-q", code=4)
+    said = cli("compare", "first-run", "third-run").out
+    assert "Not complete: third-run." in said
+    assert "it has no test predictions yet" in said
+
+
+# ---------------------------------------------------------------------------------- report --all
+def test_all_runs_on_one_page_with_their_reports(two: tuple[str, str], cli: Cli, home: Path) -> None:
+    page = Path(cli("report", "--all").out.strip())
+    assert page == home / "runs" / "index.html"
+    html = page.read_text()
+    for name in two:
+        assert f'<a href="{name}/report.html">{name}</a>' in html
+        assert RESEARCH_ONLY in (page.parent / name / "report.html").read_text()
+    assert html.index("second-run") < html.index("first-run"), "newest first"
+
+
+def test_reports_are_written_again_only_where_something_is_newer(two: tuple[str, str], cli: Cli, home: Path) -> None:
+    cli("report", "--all")
+    reports = [home / "runs" / name / "report.html" for name in two]
+    for report in reports:
+        report.write_text("kept")
+    cli("report", "--all")
+    assert [report.read_text() for report in reports] == ["kept", "kept"]
+    later_s = reports[0].stat().st_mtime + 10
+    os.utime(home / "runs" / "first-run" / "legs" / "01" / "artifacts" / "metrics.jsonl", (later_s, later_s))
+    cli("report", "--all")
+    assert reports[0].read_text() != "kept"
+    assert reports[1].read_text() == "kept"
+
+
+def test_all_without_runs_and_with_a_torn_one(two: tuple[str, str], cli: Cli, home: Path) -> None:
+    cli("report", "--all")
+    (home / "runs" / "first-run" / "legs" / "01" / "artifacts" / "evaluation.json").write_text("{")
+    said = cli("report", "--all")
+    assert "first-run: evaluation.json is not JSON" in said.err
+    assert "second-run" in Path(said.out.strip()).read_text()
+    assert "leave out RUN" in cli("report", "first-run", "--all", code=2).err
+    assert "leave out RUN" in cli("report", "--all", "--format", "csv", code=2).err
+
+
+def test_a_page_elsewhere_links_back(two: tuple[str, str], cli: Cli, home: Path, tmp_path: Path) -> None:
+    page = tmp_path / "elsewhere.html"
+    cli("report", "--all", "--out", page)
+    link = page.read_text().split('<a href="')[1].split('"')[0]
+    assert (page.parent / link).resolve() == home / "runs" / "second-run" / "report.html"
+
+
+# -------------------------------------------------------------------------------- the run report
+def test_radiographs_come_into_a_report_on_request_only(two: tuple[str, str], cli: Cli, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    sheet.write_bytes(PNG)
+    assert "<img" not in Path(cli("report", "first-run").out.strip()).read_text()
+    assert "data:image/png;base64," in Path(cli("report", "first-run", "--samples", sheet).out.strip()).read_text()
+    sheet.write_bytes(b"GIF89a")
+    assert "is no PNG" in cli("report", "first-run", "--samples", sheet, code=2).err
+    assert "cannot be read" in cli("report", "first-run", "--samples", tmp_path / "none", code=2).err
+
+
+def test_a_cost_nobody_knows_yet_is_not_zero(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_EPOCHS", "1000")
+    cli("submit", "--name", "long-run", "-q")
+    while not cli("show", "long-run", "--json").json["epoch"]:
+        pass
+    told = json.loads(cli("report", "long-run", "--format", "json").out)
+    assert (told["cost_usd"], told["quota_hours"]) == (None, 0.0)
+    cli("stop", "long-run", "--yes")
+    assert json.loads(cli("report", "long-run", "--format", "json").out)["cost_usd"] == 0.0
+
+
+# --------------------------------------------------------------------------------- the curve
+def test_show_draws_the_validation_error(two: tuple[str, str], cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "val MAE  31.0 █▃▁ 10.3 months, lowest 10.3 in epoch 3\n" in cli("show", "first-run").out
+    monkeypatch.setenv("TERM", "dumb")
+    assert "val MAE  31.0 #-_ 10.3 months" in cli("show", "first-run").out
+
+
+def test_show_keeps_to_ascii_where_the_terminal_does(two: tuple[str, str], home: Path) -> None:
+    command = [sys.executable, "-m", "boneagectl", "show", "first-run"]
+    given = environment(PYTHONIOENCODING="ascii", BONEAGECTL_HOME=str(home))
+    done = subprocess.run(command, env=given, capture_output=True, check=True, timeout=60)
+    assert done.stdout.isascii()
+    assert b"val MAE  31.0 #-_ 10.3" in done.stdout
+
+
+def test_the_curve_joins_all_legs(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_EPOCHS", "1000")
+    cli("submit", "--name", "first-run", "-q")
+    while cli("show", "first-run", "--json").json["epoch"] < 2:
+        pass
+    epoch = cli("stop", "first-run", "--yes", "--json").json["snapshot"]["epoch"]
+    monkeypatch.setenv("FAKE_EPOCHS", str(epoch + 2))
+    cli("resume", "first-run", "-q")
+    cli("watch", "--every", 0.1, "-q")
+    said = cli("show", "first-run").out
+    assert "val MAE  31.0 █" in said
+    assert f"lowest {31 / (epoch + 2):.1f} in epoch {epoch + 2}" in said

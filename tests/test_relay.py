@@ -1,0 +1,120 @@
+"""Runs longer than a session: watch passes them on, as often as was agreed, and no epoch is trained twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from boneagectl.ledger import opened
+from emulators.kaggle import Fault, Kaggle
+from support import KAGGLE_PACK, Cli, end_leg, wait_for
+
+
+@pytest.fixture
+def slow(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose trainings take six short epochs."""
+    (project / "boneage.toml").write_text('train.epochs = 6\ntime_limit = "1h"\n')
+    monkeypatch.setenv("FAKE_EPOCHS", "6")
+    monkeypatch.setenv("FAKE_EPOCH_S", "0.3")
+    return project
+
+
+def epochs_of(cli: Cli, run: str) -> list[int]:
+    folder = Path(cli("collect", run).out.strip())
+    return [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def at_work(cli: Cli, run: str, epoch: int) -> None:
+    wait_for(lambda: cli("show", run, "--json").json["epoch"] >= epoch)
+
+
+def lose(cli: Cli, home: Path, leg: str) -> None:
+    """Its machine goes down."""
+    end_leg(home, leg)
+    wait_for(lambda: cli("show", leg.rpartition("-")[0], "--json").json["state"] == "lost")
+
+
+def test_watch_passes_a_lost_leg_on(slow: Path, cli: Cli, home: Path) -> None:
+    said = cli("submit", "--name", "long-run", "--legs", 3)
+    assert "legs     up to 3, on local: in all at most 3 h 00 min and $0.00, each booked when it starts" in said.err
+    at_work(cli, "long-run", 2)
+    lose(cli, home, "long-run-01")
+    said = cli("watch", "long-run", "--once")
+    assert "goes on as long-run-02 on local" in said.err
+    said = cli("watch", "long-run", "--every", 0.1)
+    shown = cli("show", "long-run", "--json").json
+    assert (shown["state"], len(shown["legs"])) == ("complete", 2)
+    assert epochs_of(cli, "long-run") == [1, 2, 3, 4, 5, 6]
+
+
+def test_it_ends_with_the_legs_that_were_agreed(slow: Path, cli: Cli, home: Path) -> None:
+    cli("submit", "--name", "long-run", "--legs", 2, "-q")
+    for leg in ("long-run-01", "long-run-02"):
+        wait_for(lambda: cli("show", "long-run", "--json").json["epoch"] >= 1)
+        lose(cli, home, leg)
+        cli("watch", "long-run", "--once", "-q", code=(0, 4))
+    assert len(cli("show", "long-run", "--json").json["legs"]) == 2
+    assert cli("watch", "long-run", "--once", code=4).err
+
+
+def test_a_run_that_was_stopped_by_hand_stays_stopped(slow: Path, cli: Cli, home: Path) -> None:
+    cli("submit", "--name", "long-run", "--legs", 5, "-q")
+    at_work(cli, "long-run", 1)
+    cli("stop", "long-run", "--yes", "-q")
+    cli("watch", "long-run", "--once")
+    assert len(cli("show", "long-run", "--json").json["legs"]) == 1
+    with opened(home / "ledger.db") as ledger:
+        assert ledger.relay("long-run") is None
+
+
+def test_a_fault_of_its_own_is_not_repeated(slow: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_MODE", "fail")
+    cli("submit", "--name", "broken-run", "--legs", 5, "-q")
+    cli("watch", "broken-run", "--every", 0.1, code=4)
+    assert len(cli("show", "broken-run", "--json").json["legs"]) == 1
+
+
+def test_where_the_first_choice_is_full_the_next_one_takes_it_and_goes_on_from_the_same_epoch(
+    slow: Path, kaggle: Kaggle, cli: Cli, home: Path
+) -> None:
+    (slow / "boneage.toml").write_text(
+        f'train.epochs = 6\ntime_limit = "1h"\ntargets.kaggle.dataset = "{KAGGLE_PACK}"\n'
+        'targets.kaggle.username = "alice"\n'
+    )
+    kaggle.quota_used_s = 30 * 3600
+    cli("submit", "--name", "moving-run", "--legs", 4, "--then", "kaggle,local", "-q")
+    at_work(cli, "moving-run", 2)
+    lose(cli, home, "moving-run-01")
+    said = cli("watch", "moving-run", "--once")
+    assert "not on kaggle: " in said.err
+    assert "goes on as moving-run-02 on local" in said.err
+    at_work(cli, "moving-run", 3)
+    kaggle.quota_used_s = 0
+    lose(cli, home, "moving-run-02")
+    assert "goes on as moving-run-03 on kaggle" in cli("watch", "moving-run", "--once").err
+    cli("watch", "moving-run", "--every", 0.1)
+    shown = cli("show", "moving-run", "--json").json
+    assert [leg["target"] for leg in shown["legs"]] == ["local", "local", "kaggle"]
+    assert shown["state"] == "complete"
+    assert epochs_of(cli, "moving-run") == [1, 2, 3, 4, 5, 6]
+
+
+def test_nobody_takes_it_and_it_is_tried_again(slow: Path, kaggle: Kaggle, cli: Cli, home: Path) -> None:
+    (slow / "boneage.toml").write_text(
+        f'train.epochs = 6\ntime_limit = "1h"\ntargets.kaggle.dataset = "{KAGGLE_PACK}"\n'
+        'targets.kaggle.username = "alice"\n'
+    )
+    kaggle.faults.append(Fault("SaveKernel", "refuse", times=1, text="Maximum batch GPU session count of 2 reached."))
+    cli("submit", "--name", "waiting-run", "--legs", 3, "--then", "kaggle", "-q")
+    at_work(cli, "waiting-run", 1)
+    lose(cli, home, "waiting-run-01")
+    said = cli("watch", "waiting-run", "--once", code=(0, 4))
+    assert "nobody takes the next leg now" in said.err
+    assert "goes on as waiting-run-03 on kaggle" in cli("watch", "waiting-run", "--once", code=(0, 4)).err
+
+
+def test_a_relay_to_nowhere_is_refused(slow: Path, cli: Cli) -> None:
+    assert "unknown target 'moon'" in cli("submit", "--legs", 2, "--then", "moon", code=2).err
+    assert cli("ls", "--json").json["runs"] == []

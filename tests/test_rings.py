@@ -1,0 +1,184 @@
+"""Random steps on all targets at once: never a cent over, never a machine nobody knows, never an epoch lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from boneagectl import config, relaying, workflow
+from boneagectl.errors import BoneagectlError
+from boneagectl.ledger import Ledger
+from boneagectl.paths import Home
+from boneagectl.records import LegState, Relay, Run
+from simulated import STARTUP_S, Killed, Simulated, World
+from support import make_pack
+
+TARGETS = ("local", "kaggle", "azure")
+WHERE = st.sampled_from((*TARGETS, "azure"))
+STEPS = int(os.environ.get("BONEAGE_RING_STEPS", "10000"))
+PER_RUN = 50
+HOURS = st.sampled_from(("20m", "1h", "3h", "12h"))
+FAULT = st.sampled_from(("", "", "", "killed before", "killed after", "lost before", "lost after", "refused"))
+
+DOES = st.sampled_from(
+    (*("submit", "watch", "time") * 2, "watch", "resume", "ls", "stop", "preempt", "network", "price", "cap")
+)
+
+
+class Rings(RuleBasedStateMachine):
+    """Two people with one ledger, three targets with caps, and a clock that jumps."""
+
+    @initialize(cap_usd=st.sampled_from((2, 5, 20)), cap_hours=st.sampled_from((2, 10, 100)))
+    def begin(self, cap_usd: int, cap_hours: int) -> None:
+        self.place = Path(tempfile.mkdtemp(prefix="rings-"))
+        make_pack(self.place / "pack")
+        self.world, self.home = World(), Home(self.place / "home")
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr("time.time", lambda: self.world.now_s)
+        self.patch.setattr(workflow, "get", lambda name, home, config: Simulated(self.world, name))
+        self.home.create()
+        self.ledgers = [Ledger(self.home.ledger), Ledger(self.home.ledger)]
+        self.ledgers[0].set_cap("azure", cap_usd * 1_000_000, None)
+        self.ledgers[0].set_cap("local", None, cap_hours * 3600)
+        self.reached: dict[str, int] = {}
+
+    def teardown(self) -> None:
+        for ledger in getattr(self, "ledgers", []):
+            ledger.close()
+        if hasattr(self, "patch"):
+            self.patch.undo()
+            shutil.rmtree(self.place)
+
+    def flow(self, who: int, **values: object) -> workflow.Workflow:
+        flags = {"data.pack": str(self.place / "pack"), "train.epochs": 12, **values}
+        return workflow.Workflow(self.home, config.load(flags=flags, start=self.place), self.ledgers[who])
+
+    def runs(self) -> list[Run]:
+        return self.ledgers[0].runs()
+
+    def attempt(self, call: Callable[..., object], *arguments: object) -> None:
+        """Whatever it is refused with is in words; a kill is no word."""
+        with suppress(BoneagectlError, Killed):
+            call(*arguments)
+
+    # ------------------------------------------------------------------------------------- steps
+    @rule(does=DOES, who=st.integers(0, 1), at=st.integers(0, 99), where=WHERE, limit=HOURS, fault=FAULT)
+    def step(self, does: str, who: int, at: int, where: str, limit: str, fault: str) -> None:
+        """One rule for all that can happen: of many, hypothesis leaves some out of most examples."""
+        self.world.next_fault = fault if does in ("submit", "resume", "watch") else ""
+        runs = self.runs()
+        if does in ("submit", "time", "network", "price", "cap", "ls"):
+            getattr(self, does)(self.flow(who, target=where, time_limit=limit), at, where)
+        elif runs:
+            getattr(self, does)(self.flow(who, target=where, time_limit=limit), runs[at % len(runs)])
+        self.world.next_fault = ""
+
+    def submit(self, flow: workflow.Workflow, at: int, where: str) -> None:
+        def go() -> None:
+            prepared = flow.preflight(flow.prepare())
+            flow.submit(prepared)
+            if at % 2:
+                relay = Relay(2 + at % 5, prepared.plan.spec.time_limit_s, (where, *TARGETS))
+                flow.ledger.set_relay(prepared.plan.run_id, relay)
+
+        self.attempt(go)
+
+    def resume(self, flow: workflow.Workflow, run: Run) -> None:
+        self.attempt(lambda: flow.submit(flow.prepare_resume(run)))
+
+    def watch(self, flow: workflow.Workflow, run: Run) -> None:
+        self.attempt(flow.look, run)
+        run, relay = flow.ledger.find_run(run.run_id), flow.ledger.relay(run.run_id)
+        if relay and relaying.is_due(run, relay):
+            self.attempt(relaying.pass_on, flow, run, relay)
+
+    def stop(self, flow: workflow.Workflow, run: Run) -> None:
+        self.attempt(flow.stop, run)
+
+    def preempt(self, flow: workflow.Workflow, run: Run) -> None:
+        if run.latest.leg_id in self.world.jobs:
+            Simulated(self.world, run.latest.target).end(run.latest.leg_id, "lost")
+
+    def ls(self, flow: workflow.Workflow, at: int, where: str) -> None:
+        self.attempt(flow.refresh)
+
+    def time(self, flow: workflow.Workflow, at: int, where: str) -> None:
+        """From a minute to more than a week."""
+        self.world.now_s += 60 * (1, 15, 60, 60, 24 * 60, 8 * 24 * 60)[at % 6]
+
+    def network(self, flow: workflow.Workflow, at: int, where: str) -> None:
+        self.world.is_reachable = at % 3 > 0
+
+    def price(self, flow: workflow.Workflow, at: int, where: str) -> None:
+        self.world.rate_usd_micro = (100_000, 600_000, 3_000_000)[at % 3]
+
+    def cap(self, flow: workflow.Workflow, at: int, where: str) -> None:
+        account = flow.ledger.account(where)
+        if where == "azure":
+            used = account.spent_usd_micro + account.reserved_usd_micro
+            flow.ledger.set_cap(where, used + at * 100_000, None)
+        else:
+            flow.ledger.set_cap(where, None, account.spent_s + account.reserved_s + (at % 50) * 3600)
+
+    # --------------------------------------------------------------------------------- what holds
+    @invariant()
+    def never_over_a_cap(self) -> None:
+        for name in TARGETS:
+            account = self.ledgers[0].account(name)
+            if account.cap_usd_micro is not None:
+                assert account.spent_usd_micro + account.reserved_usd_micro <= account.cap_usd_micro
+            if account.limit_s is not None:
+                assert account.spent_s + account.reserved_s <= account.limit_s
+            assert account.reserved_usd_micro >= 0
+
+    @invariant()
+    def every_machine_is_known_and_none_is_made_twice(self) -> None:
+        legs = {leg.leg_id: leg for run in self.runs() for leg in run.legs}
+        assert len(self.world.created) == len(set(self.world.created))
+        for job in self.world.running():
+            assert not legs[job.leg_id].state.is_over, f"{job.leg_id} runs and is thought to be over"
+        for leg in legs.values():
+            assert leg.state is not LegState.RELEASED or leg.leg_id not in self.world.jobs
+
+    @invariant()
+    def what_a_job_costs_is_never_more_than_what_was_booked(self) -> None:
+        legs = {leg.leg_id: leg for run in self.runs() for leg in run.legs}
+        for job in self.world.jobs.values():
+            over_s = job.over_s(self.world.now_s)
+            until_s = self.world.now_s if over_s is None else over_s
+            cost = job.rate * (until_s - job.begun_s + STARTUP_S) / 3600
+            assert cost <= legs[job.leg_id].reserved_usd_micro + 1
+
+    @invariant()
+    def no_epoch_is_lost(self) -> None:
+        """A next leg begins where the one before had come to, as far as it left anything."""
+        for run in self.runs():
+            reached = 0
+            for leg in run.legs:
+                if job := self.world.jobs.get(leg.leg_id):
+                    assert job.first == reached or not reached, (leg.leg_id, job.first, reached)
+                    reached = max(reached, job.epoch_at(self.world.now_s))
+
+    @invariant()
+    def the_lines_explain_the_accounts(self) -> None:
+        lines = self.ledgers[0].entries()
+        for name in TARGETS:
+            account = self.ledgers[0].account(name)
+            own = [line for line in lines if line.account == name]
+            assert sum(line.usd_micro for line in own) == account.spent_usd_micro + account.reserved_usd_micro
+
+
+TestRings = Rings.TestCase
+TestRings.settings = settings(
+    max_examples=max(1, STEPS // PER_RUN), stateful_step_count=PER_RUN, deadline=None, derandomize=True, database=None,
+    suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink),
+)  # fmt: skip
