@@ -17,6 +17,7 @@ BENCHMARKS = (
     "input",
     "memory",
     "checkpoint",
+    "predict",
     "reports",
     "kaggle_target",
     "azure_target",

@@ -30,8 +30,11 @@ LAYERS = (
 )
 RANK = {name: len(LAYERS) - at for at, layer in enumerate(LAYERS) for name in layer}
 TRAINER_MAY = {"boneage_trainer", "numpy", "pandas", "keras", "tensorflow", "cv2"}
-SURROUNDINGS = {"colab_google.py": {"google"}, "colab_view.py": {"IPython"}}
-"""What a trainer's module may ask for, and does without, where it runs in a notebook."""
+SURROUNDINGS = {
+    "colab_google.py": {"google"}, "colab_view.py": {"IPython"}, "as_onnx.py": {"onnx", "onnxruntime", "tf2onnx"},
+    "as_tflite.py": {"ai_edge_litert"}, "mlflow_store.py": {"mlflow", "sqlalchemy"}, "dicom.py": {"pydicom"},
+}  # fmt: skip
+"""What a trainer's module may ask for beside: in a notebook, or of an extra that brings it."""
 VENDORS = {
     "kaggle": {"kagglesdk", "requests", "urllib3"},
     "azure": {"azure", "requests", "urllib3"},
@@ -39,6 +42,9 @@ VENDORS = {
 }
 """What a target's own folder may import, inside its functions."""
 OWN_LIBRARIES = {"typer", "jinja2", "platformdirs", "boneage_trainer", "boneagectl"}
+
+
+PACKAGES = ("boneagectl", "boneagectl.cli", "boneagectl.report", "boneage_trainer", "boneage_trainer.handover")
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -49,7 +55,7 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
             assert node.module
-            is_package = node.module in ("boneagectl", "boneage_trainer", "boneagectl.cli", "boneagectl.report")
+            is_package = node.module in PACKAGES
             yield from (f"{node.module}.{alias.name}" if is_package else node.module for alias in node.names)
 
 
@@ -90,6 +96,11 @@ def test_the_trainer_stands_alone(path: Path) -> None:
         top = name.partition(".")[0]
         allowed = TRAINER_MAY | SURROUNDINGS.get(path.name, set()) | set(sys.stdlib_module_names)
         assert top in allowed, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted(TRAINER.glob("*.py")), ids=lambda path: path.name)
+def test_what_travels_needs_nothing_that_stays(path: Path) -> None:
+    assert not [name for name in imports(path) if name.startswith("boneage_trainer.handover")]
 
 
 def test_the_contract_needs_the_standard_library_only() -> None:

@@ -102,3 +102,10 @@ def wait_until(holds: Callable[[], bool], limit_s: float = 60) -> None:
     while not holds():
         assert time.monotonic() < end_s, "waited in vain"
         time.sleep(0.01)
+
+
+def handed_over(run: RunFolder, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`run` given to an experiment tracker, by a process of its own."""
+    command = [sys.executable, "-m", "boneage_trainer.handover.track", *map(str, arguments), "--json", "--", run.root]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)

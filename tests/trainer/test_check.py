@@ -1,4 +1,4 @@
-"""The check passes on a sound trainer and fails on a broken one; predict reads what was trained."""
+"""The check passes on a sound trainer and fails on a broken one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
-from boneage_trainer.contract import PackFolder
-from trainer.conftest import SOURCE, Bench
+from trainer.conftest import SOURCE
 
 ALL = ["pauses", "goes on", "learns by heart", "saves and loads", "predicts a file"]
 
@@ -61,43 +58,3 @@ def test_a_broken_trainer_fails_by_name(driver: str, name: str, tmp_path: Path) 
     assert code == 2
     assert "does not work here" in said
     assert found[name] is False
-
-
-def predicted(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "boneage_trainer.predict", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
-def test_a_file_s_age_is_the_one_its_image_in_the_pack_had(finished: Bench, tmp_path: Path) -> None:
-    lines = finished.out("whole").predictions.read_text().splitlines()
-    row = dict(zip(lines[0].split(","), lines[-1].split(","), strict=True))
-    folder = PackFolder(finished.pack)
-    ids = [line.split(",")[0] for line in folder.index.read_text().splitlines()[1:]]
-    cv2.imwrite(str(tmp_path / "hand.png"), np.load(folder.images)[ids.index(row["id"])])
-    sex = "male" if row["male"] == "True" else "female"
-    views = json.loads(finished.out("whole").evaluation.read_text())["sets"]["test"].get("views", 1)
-    done = predicted(
-        finished.out("whole").root, tmp_path / "hand.png", "--sex", sex, "--views", views, "--json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "Not a medical device" in done.stderr
-    found = json.loads(done.stdout)["predictions"][0]["months"]
-    assert found == pytest.approx(float(row["predicted_months"]), abs=0.02)
-
-
-@pytest.mark.parametrize(
-    ("content", "options", "said"),
-    [(b"nothing", ["--sex", "male"], "hand.png is broken"), (None, [], "--sex male or --sex female")],
-)
-def test_what_cannot_be_read_is_told(
-    content: bytes | None, options: list[str], said: str, finished: Bench, tmp_path: Path
-) -> None:
-    if content:
-        (tmp_path / "hand.png").write_bytes(content)
-    else:
-        cv2.imwrite(str(tmp_path / "hand.png"), np.zeros((40, 30), np.uint8))
-    done = predicted(finished.out("whole").root, tmp_path / "hand.png", *options)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr

@@ -1,14 +1,7 @@
-"""Ages for image files, by a trained model and the same steps that made its pack.
-
-    python -m boneage_trainer.predict MODEL.keras IMAGE... [--sex male|female] [--views N] [--json]
-
-For research and education only; not a medical device.
-"""
+"""Ages by a trained model, for images made by the same steps that made its pack."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from boneage_trainer.console import exit_code, say, show, whole_number
-from boneage_trainer.contract import RESEARCH_ONLY, ContractError
+from boneage_trainer.contract import ContractError
 from boneage_trainer.pixels import square_from
-from boneage_trainer.views import MOST, view
+from boneage_trainer.views import view
 
 
 def load(path: Path) -> Any:
@@ -63,29 +55,3 @@ def squares_of(files: Sequence[Path], size_px: int) -> Any:
             raise ContractError(f"{file} is broken, cut short or no image that OpenCV reads")
         made.append(square)
     return np.stack(made)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m boneage_trainer.predict", description=RESEARCH_ONLY)
-    parser.add_argument("model", type=Path, help="model.keras, or the run folder that holds it")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="PNG or JPEG")
-    parser.add_argument("--sex", choices=("male", "female"), help="of all the images; needed if the model reads it")
-    parser.add_argument("--views", type=whole_number(1, MOST), default=1, help="how many views to average (1)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args(argv)
-
-    def command() -> None:
-        model = load(given.model / "model.keras" if given.model.is_dir() else given.model)
-        squares = squares_of(given.images, model.inputs[0].shape[1])
-        male = None if given.sex is None else float(given.sex == "male")
-        months = [round(float(age), 2) for age in predict(model, squares, male, given.views)]
-        say(RESEARCH_ONLY)
-        rows = [{"file": str(file), "months": age} for file, age in zip(given.images, months, strict=True)]
-        text = "\n".join(f"{row['months']:7.1f} months  {row['file']}" for row in rows)
-        show({"predictions": rows, "research_only": RESEARCH_ONLY}, text, given.json)
-
-    return exit_code(command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,13 +12,11 @@ from boneagectl.output import Printer, table
 
 app = typer.Typer(
     name="train",
-    help="List presets; check, evaluate and use a model.",
+    help="List presets; check a trainer, evaluate a model.",
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
 )
-_NEEDS = ("numpy", "pandas", "cv2", "keras", "tensorflow")
-_Views = Annotated[int, typer.Option("--views", min=1, max=10, help="How many views of an image to average over.")]
 
 
 @app.command()
@@ -63,7 +61,7 @@ def check(
 
     check_preset(preset)
     arguments = ["--preset", preset, "--size-px", size, *(["--data", pack] if pack else [])]
-    handover.run("check", arguments, _NEEDS, "train", json)
+    handover.run("check", arguments, handover.MODEL_NEEDS, "train", json)
 
 
 @app.command()
@@ -71,7 +69,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder that `collect` printed: it holds model.keras.")],
     pack: Annotated[Path, typer.Option("--data", help="The pack to predict.")],
     split: Annotated[str, typer.Option("--split", help="Only the test part of this split; or all.")] = "all",
-    views: _Views = 1,
+    views: Annotated[int, typer.Option("--views", min=1, max=10, help="How many views to average over.")] = 1,
     out: Annotated[
         Path | None, typer.Option("--out", help="Also write evaluation.json and predictions.csv here.")
     ] = None,
@@ -84,22 +82,4 @@ def evaluate(
     Example: boneagectl train evaluate "$(boneagectl collect last)" --data pack --split paper
     """
     arguments = [run, "--data", pack, "--split", split, "--views", views, *(["--out", out] if out else [])]
-    handover.run("evaluate", arguments, _NEEDS, "train", json)
-
-
-@app.command()
-def predict(
-    model: Annotated[Path, typer.Argument(help="model.keras, or the folder that holds it.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files.")],
-    sex: Annotated[str | None, typer.Option("--sex", help="male or female, of all the images.")] = None,
-    views: _Views = 1,
-    json: options.Json = False,
-) -> None:
-    """Read ages off image files. Research only.
-
-    Prepares them as `data prepare` does.
-
-    Example: boneagectl train predict "$(boneagectl collect last)" hand.png --sex female
-    """
-    arguments = [model, *images, "--views", views, *(["--sex", sex] if sex else [])]
-    handover.run("predict", arguments, _NEEDS, "train", json)
+    handover.run("evaluate", arguments, handover.MODEL_NEEDS, "train", json)

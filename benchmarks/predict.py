@@ -1,0 +1,99 @@
+"""What `predict` answers in a second, against a bare loop of Keras' own `model.predict` over decoded images.
+
+    python benchmarks/predict.py [--n 200] [--size-px 224] [--preset fast] [--rounds 5] [--folder PNGS]
+
+Ours reads, checks and prepares each file on the way; the other side has the same images in memory already. Both load
+and trace the model before, answer in batches of 32 and use one view. Rounds alternate, medians are compared. The files
+are drawn hands of the network's own size; with --folder, full-size radiographs, whose decoding is most of the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import entry, environment, make_tree, seconds, show
+
+from boneage_trainer.console import say
+from boneage_trainer.contract import TrainConfig
+from boneage_trainer.synth import png
+
+os.environ.update({key: environment()[key] for key in ("TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND")})
+from boneage_trainer import model
+from boneage_trainer.handover.answers import BATCH, Reader, Request
+from boneage_trainer.handover.intake import square_of
+
+AT_LEAST = 0.9
+
+
+def network(preset: str, size_px: int) -> Any:
+    config = TrainConfig.from_mapping({"preset": preset}).without_weights()
+    return model.build(config, size_px, np.array([20, 200], np.float32), Path(), "float32").full
+
+
+def files(place: Path, folder: Path | None, count: int, size_px: int) -> list[Path]:
+    if folder:
+        return [Path(path) for path in make_tree(place / "set", folder, count)]
+    paths = [place / f"{at}.png" for at in range(count)]
+    for at, path in enumerate(paths):
+        path.write_bytes(png(1, at, size_px))
+    return paths
+
+
+def bare(network: Any, images: Any, males: Any) -> None:
+    """The loop that a notebook has."""
+    for at in range(0, len(images), BATCH):
+        some = [images[at : at + BATCH], males[at : at + BATCH]][: len(network.inputs)]
+        network.predict(some if len(some) > 1 else some[0], verbose=0)
+
+
+def ours(reader: Reader, requests: list[Request]) -> None:
+    problems = [one.problem for some in reader.answers(requests) for one in some if one.problem]
+    assert not problems, problems[0]
+
+
+def measure(paths: list[Path], preset: str, size_px: int, rounds: int) -> dict[str, float]:
+    """Median images a second of each side."""
+    net = network(preset, size_px)
+    reader, requests = Reader(net, 1), [Request(path, 1.0) for path in paths]
+    images = np.stack([square_of(path, size_px, anyway=True) for path in paths])[..., None]
+    males = np.ones((len(paths), 1), np.float32)
+    sides = {"ours": lambda: ours(reader, requests), "other": lambda: bare(net, images, males)}
+    for work in sides.values():
+        work()  # traces
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for at in range(rounds):
+        for name, work in sides.items():
+            found[name].append(len(paths) / seconds(work))
+        say(f"round {at + 1}: " + ", ".join(f"{name} {rates[-1]:,.1f} images/s" for name, rates in found.items()))
+    return {name: statistics.median(rates) for name, rates in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--n", type=int, default=200, help="how many images")
+    parser.add_argument("--size-px", type=int, default=224, help="side of the network's images")
+    parser.add_argument("--preset", default="fast", help="whose network")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="full-size PNGs to use instead of drawn ones of the network's size")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        paths = files(Path(place), given.folder, given.n, given.size_px)
+        found = measure(paths, given.preset, given.size_px, given.rounds)
+    kind = "full-size PNGs" if given.folder else "PNGs"
+    what = f"predicting {given.n} {kind} at {given.size_px} px by the network of {given.preset}, from the files,"
+    name = "predict_full_size" if given.folder else "predict"
+    bar = {} if given.folder else {"at_least": AT_LEAST}
+    show({name: entry(
+        f"{what} against a bare model.predict loop over the decoded images", "images/s", ours=round(found["ours"], 1),
+        other=round(found["other"], 1), ratio=round(found["ours"] / found["other"], 3), **bar,
+    )})  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
