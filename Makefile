@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= dev
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help setup azurite colab-cli demo test lint bench docs clean
+.PHONY: help setup azurite colab-cli demo test test-long lint bench docs clean
 
 help:
 	@grep -E '^# make|^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*##/ -/'
@@ -34,6 +34,10 @@ demo: setup ## draw, pack, train, collect, report: under two minutes on two core
 
 test: setup lint azurite colab-cli ## lint, types and the whole suite
 	@"$(BIN)/python" -m pytest -n 2 --dist worksteal
+
+test-long: setup azurite colab-cli ## what takes minutes: Colab's whole contract by its own command line, ten kills, 200,000 random steps
+	@BONEAGE_KILLS=10 BONEAGE_RING_STEPS=200000 "$(BIN)/python" -m pytest -n 2 --dist worksteal -m "long"
+	@BONEAGE_KILLS=10 BONEAGE_RING_STEPS=200000 "$(BIN)/python" -m pytest tests/test_rings.py tests/trainer/test_training.py
 
 lint: setup ## style and strict types
 	@"$(BIN)/ruff" check .

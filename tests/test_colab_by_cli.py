@@ -73,6 +73,7 @@ def end_kernels(vm: Vm) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
+@pytest.mark.long
 class TestByCli(TargetContract):
     never_was = "cli/never-was-01"
     shows_files = False
@@ -139,6 +140,7 @@ def test_a_leg_that_is_over_costs_no_more(target: ByCli, start: Start, colab: Co
     assert target.orphans() == []
 
 
+@pytest.mark.long
 def test_one_look_is_enough_to_bring_all_home_and_give_the_machine_back(
     target: ByCli, start: Start, colab: Colab
 ) -> None:
@@ -150,6 +152,7 @@ def test_one_look_is_enough_to_bring_all_home_and_give_the_machine_back(
     assert RunFolder(target.root / LEG / "run").model.exists()
 
 
+@pytest.mark.long
 def test_a_leg_that_ends_while_something_is_brought_is_finished_too(
     target: ByCli, start: Start, colab: Colab, behave: Behave
 ) -> None:
@@ -166,6 +169,7 @@ def test_a_leg_that_ends_while_something_is_brought_is_finished_too(
     assert vm.ended == "unassigned"
 
 
+@pytest.mark.long
 def test_nobody_looks_and_the_machine_gives_itself_back(
     target: ByCli, start: Start, spec: JobSpec, colab: Colab, behave: Behave
 ) -> None:
@@ -180,6 +184,7 @@ def test_nobody_looks_and_the_machine_gives_itself_back(
     assert target.poll(HANDLE) == seen
 
 
+@pytest.mark.long
 def test_a_training_that_is_not_heard_of_waits_for_who_fetches_it(
     target: ByCli, start: Start, spec: JobSpec, colab: Colab, behave: Behave, tmp_path: Path
 ) -> None:
@@ -193,6 +198,7 @@ def test_a_training_that_is_not_heard_of_waits_for_who_fetches_it(
     assert target.poll(HANDLE).state is LegState.PAUSED
 
 
+@pytest.mark.long
 def test_a_machine_where_no_training_begins_gives_itself_back(
     target: ByCli, start: Start, colab: Colab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +211,7 @@ def test_a_machine_where_no_training_begins_gives_itself_back(
     assert target.find(LEG) is None
 
 
+@pytest.mark.long
 def test_a_higher_price_than_was_booked_is_refused(target: ByCli, start: Start, colab: Colab) -> None:
     colab.rates["T4"] = 3.0
     with pytest.raises(LimitRefused, match=r"asks 3 units an hour for a T4, 1\.76 were booked"):
@@ -244,6 +251,7 @@ def test_what_colab_refuses_says_what_to_do(target: ByCli, start: Start, colab: 
     assert [target.find(f"contract-run-0{number}") for number in (1, 2, 3)] == [None, None, None]
 
 
+@pytest.mark.long
 def test_a_backend_that_is_away_leaves_no_machine(target: ByCli, start: Start, colab: Colab) -> None:
     colab.faults.append(Fault("POST assign", "503", times=4))
     with pytest.raises(InDoubt, match="gave no machine"):
@@ -310,6 +318,7 @@ def test_a_machine_that_vanishes_leaves_what_was_brought(
     assert target.poll(HANDLE) == seen
 
 
+@pytest.mark.long
 def test_a_session_of_twelve_hours_is_called_so(
     target: ByCli, start: Start, colab: Colab, behave: Behave, tmp_path: Path
 ) -> None:
@@ -337,6 +346,7 @@ def test_an_hour_old_token_is_renewed(target: ByCli, start: Start, colab: Colab,
     assert colab.vms.alive == []
 
 
+@pytest.mark.long
 def test_a_state_file_that_was_lost_loses_no_machine(target: ByCli, start: Start, colab: Colab, behave: Behave) -> None:
     behave(epochs=1000, epoch_s=0.1)
     start()
@@ -349,6 +359,7 @@ def test_a_state_file_that_was_lost_loses_no_machine(target: ByCli, start: Start
         target.official.access("boneage-x")
 
 
+@pytest.mark.long
 def test_a_wrong_answer_does_not_end_a_leg(target: ByCli, start: Start, colab: Colab, behave: Behave) -> None:
     behave(epochs=1000, epoch_s=0.1)
     start()
@@ -396,6 +407,7 @@ def test_a_submit_that_was_killed_leaves_no_machine(
         target.collect(HANDLE, tmp_path / "brought")
 
 
+@pytest.mark.long
 def test_what_somebody_uses_in_a_browser_is_not_taken_for_ours(target: ByCli, spec: JobSpec, colab: Colab) -> None:
     leg = target._folder(LEG)
     target.official.new("browser", "T4")
@@ -438,6 +450,7 @@ def test_a_connection_that_is_cut_in_a_download_brings_all_the_same(
     assert not (kept / ".incoming").exists()
 
 
+@pytest.mark.long
 def test_a_name_that_leads_elsewhere_brings_nothing(
     target: ByCli, start: Start, colab: Colab, behave: Behave, tmp_path: Path
 ) -> None:
@@ -450,6 +463,7 @@ def test_a_name_that_leads_elsewhere_brings_nothing(
         target.collect(HANDLE, tmp_path / "brought")
 
 
+@pytest.mark.long
 def test_a_second_machine_of_the_same_name_is_refused(
     target: ByCli, start: Start, colab: Colab, behave: Behave
 ) -> None:
@@ -461,6 +475,7 @@ def test_a_second_machine_of_the_same_name_is_refused(
     assert target.poll(HANDLE).state is LegState.RUNNING
 
 
+@pytest.mark.long
 def test_a_network_that_is_away_is_no_missing_login(colab: Colab, home: Path) -> None:
     official = ByCli(home / "colab", wishes()).official
     token = colab.home / ".config" / "colab-cli" / "token.json"
@@ -515,6 +530,7 @@ def test_no_secret_is_written_anywhere_but_in_the_state_file(
     assert holding(home, b"SECRET") == []
 
 
+@pytest.mark.long
 def test_kaggles_images_come_with_the_users_own_token_which_is_written_nowhere(
     colab: Colab, start: Start, home: Path, told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
