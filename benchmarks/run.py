@@ -21,6 +21,8 @@ BENCHMARKS = (
     "reports",
     "kaggle_target",
     "azure_target",
+    "colab_target",
+    "ledger",
     "paper",
 )
 """Those that measure; the other scripts here are parts of them. The longest is last."""
