@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from boneage_trainer.contract import PackFolder, TrainConfig, write_json
 from boneagectl import locks
 from boneagectl.records import JobSpec, Plan, Quote
@@ -79,6 +81,11 @@ def wait_for(condition: Callable[[], object], limit_s: float = 15) -> None:
 def starts(home: Path) -> dict[str, int]:
     """How often each leg's program was started."""
     return {path.parent.name: len(path.read_text().split()) for path in (home / "local").glob("*/starts.txt")}
+
+
+def first_or_long(values: tuple[str, ...], often: tuple[str, ...]) -> list[Any]:
+    """Parameters of which those in `often` are always tried, the others by `make test-long`."""
+    return [value if value in often else pytest.param(value, marks=pytest.mark.long) for value in values]
 
 
 def end_everything(home: Path) -> None:

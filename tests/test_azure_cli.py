@@ -13,7 +13,7 @@ from boneage_trainer.contract import RunFolder
 from boneagectl.ledger import opened
 from boneagectl.records import LegState
 from emulators.azure import Azure, Fault
-from support import Cli, environment, wait_for
+from support import Cli, environment, first_or_long, wait_for
 
 FAMILY = "standardNCASv3_T4Family"
 
@@ -223,13 +223,14 @@ def test_a_refusal_gives_the_booking_back(busy: Azure, cli: Cli, home: Path, fau
 
 STEPS = ("GET */computes/*", "GET data/*", "GET */data/*", "PUT jobs/*", "GET jobs/*", "POST */listSecrets", "* blob *",
          "POST jobs/*", "POST */cancel", "POST *token")  # fmt: skip
+KINDS = ("429", "500", "reset", "403", "404", "409", "truncate", "500_after", "reset_after")
 IN_WORDS = (0, 2, 3, 4, 5, 6)
 """Every documented way to end that a fault of the other side may lead to."""
 
 
 # The SDK leaves sockets to the garbage collector where an answer was not what it should be.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("kind", ["429", "500", "reset", "403", "404", "409", "truncate", "500_after", "reset_after"])
+@pytest.mark.parametrize("kind", first_or_long(KINDS, ("500", "404", "truncate", "reset_after")))
 def test_every_fault_at_every_step_leaves_the_books_right(on_azure: Azure, cli: Cli, home: Path, kind: str) -> None:
     """Whatever each command then answers, in words of its own: a run is listed, or never came to be."""
     met = set()

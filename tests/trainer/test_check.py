@@ -31,6 +31,7 @@ def test_a_sound_trainer_passes_on_drawn_images_and_leaves_nothing(tmp_path: Pat
     assert [path for path in tmp_path.iterdir() if "tmp" in path.name] == []
 
 
+@pytest.mark.long
 def test_the_paper_s_head_passes_on_a_pack(tmp_path: Path, pack: Path) -> None:
     code, found, said = checked(tmp_path, "--preset", "paper", "--data", str(pack))
     assert code == 0, said

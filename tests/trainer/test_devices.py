@@ -146,6 +146,7 @@ def test_out_of_memory_the_batch_is_taken_in_parts(bench: Bench) -> None:
     assert [line["images"] for line in read_metrics(bench.out("hungry").metrics)] == [56, 56]
 
 
+@pytest.mark.long
 def test_memory_that_is_never_enough_is_told(bench: Bench) -> None:
     code, output = bench.run("hungry", driver=HUNGRY.replace("> 2:", "> 0:"), epochs=2, batch_size=2)
     assert code == 2, output

@@ -71,6 +71,7 @@ def test_features_in_half_precision_are_kept_as_they_are(bench: Bench) -> None:
     assert len(read_metrics(bench.out("half").metrics)) == 2
 
 
+@pytest.mark.long
 def test_killed_between_two_phases_it_ends_as_if_never_stopped(bench: Bench) -> None:
     train = {"head_epochs": 2, "cached_views": 1, "epochs": 4}
     assert bench.run("whole", **train)[0] == 0

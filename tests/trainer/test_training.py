@@ -94,12 +94,13 @@ def test_killed_and_resumed_it_ends_bit_for_bit_as_if_never_stopped(bench: Bench
     assert_same_training(bench, "two", finished)
 
 
+@pytest.mark.long
 def test_killed_again_and_again_at_random_it_ends_bit_for_bit_as_if_never_stopped(bench: Bench) -> None:
     """Each leg goes on in the same folder, as on a machine that comes back; kills come before, in and after epochs."""
     train = {"epochs": 60, "batch_size": 4}
     assert bench.run("whole", **train)[0] == 0
     times, random = bench.times("whole"), np.random.default_rng()
-    for _ in range(int(os.environ.get("BONEAGE_KILLS", "4"))):
+    for _ in range(int(os.environ.get("BONEAGE_KILLS", "10"))):
         process = bench.start("killed", **train)
         left_s = (60 - len(read_metrics(bench.out("killed").metrics))) * times["epoch_s"]
         time.sleep(times["startup_s"] + random.uniform(-0.5, left_s / 4))
