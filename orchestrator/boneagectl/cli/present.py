@@ -259,8 +259,6 @@ def _signed_usd(micro: int) -> str:
 
 def entries_csv(entries: Sequence[Entry]) -> str:
     """With the field names of JSON; a text that a spreadsheet would take for a formula is quoted."""
-    import csv
-    import io
 
     rows = [as_json(entry) for entry in entries]
     stream = io.StringIO()
