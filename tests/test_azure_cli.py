@@ -417,3 +417,15 @@ def test_secrets_stay_in_memory(on_azure: Azure, cli: Cli, home: Path) -> None:
     everything = b"".join(files) + "".join(one.out + one.err for one in said).encode()
     for secret in (on_azure.login.secret, "sig=", "eyJ", on_azure.blobs.key):
         assert secret.encode() not in everything
+
+
+def test_what_a_job_leaves_in_its_default_outputs_comes_too(on_azure: Azure, cli: Cli) -> None:
+    cli("submit", "--name", "other-run", "--yes", "-q")
+    assert until_over(cli, "other-run") == "complete"
+    job = on_azure.jobs["other-run-01"]
+    place = on_azure.workspaces.artifacts(job.workspace, job.name)
+    on_azure.blobs.put(place.account, place.container, f"{place.path}/outputs/deep/extra.txt", b"left there")
+    folder = Path(cli("collect", "other-run").out.strip())
+    assert (folder / "outputs" / "deep" / "extra.txt").read_bytes() == b"left there"
+    on_azure.blobs.put(place.account, place.container, f"{place.path}/outputs/../up.txt", b"no")
+    assert "points outside its folder" in cli("collect", "other-run", code=3).err

@@ -65,7 +65,8 @@ def test_it_can_be_made_again_after_it_went(bare: Azure, cli: Cli) -> None:
     cli("infra", "down", "--yes")
     cli(*UP)
     cli("infra", "down", "--yes")
-    cli("infra", "down", "--yes")
+    assert bare.money.billed() == []
+    assert "nothing is left that bills" in cli("infra", "down", "--yes").out
 
 
 def test_up_again_changes_nothing_and_keeps_the_budget_s_month(bare: Azure, cli: Cli, home: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from boneage_trainer.contract import RunFolder
+from boneage_trainer.__main__ import _parser, _source
+from boneage_trainer.contract import RunFolder, write_atomic, write_json
 from boneage_trainer.session import Session
 from boneage_trainer.surroundings import environment_limit_s, is_chief
 
@@ -67,3 +68,33 @@ def test_one_of_several_machines_writes(
     assert is_chief()
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
     assert is_chief() is chief
+
+
+def begun(folder: Path, leg: str, started_s: float) -> RunFolder:
+    """What a leg that was killed after an epoch has left."""
+    run = RunFolder(folder)
+    write_json(run.state, {"state": "running", "leg": leg, "started_s": started_s})
+    write_atomic(run.last, "weights")
+    return run
+
+
+def test_a_leg_that_is_started_again_has_only_what_is_left_of_its_first_limit(tmp_path: Path) -> None:
+    begun(tmp_path, "run-01", time.time() - 900)
+    again, other = (Session(RunFolder(tmp_path), leg, time_limit_s=1000) for leg in ("run-01", "run-02"))
+    assert 900 <= again.elapsed_s < 910
+    assert again.exceeded(50) == "time limit"
+    assert other.elapsed_s < 10
+
+
+def test_it_goes_on_from_its_own_folder_only_where_it_was_itself_begun(tmp_path: Path) -> None:
+    """Elsewhere the folder may hold an older epoch than the leg that is named to go on from."""
+    own, before = begun(tmp_path / "out", "run-02", 1.0), begun(tmp_path / "before", "run-01", 1.0)
+
+    def source(leg: str) -> Path:
+        words = ["--data", "pack", "--out", str(own.root), "--resume", str(before.root), "--leg", leg]
+        return _source(_parser().parse_args(words)).root
+
+    assert source("run-02") == own.root
+    assert source("run-03") == before.root
+    own.state.unlink()
+    assert source("run-02") == before.root

@@ -17,17 +17,18 @@ from pathlib import Path
 
 from boneage_trainer import rehearsal
 from boneage_trainer.contract import RESEARCH_ONLY, ContractError, Job, PackFolder, RunFolder
-from boneage_trainer.session import Session, Stopped
+from boneage_trainer.session import Session, Stopped, first_start_s
 from boneage_trainer.surroundings import is_chief
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains one leg and exits with its code."""
     arguments = _parser().parse_args(argv)
+    source = _source(arguments)  # before this process writes that the leg runs
     with _written(arguments.out.absolute()) as out:
         session = Session(RunFolder(out), arguments.leg, arguments.time_limit_s)
         session.begin()
-        code = _run(session, arguments)
+        code = _run(session, arguments, source)
     sys.exit(code)
 
 
@@ -41,9 +42,9 @@ def _written(out: Path) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def _run(session: Session, arguments: argparse.Namespace) -> int:
+def _run(session: Session, arguments: argparse.Namespace, source: RunFolder) -> int:
     try:
-        _train(session, arguments)
+        _train(session, arguments, source)
     except Stopped as stop:
         session.end("paused", str(stop))
         print(f"paused: {stop}; epoch {session.epoch} of {session.epochs} is saved", flush=True)
@@ -57,7 +58,7 @@ def _run(session: Session, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _train(session: Session, arguments: argparse.Namespace) -> None:
+def _train(session: Session, arguments: argparse.Namespace, source: RunFolder) -> None:
     job = Job.from_json(_job_text(arguments.job))
     if rehearsal.is_on():
         job = rehearsal.shortened(job, PackFolder(arguments.data.absolute()))
@@ -71,13 +72,14 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     pack = open_pack(arguments.data.absolute(), job.data)
     from boneage_trainer.training import train
 
-    train(job, pack, session, _source(arguments))
+    train(job, pack, session, source)
 
 
 def _source(arguments: argparse.Namespace) -> RunFolder:
     """Where to go on from: this leg's own folder if a preempted node left something there, else the last leg's."""
     own = RunFolder(arguments.out.absolute())
-    return RunFolder(arguments.resume.absolute()) if arguments.resume and not own.last.exists() else own
+    was_begun = first_start_s(own, arguments.leg) is not None and own.last.exists()
+    return RunFolder(arguments.resume.absolute()) if arguments.resume and not was_begun else own
 
 
 def _fail(session: Session, reason: str, code: int) -> int:

@@ -25,6 +25,15 @@ class Stopped(Exception):
     """The leg should save and end; the message is the reason."""
 
 
+def first_start_s(folder: RunFolder, leg: str) -> float | None:
+    """When `leg` first started in `folder`, if it did: what was booked for it holds for all its processes together."""
+    with suppress(OSError, ContractError):
+        before = parse_object(folder.state.read_text(encoding="utf-8"), folder.state.name)
+        if leg and before.get("leg") == leg and isinstance(before.get("started_s"), int | float):
+            return float(before["started_s"])
+    return None
+
+
 class Session:
     """Keeps `folder`'s state up to date and says when to stop.
 
@@ -38,7 +47,7 @@ class Session:
         self.folder = folder
         self.leg = leg
         self.time_limit_s = time_limit_s
-        self.started_s = self._first_start_s()
+        self.started_s = first_start_s(folder, leg) or time.time()
         self.epoch = 0
         self.epochs = 0
         self._clock_s = time.monotonic() - max(0.0, time.time() - self.started_s)
@@ -46,14 +55,6 @@ class Session:
                         if limit_s is not None]  # fmt: skip
         self._signal = ""
         self._next_check_s = 0.0
-
-    def _first_start_s(self) -> float:
-        """When this leg first started here: what was booked for it holds for all its processes together."""
-        with suppress(OSError, ContractError):
-            before = parse_object(self.folder.state.read_text(encoding="utf-8"), self.folder.state.name)
-            if self.leg and before.get("leg") == self.leg and isinstance(before.get("started_s"), int | float):
-                return float(before["started_s"])
-        return time.time()
 
     @property
     def elapsed_s(self) -> float:

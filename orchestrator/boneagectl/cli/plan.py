@@ -65,7 +65,7 @@ def calibrate(
     Example: boneagectl calibrate --target local
     """
     from boneagectl import speeds
-    from boneagectl.cli.runs import follow, start
+    from boneagectl.cli.runs import follow, raise_if_failed, start
 
     named = {"data__pack": str(pack) if pack else None, "train__preset": preset}
     merged = options.settings(config, None, set_, target=target, time_limit=time_limit, train__epochs=_EPOCHS, **named)
@@ -74,7 +74,8 @@ def calibrate(
         prepared = flow.prepare()
         start(flow, prepared, Printer(quiet=True), yes)
         run = flow.ledger.find_run(prepared.plan.run_id)
-        follow(flow, run, None, False, Printer(quiet=quiet))
+        ended = follow(flow, run, None, False, Printer(quiet=quiet))
+        raise_if_failed(run.run_id, ended.state, ended.reason)
         flow.collect(flow.ledger.find_run(run.run_id))
         spec = prepared.plan.spec
         work = speeds.work_of(spec.train, spec.data["image_size_px"])

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneagectl import relaying
 from boneagectl.cli import options, present
 from boneagectl.errors import RunFailed, UsageError
 from boneagectl.output import Printer
@@ -71,6 +70,8 @@ def submit(
         if dry_run:
             _dry_run(flow, prepared, out, printer)
         else:
+            from boneagectl import relaying
+
             relay = relaying.agreed(legs, prepared.plan.spec.time_limit_s, prepared.plan.spec.target, then)
             start(flow, prepared, printer, yes, relay, open_)
 
@@ -224,7 +225,7 @@ def watch(
             snapshot = follow(flow, found, every_s, once, printer)
         if not flow.ledger.find_run(found.run_id).latest.state.is_over:
             return
-        _raise_if_failed(found.run_id, snapshot.state, snapshot.reason)
+        raise_if_failed(found.run_id, snapshot.state, snapshot.reason)
 
 
 def follow(flow: Workflow, run: Run, every_s: float | None, once: bool, printer: Printer) -> Snapshot:
@@ -239,6 +240,8 @@ def follow(flow: Workflow, run: Run, every_s: float | None, once: bool, printer:
 
 def _passed_on(flow: Workflow, run_id: str, printer: Printer) -> bool:
     """Whether a next leg was due, and somebody took it."""
+    from boneagectl import relaying
+
     run, relay = flow.ledger.find_run(run_id), flow.ledger.relay(run_id)
     if relay is None or not relaying.is_due(run, relay):
         return False
@@ -248,7 +251,7 @@ def _passed_on(flow: Workflow, run_id: str, printer: Printer) -> bool:
     return bool(passed.leg_id)
 
 
-def _raise_if_failed(run_id: str, state: LegState, reason: str) -> None:
+def raise_if_failed(run_id: str, state: LegState, reason: str) -> None:
     if state in (LegState.FAILED, LegState.LOST):
         raise RunFailed(f"{run_id} {state}: {reason}", f"boneagectl logs {run_id}; boneagectl resume {run_id}")
 

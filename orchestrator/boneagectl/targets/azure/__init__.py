@@ -254,4 +254,5 @@ class AzureTarget:
 
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
         leg = self._leg(handle)
+        outputs.bring_default(leg.logs, blobs.default_of(leg.name), dest / "outputs")
         return outputs.bring(leg.outputs, blobs.run_of(leg.name), leg.log(), RunFolder(dest))

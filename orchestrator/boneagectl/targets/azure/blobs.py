@@ -25,6 +25,11 @@ def log_of(job: str) -> str:
     return f"ExperimentRun/dcid.{job}/user_logs/std_log.txt"
 
 
+def default_of(job: str) -> str:
+    """Where Azure ML keeps what a job leaves in its folder ``outputs``."""
+    return f"ExperimentRun/dcid.{job}/outputs/"
+
+
 def run_of(job: str) -> str:
     return f"azureml/{job}/run/"
 

@@ -35,6 +35,18 @@ def bring(store: Store, folder: str, log: bytes, dest: RunFolder) -> Artifacts:
     return artifacts.of(dest)
 
 
+def bring_default(store: Store, folder: str, dest: Path) -> None:
+    """What the job left in its folder ``outputs``, which our trainer does not use, below `dest`."""
+    names = store.names(folder)
+    for name in names:
+        artifacts.check_name(name)
+    for name in names:
+        incoming = dest / _INCOMING / name
+        if store.fetch(folder + name, incoming):
+            artifacts.put(incoming, dest / name)
+    shutil.rmtree(dest / _INCOMING, ignore_errors=True)
+
+
 def _list_first(store: Store, folder: str, names: list[str], dest: RunFolder) -> None:
     """The leg's own list tells which files are here already."""
     if dest.manifest.name in names and (content := store.read(folder + dest.manifest.name)):

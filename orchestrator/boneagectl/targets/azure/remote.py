@@ -38,7 +38,7 @@ class Remote:
         return blobs.Store(self.arm, self.place, blobs.OUTPUTS)
 
     @cached_property
-    def _logs(self) -> blobs.Store:
+    def logs(self) -> blobs.Store:
         return blobs.Store(self.arm, self.place, blobs.LOGS)
 
     # --------------------------------------------------------------------------------- state
@@ -98,7 +98,7 @@ class Remote:
         self.arm.ask("POST", f"{self._path}/cancel", rest.JOBS)
 
     def log(self) -> bytes:
-        return self._logs.read(blobs.log_of(self.name))
+        return self.logs.read(blobs.log_of(self.name))
 
     # --------------------------------------------------------------------------------- nodes
     def idle_nodes(self) -> int:

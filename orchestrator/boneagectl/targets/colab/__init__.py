@@ -37,7 +37,8 @@ _BY_HAND = Capabilities(
     billed=False,
     max_session_hours=SESSION_HOURS,
     live_metrics=False,
-    needs_network=False,
+    needs_network=True,  # Drive, or a leg that the command line began: neither may hold up `ls`
+    appears_s=300,
     poll_every_s=30.0,
     attaches_data=True,
 )

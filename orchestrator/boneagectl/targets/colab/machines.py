@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 from boneagectl.errors import MachineError, Unreachable
 from boneagectl.targets.colab.legs import Note
@@ -64,13 +64,10 @@ class Machines:
         """Whether nobody uses it; one that somebody does is not ours, and keeps no name of ours."""
         self._adopt(name, endpoint)
         access = self._official.access(name)
-        try:
-            if access:
-                with closing(Runtime(access, lambda: access)) as runtime:
-                    if not runtime.kernels():
-                        return True
-        except MachineError:
-            pass
+        if access:
+            with suppress(MachineError), closing(Runtime(access, lambda: access)) as runtime:
+                if not runtime.kernels():
+                    return True
         self._official.disown(name)
         return False
 
