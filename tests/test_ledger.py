@@ -214,7 +214,7 @@ def test_a_newer_schema_is_refused_and_the_file_unchanged(path: Path, journal: s
     db.commit()
     db.close()
     before = sha256(path)
-    with pytest.raises(MachineError, match="schema 99; this boneagectl knows 5") as caught:
+    with pytest.raises(MachineError, match="schema 99; this boneagectl knows 6") as caught:
         Ledger(path)
     assert "upgrade" in caught.value.next_step
     assert sha256(path) == before

@@ -43,7 +43,7 @@ def test_an_estimate_is_the_sum_of_its_kinds_of_epochs(tmp_path: Path) -> None:
     assert {kind: len(values) for kind, values in found.samples.items()} == {"small all": 3, "full all": 3}
     told = speeds.estimate([found], TrainConfig.from_mapping({"epochs": 80}), DATA)
     assert told
-    expected_s = 5.0 + 3.0 + 7.0 + 640 * (40 * SMALL_S + 40 * FULL_S)
+    expected_s = 5.0 + 2 * 3.0 + 7.0 + 640 * (40 * SMALL_S + 40 * FULL_S)
     assert told.seconds == pytest.approx(expected_s)
     assert (told.low_s, told.high_s) == pytest.approx((expected_s, expected_s))
     assert told.basis.startswith("6 epochs measured on 2 cores, a processor")

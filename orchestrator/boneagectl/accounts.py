@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from boneagectl import units
 from boneagectl.records import Account, iso, seconds
@@ -16,15 +17,36 @@ _USAGE = """select coalesce(sum(s.usd_micro), 0),
                    coalesce(sum(case when s.leg_id is null then r.seconds end), 0)
             from reservations r left join settlements s using (leg_id) where r.account = ?1"""
 
-# What was spent since ?2: by legs, counted whole where they ended since, and by the day for what stands.
+# What was spent from ?2 to ?3: by legs, counted whole where they ended then; by the day for what stands; and what a
+# provider's own count has added or taken since ?2.
 _SPENT = """select (select coalesce(sum(s.usd_micro), 0) from settlements s join reservations r using (leg_id)
-                    where r.account = ?1 and s.created_s >= ?2),
+                    where r.account = ?1 and s.created_s >= ?2 and s.created_s <= ?3),
                    (select coalesce(sum(usd_micro_per_day * max(0,
-                      (coalesce(until_s, ?3) - max(since_s, ?2) + 86399) / 86400)), 0)
-                    from standing where account = ?1)"""
+                      (min(coalesce(until_s, ?3), ?3) - max(since_s, ?2) + 86399) / 86400)), 0)
+                    from standing where account = ?1),
+                   (select coalesce(sum(usd_micro), 0) from reconciliations where account = ?1 and created_s >= ?2)"""
 
+_RUNNING = """select coalesce(sum(l.usd_micro), 0), coalesce(sum(l.elapsed_s), 0)
+              from legs l join reservations r using (leg_id)
+              where r.account = ? and l.state in ('reserved', 'queued', 'running')"""
+
+_CORRECTED_S = "select coalesce(sum(seconds), 0) from reconciliations where account = ? and created_s >= ?"
+_CONFIRMED = "select max(until_s) from reconciliations where account = ?"
 
 _WEEK_S = 7 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Micro-dollars of a time: for legs, by the day for what stands, and by the provider's own count besides."""
+
+    legs_usd_micro: int
+    standing_usd_micro: int
+    corrected_usd_micro: int
+
+    @property
+    def usd_micro(self) -> int:
+        return self.legs_usd_micro + self.standing_usd_micro + self.corrected_usd_micro
 
 
 def read(db: sqlite3.Connection, name: str, now_s: int) -> Account:
@@ -33,31 +55,50 @@ def read(db: sqlite3.Connection, name: str, now_s: int) -> Account:
     if not row:
         return Account(name, None, None, *db.execute(_USAGE, (name, 0)).fetchone())
     refresh_s = _next_refresh_s(row, now_s)
-    usage = db.execute(_USAGE, (name, refresh_s - (row["window_s"] or 0))).fetchone()
-    account = Account(name, row["cap_usd_micro"], row["cap_s"], *usage)
-    account = replace(account, quota_s=row["quota_s"], refresh=iso(refresh_s) if refresh_s else "")
-    account = replace(account, week_usd_micro=sum(spent(db, name, now_s - _WEEK_S, now_s)))
-    return _with_credit(db, _with_standing(db, account, now_s), now_s)
+    since_s = refresh_s - (row["window_s"] or 0)
+    account = Account(name, row["cap_usd_micro"], row["cap_s"], *db.execute(_USAGE, (name, since_s)).fetchone())
+    account = replace(account, quota_s=row["quota_s"], refresh=iso(refresh_s) if refresh_s else "",
+                      alert_at=tuple(json.loads(row["alert_at"])), at_cap=row["at_cap"])  # fmt: skip
+    return _with_credit(db, _with_running(db, _with_counts(db, account, since_s, now_s)), now_s)
 
 
-def spent(db: sqlite3.Connection, name: str, since_s: int, now_s: int) -> tuple[int, int]:
-    """Micro-dollars paid since a Unix time: for legs that ended since, and by the day for what stands."""
-    for_legs, standing = db.execute(_SPENT, (name, since_s, now_s)).fetchone()
-    return for_legs, standing
+def spent(db: sqlite3.Connection, name: str, since_s: int, until_s: int) -> Spent:
+    """What was paid between two Unix times: for legs that ended then, and by the day for what stands.
+
+    What a provider's count has changed since the first is in it whole, also where it was noted after the second.
+    """
+    return Spent(*db.execute(_SPENT, (name, since_s, until_s)).fetchone())
 
 
-def _with_standing(db: sqlite3.Connection, account: Account, now_s: int) -> Account:
-    _, standing = spent(db, account.name, 0, now_s)
-    return replace(account, spent_usd_micro=account.spent_usd_micro + standing, standing_usd_micro=standing)
+def _with_counts(db: sqlite3.Connection, account: Account, since_s: int, now_s: int) -> Account:
+    """With what stands, what the provider has corrected and confirmed, and the last week's rate."""
+    name, ever = account.name, spent(db, account.name, 0, now_s)
+    corrected_s = db.execute(_CORRECTED_S, (name, since_s)).fetchone()[0]
+    until_s = db.execute(_CONFIRMED, (name,)).fetchone()[0]
+    return replace(
+        account,
+        spent_usd_micro=ever.usd_micro,
+        spent_s=max(0, account.spent_s + corrected_s),
+        standing_usd_micro=ever.standing_usd_micro,
+        week_usd_micro=spent(db, name, now_s - _WEEK_S, now_s).usd_micro,
+        reconciled_usd_micro=0 if until_s is None else spent(db, name, 0, until_s).usd_micro,
+    )
+
+
+def _with_running(db: sqlite3.Connection, account: Account) -> Account:
+    usd_micro, used_s = db.execute(_RUNNING, (account.name,)).fetchone()
+    return replace(account, running_usd_micro=usd_micro, running_s=used_s)
 
 
 def _with_credit(db: sqlite3.Connection, account: Account, now_s: int) -> Account:
+    """A correction that lowers our count may be of the time before the balance was told: it gives nothing back."""
     row = db.execute("select * from credits where account = ?", (account.name,)).fetchone()
     if not row:
         return account
     left, ends = row["left_usd_micro"], iso(row["ends_s"]) if row["ends_s"] else ""
     if left is not None:
-        left -= sum(spent(db, account.name, row["told_s"], now_s))
+        since = spent(db, account.name, row["told_s"], now_s)
+        left -= since.legs_usd_micro + since.standing_usd_micro + max(0, since.corrected_usd_micro)
     return replace(account, credit_usd_micro=left, credit_ends=ends)
 
 

@@ -28,6 +28,11 @@ DEFAULTS: dict[str, Any] = {
     "target": "local",
     "time_limit": "12h",
     "prefer": "cheapest",
+    "watch.stalled_epochs": 5.0,
+    "watch.stalled_least": "10m",
+    "watch.at_stall": "tell",
+    "alert.webhook": "",
+    "alert.command": [],
     "data.pack": "pack",
     "data.image_size_px": 0,
     "targets.local.python": sys.executable,
@@ -58,7 +63,10 @@ DEFAULTS: dict[str, Any] = {
     "targets.azure.environment": "azureml://registries/azureml/environments/tensorflow-2.16-cuda12/labels/latest",
     "targets.azure.pack": "",
 }
+SECRETS = ("alert.webhook",)
+"""Settings whose value nobody prints: who has a webhook's address may write to it."""
 _CHOICES = {
+    "watch.at_stall": ("tell", "stop"),
     "prefer": ("cheapest", "fastest", "balanced"),
     "targets.kaggle.code": ("embed", "dataset"),
     "targets.colab.via": ("notebook", "cli"),
@@ -76,6 +84,10 @@ class Setting:
 
     value: Any
     origin: str
+
+    def shown(self, key: str) -> Any:
+        """The value, but of a secret only that there is one."""
+        return "(set)" if key in SECRETS and self.value else self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +185,9 @@ def _checked(merged: dict[str, Setting]) -> Config:
             raise _bad_value(config, key, f"must be {' or '.join(map(repr, choices))}")
     if not 1 <= config["targets.azure.nodes"] <= 50:
         raise _bad_value(config, "targets.azure.nodes", "must lie between 1 and 50")
-    for key in ("time_limit", "targets.azure.idle"):
+    if config["watch.stalled_epochs"] <= 1:
+        raise _bad_value(config, "watch.stalled_epochs", "must be more than 1")
+    for key in ("time_limit", "watch.stalled_least", "targets.azure.idle"):
         units.parse_duration_s(config[key])
     try:
         config.train()

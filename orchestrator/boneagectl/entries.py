@@ -20,8 +20,10 @@ _LINES = """
   select since_s, account, '', '', 'standing',
          usd_micro_per_day * max(0, (coalesce(until_s, ?1) - since_s + 86399) / 86400), 0,
          what || ', by the day since ' || strftime('%Y-%m-%d', since_s, 'unixepoch')
-    from standing"""
-_ORDER = {"reserved": 0, "returned": 1, "spent": 2, "standing": 3}
+    from standing
+  union all
+  select created_s, account, '', '', 'reconciled', usd_micro, seconds, note from reconciliations"""
+_ORDER = {"reserved": 0, "returned": 1, "spent": 2, "standing": 3, "reconciled": 4}
 
 
 def read(db: sqlite3.Connection, now_s: int) -> list[Entry]:

@@ -153,8 +153,15 @@ class Ledger:
                 return
             elapsed_s = _elapsed_s(before, snapshot)
             db.execute(
-                "update legs set state = ?, reason = ?, epoch = ?, elapsed_s = ? where leg_id = ?",
-                (snapshot.state, snapshot.reason, max(snapshot.epoch, before["epoch"]), elapsed_s, leg_id),
+                "update legs set state = ?, reason = ?, epoch = ?, elapsed_s = ?, usd_micro = ? where leg_id = ?",
+                (
+                    snapshot.state,
+                    snapshot.reason,
+                    max(snapshot.epoch, before["epoch"]),
+                    elapsed_s,
+                    snapshot.spent_usd_micro,
+                    leg_id,
+                ),
             )
             if (before["state"], before["epoch"]) != (snapshot.state, snapshot.epoch):
                 self._note(db, leg_id, snapshot, elapsed_s)
@@ -195,6 +202,27 @@ class Ledger:
     def relay(self, run_id: str) -> Relay | None:
         row = self._db.execute("select * from relays where run_id = ?", (run_id,)).fetchone()
         return Relay(row["legs"], row["time_limit_s"], tuple(json.loads(row["targets"]))) if row else None
+
+    # -------------------------------------------------------------------------------- alerts
+    def tell(self, what: str) -> bool:
+        """Whether `what` was not told yet, and is told from now on; of several that ask, one gets a yes."""
+        with self._writing() as db:
+            told = db.execute(
+                """insert into told values (?1, null)
+                   on conflict do update set again_s = null where again_s <= ?2""", (what, _now_s()),
+            )  # fmt: skip
+            return told.rowcount > 0
+
+    def tell_again(self, what: str, at_s: int) -> None:
+        """It did not arrive: from a Unix time on it may be told once more."""
+        with self._writing() as db:
+            db.execute("update told set again_s = ? where what = ?", (at_s, what))
+
+    def epochs_seen(self, leg_id: str) -> list[tuple[int, int]]:
+        """Each epoch of a leg at work with the Unix time it was first seen; 0 is its start."""
+        return [tuple(row) for row in self._db.execute(
+            """select epoch, min(created_s) from observations where leg_id = ? and state = 'running'
+               group by epoch order by epoch""", (leg_id,))]  # fmt: skip
 
     # -------------------------------------------------------------------------------- speeds
     def note_speed(self, leg_id: str, speed: Speed) -> None:
@@ -256,9 +284,28 @@ class Ledger:
         with self._writing() as db:
             db.execute(_FALLS, (_now_s(), name, what))
 
-    def spent_usd_micro(self, name: str, since_s: int) -> int:
-        """What the account has paid since a Unix time, by our own count."""
-        return sum(accounts.spent(self._db, name, since_s, _now_s()))
+    def set_alerts(self, name: str, alert_at: tuple[int, ...], at_cap: str) -> Account:
+        """Sets at which shares of its limits, in percent, to speak up, and what happens when one is reached."""
+        with self._writing() as db:
+            self._account(name)
+            values = (json.dumps(alert_at), at_cap, name)
+            db.execute("update accounts set alert_at = ?, at_cap = ? where name = ?", values)
+            return self._account(name)
+
+    def correct(self, name: str, usd_micro: int, seconds: int, until_s: int, note: str) -> None:
+        """Adds what a provider's own count says more than ours, or less; it has all that was spent until a Unix
+        time."""
+        with self._writing() as db:
+            self._account(name)
+            db.execute(
+                """insert into reconciliations (account, usd_micro, seconds, until_s, note, created_s)
+                   values (?, ?, ?, ?, ?, ?)""",
+                (name, usd_micro, seconds, until_s, note, _now_s()),
+            )
+
+    def spent_usd_micro(self, name: str, since_s: int, until_s: int | None = None) -> int:
+        """What the account has paid since a Unix time, and up to another, by our own count."""
+        return accounts.spent(self._db, name, since_s, _now_s() if until_s is None else until_s).usd_micro
 
     def account(self, name: str) -> Account:
         """The account's limits and usage; one that was never used has neither."""
@@ -305,6 +352,15 @@ class Ledger:
         states = [state.value for state in LegState if not state.is_over]
         marks = ", ".join("?" * len(states))
         return [_leg(row) for row in self._db.execute(f"{_LEGS} where l.state in ({marks}) order by l.leg_id", states)]
+
+    def not_settled(self) -> list[str]:
+        """The ids of the runs with a leg that is not over, or that may go on by themselves, oldest first."""
+        rows = self._db.execute(
+            """select run_id from runs where run_id in (select run_id from relays)
+               or run_id in (select run_id from legs where state in ('reserved', 'queued', 'running'))
+               order by created_s, rowid"""
+        ).fetchall()
+        return [row[0] for row in rows]
 
     def leg(self, leg_id: str) -> Leg:
         return _leg(self._db.execute(f"{_LEGS} where l.leg_id = ?", (leg_id,)).fetchone())

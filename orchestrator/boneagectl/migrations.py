@@ -102,8 +102,22 @@ def _v5(db: sqlite3.Connection) -> None:
     db.execute("create index speeds_target on speeds (target, work)")
 
 
+def _v6(db: sqlite3.Connection) -> None:
+    """What a leg has cost so far; at which shares of a limit to speak up and what then; providers' own counts."""
+    db.execute("alter table legs add column usd_micro integer not null default 0")
+    db.execute("alter table accounts add column alert_at text not null default '[50, 80, 95]'")
+    db.execute("alter table accounts add column at_cap text not null default 'refuse'")
+    db.execute(
+        """create table reconciliations (
+             id integer primary key, account text not null references accounts, usd_micro integer not null,
+             seconds integer not null, until_s integer not null, note text not null, created_s integer not null)
+           strict"""
+    )
+    db.execute("create table told (what text primary key, again_s integer) strict")
+
+
 Migration = Callable[[sqlite3.Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (_v1, _v2, _v3, _v4, _v5)
+MIGRATIONS: tuple[Migration, ...] = (_v1, _v2, _v3, _v4, _v5, _v6)
 
 
 def migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,13 +52,6 @@ class Printer:
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
-    def live(self, text: str, last: bool = False) -> None:
-        """A line that replaces itself on a terminal; elsewhere a plain line each time."""
-        if not (sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
-            self.talk(text)
-        elif not self.quiet:
-            print(f"\r\x1b[2K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
-
     def confirm(self, question: str, yes: bool) -> None:
         """Returns on yes; without a terminal, only `yes` (the flag) counts.
 
@@ -71,6 +65,34 @@ class Printer:
         print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Declined("not confirmed; nothing was done")
+
+
+class Screen:
+    """Lines on the terminal that are drawn over each time; where there is none, only what is talked is printed."""
+
+    def __init__(self, printer: Printer) -> None:
+        self._printer, self._height = printer, 0
+        self.is_live = not (printer.json or printer.quiet) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def draw(self, lines: Sequence[str], is_last: bool) -> None:
+        """Cut to the terminal's width: a line that wraps would be two, and drawn over by half."""
+        width = shutil.get_terminal_size().columns - 1
+        up = f"\x1b[{self._height}A" if self._height else ""
+        shown = "".join(f"\x1b[2K{line[:width]}\n" for line in lines)
+        print(f"{up}\r\x1b[J{shown}", end="", file=sys.stderr, flush=True)
+        self._height = 0 if is_last else len(lines)
+
+    def update(self, text: str) -> None:
+        """A line that replaces itself; where there is no terminal, a line each time."""
+        if self.is_live:
+            self.draw([text], is_last=False)
+        else:
+            self._printer.talk(text)
+
+    def talk(self, text: str) -> None:
+        """Below what is drawn, which then stays as it is."""
+        self._height = 0
+        self._printer.talk(text)
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:

@@ -129,6 +129,8 @@ class Bill:
     usd_micro: int
     by_service_usd_micro: dict[str, int]
     note: str
+    late_s: int = 0
+    """After how long what was spent is surely in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +265,15 @@ class Account:
     credit_ends: str = ""
     week_usd_micro: int = 0
     """What was spent in the last seven days."""
+    running_usd_micro: int = 0
+    running_s: int = 0
+    """What legs at work have used of what is reserved for them, as far as was seen."""
+    reconciled_usd_micro: int = 0
+    """The part of what was spent that the provider's own bill has confirmed."""
+    alert_at: tuple[int, ...] = ()
+    """Shares of a limit, in percent, at which to speak up."""
+    at_cap: str = "refuse"
+    """Whether a limit only refuses new legs, or also stops those at work before it is crossed: refuse or stop."""
 
     @property
     def lasts_days(self) -> float | None:
@@ -286,7 +297,8 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the ledger. `kind` is reserved, returned, spent or standing; what is given back is below zero."""
+    """One line of the ledger. `kind` is reserved, returned, spent, standing or reconciled; what is given back, or was
+    counted too high, is below zero."""
 
     time: str
     account: str

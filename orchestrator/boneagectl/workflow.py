@@ -17,7 +17,7 @@ from pathlib import Path
 from boneage_trainer.contract import RunFolder, TrainConfig, write_json
 from boneagectl import limits, locks
 from boneagectl.config import Config
-from boneagectl.errors import BoneagectlError, InDoubt, LimitRefused, MachineError, NotYet, Unreachable, UsageError
+from boneagectl.errors import BoneagectlError, InDoubt, LimitRefused, MachineError, NotYet, UsageError
 from boneagectl.ledger import Ledger
 from boneagectl.paths import Home, LegPaths
 from boneagectl.records import (
@@ -244,25 +244,6 @@ class Workflow:
         """The newest snapshot of a run; of a leg that is not attached, what the ledger says."""
         leg = self.ledger.leg(run.latest.leg_id)  # another process may have attached it since
         return self.poll(leg) if leg.handle else Snapshot(leg.state, leg.reason, leg.epoch, leg.epochs)
-
-    def watch(self, run: Run, every_s: float | None) -> Iterator[Snapshot]:
-        """A snapshot whenever something changed, until the run's latest leg is over."""
-        leg = run.latest
-        seen: tuple[object, ...] = ()
-        snapshot = Snapshot(leg.state, leg.reason, leg.epoch, leg.epochs, leg.elapsed_s)
-        while True:
-            trouble = ""
-            try:
-                snapshot = self.look(run)
-            except Unreachable as error:
-                trouble = f"cannot look now: {error.message}"
-                snapshot = replace(snapshot, reason=trouble)
-            if (now := (snapshot.state, snapshot.epoch, trouble)) != seen:
-                seen = now
-                yield snapshot
-            if snapshot.state.is_over:
-                return
-            time.sleep(every_s or self.target(leg.target).capabilities.poll_every_s)
 
     def logs(self, run: Run, follow: bool) -> Iterator[str]:
         leg = run.latest

@@ -26,7 +26,7 @@ COMMANDS = {
     "resume": ("runs:resume", "Go on with a run from its last checkpoint."),
     "ls": ("runs:ls", "List runs, newest first."),
     "show": ("runs:show", "Show one run: state, newest metrics, legs, folder."),
-    "watch": ("runs:watch", "Follow a run until it is over."),
+    "watch": ("watch:watch", "Follow a run until it is over."),
     "logs": ("runs:logs", "Print the log of a run's latest leg."),
     "stop": ("runs:stop", "Have a run save and end; it can be resumed later."),
     "collect": ("runs:collect", "Bring what a run has made into one folder, checked."),

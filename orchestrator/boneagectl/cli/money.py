@@ -21,15 +21,24 @@ app = typer.Typer(
 )
 
 
+class _AtCap(StrEnum):
+    STOP = "stop"
+    REFUSE = "refuse"
+
+
 class _Format(StrEnum):
     CSV = "csv"
     JSON = "json"
 
 
-_NO_CAP = "none"
+_NONE = "none"
 _USD = typer.Option("--cap-usd", help="Dollars this account may ever cost; 'none' lifts the cap.")
 _BALANCE = typer.Option(metavar="USD", help="What the portal says is left of the Azure credit now.")
 _ENDS = typer.Option(metavar="DATE", help="The last day of the Azure credit, e.g. 2027-08-31.")
+_ALERT = typer.Option(
+    metavar="50,80,95", help="Shares of a limit, in percent, to tell; 'none': only when it is reached."
+)
+_AT_CAP = typer.Option(help="At a limit, refuse new legs, or also stop those that run.")
 _HOURS = typer.Option("--cap-hours", help="Hours its legs may ever take; 'none' lifts the cap.")
 
 
@@ -67,12 +76,15 @@ def set_(
     cap_hours: Annotated[str | None, _HOURS] = None,
     azure_balance: Annotated[str | None, _BALANCE] = None,
     azure_credit_ends: Annotated[str | None, _ENDS] = None,
+    alert_at: Annotated[str | None, _ALERT] = None,
+    at_cap: Annotated[_AtCap | None, _AT_CAP] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Set an account's caps, or what is left of a credit.
+    """Set an account's caps, alerts, or its credit.
 
-    What is not named stays as it is. No Azure API tells a student's balance: read it at
+    What is not named stays as it is. Alerts and stops are `watch`'s work, at the terminal, by webhook and by command:
+    the settings alert.webhook and alert.command. No Azure API tells a student's balance: read it at
     microsoftazuresponsorships.com and type it in; what is spent from then on is subtracted.
 
     Example: boneagectl budget set --azure-balance 87.40
@@ -86,7 +98,9 @@ def set_(
         now = flow.ledger.account(account)
         usd = now.cap_usd_micro if cap_usd is None else _usd_micro(cap_usd)
         hours_s = now.cap_s if cap_hours is None else _seconds(cap_hours)
-        changed = flow.ledger.set_cap(account, usd, hours_s)
+        flow.ledger.set_cap(account, usd, hours_s)
+        shares = now.alert_at if alert_at is None else _shares(alert_at)
+        changed = flow.ledger.set_alerts(account, shares, now.at_cap if at_cap is None else str(at_cap))
         Printer(json, quiet).data(
             changed, "\n".join([present.accounts_table([changed]), *present.account_notes([changed])])
         )
@@ -112,12 +126,42 @@ def _end_s(text: str) -> int:
     return int((day + timedelta(days=1)).timestamp()) - 1
 
 
+def _shares(text: str) -> tuple[int, ...]:
+    try:
+        shares = {int(part) for part in text.split(",")} if text != _NONE else set()
+    except ValueError:
+        shares = {0}
+    if any(not 0 < share < 100 for share in shares):
+        raise UsageError(f"{text!r} are no shares of a limit", "write whole percents between 0 and 100: 50,80,95")
+    return tuple(sorted(shares))
+
+
 def _usd_micro(text: str) -> int | None:
-    return None if text == _NO_CAP else units.usd_micro(text)
+    return None if text == _NONE else units.usd_micro(text)
 
 
 def _seconds(text: str) -> int | None:
-    return None if text == _NO_CAP else units.parse_hours_s(text)
+    return None if text == _NONE else units.parse_hours_s(text)
+
+
+@app.command()
+def reconcile(json: options.Json = False) -> None:
+    """Compare with the providers' counts; book what differs.
+
+    What a provider counts more is booked at once. What it counts less is given back once its bill must be complete:
+    Azure's after three days, Kaggle's hours when nothing runs. `budget explain` and `export` show each such line.
+
+    Example: boneagectl budget reconcile
+    """
+    from boneagectl import reconciling
+
+    with options.workflow() as flow:
+        flow.refresh()
+        found, troubles = reconciling.reconcile(flow)
+        printer = Printer(json)
+        printer.data({"accounts": found}, present.reconciled_text(found))
+        for name, trouble in troubles.items():
+            printer.talk(f"{name}'s own count cannot be asked for: {trouble}")
 
 
 @app.command()

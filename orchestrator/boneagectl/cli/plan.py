@@ -50,7 +50,7 @@ def calibrate(
     target: Annotated[str, typer.Option("--target", "-t", help=f"One of: {', '.join(NAMES)}.")] = "local",
     pack: _Data = None,
     preset: _Preset = None,
-    time_limit: _Limit = None,
+    time_limit: _Limit = "1h",
     set_: options.Set = None,
     config: options.ConfigFile = None,
     yes: options.Yes = False,
@@ -65,20 +65,19 @@ def calibrate(
     Example: boneagectl calibrate --target local
     """
     from boneagectl import speeds
-    from boneagectl.cli.runs import follow, raise_if_failed, start
+    from boneagectl.cli.runs import launch
+    from boneagectl.cli.watch import follow, raise_if_failed
 
     named = {"data__pack": str(pack) if pack else None, "train__preset": preset}
     merged = options.settings(config, None, set_, target=target, time_limit=time_limit, train__epochs=_EPOCHS, **named)
     printer = Printer(json, quiet)
     with options.workflow(merged) as flow:
-        prepared = flow.prepare()
-        start(flow, prepared, Printer(quiet=True), yes)
-        run = flow.ledger.find_run(prepared.plan.run_id)
-        ended = follow(flow, run, None, False, Printer(quiet=quiet))
-        raise_if_failed(run.run_id, ended.state, ended.reason)
-        flow.collect(flow.ledger.find_run(run.run_id))
+        prepared, _ = launch(flow, flow.prepare(), Printer(quiet=True), yes)
+        ended = follow(flow, prepared.plan.run_id, None, False, Printer(quiet=quiet))
+        raise_if_failed(ended)
+        flow.collect(ended.run)
         spec = prepared.plan.spec
         work = speeds.work_of(spec.train, spec.data["image_size_px"])
         found = flow.ledger.speeds(target, work)
-        printer.data({"run_id": run.run_id, "speeds": found}, "\n".join(map(present.speed_text, found[-1:])))
+        printer.data({"run_id": ended.run.run_id, "speeds": found}, "\n".join(map(present.speed_text, found[-1:])))
         printer.talk("next: boneagectl plan")

@@ -31,6 +31,7 @@ from boneagectl.records import (
 
 if TYPE_CHECKING:
     from boneagectl.choosing import Choice
+    from boneagectl.reconciling import Reconciled
 
 _SESSION_S = 12 * 3600
 _CURVE_WIDTH = 40
@@ -162,13 +163,13 @@ def snapshot_text(seen: Snapshot, limit_s: int = 0) -> str:
     parts = [str(seen.state) + (f" ({seen.reason})" if seen.reason else "")]
     if seen.epochs:
         parts.append(f"epoch {seen.epoch}/{seen.epochs}")
-    parts += _metric_texts(seen.metrics or {})
+    parts += metric_texts(seen.metrics or {})
     age = "time not known" if seen.elapsed_s is None else units.format_duration(seen.elapsed_s)
     of = f" of {units.format_duration(limit_s)}" if limit_s and not seen.state.is_over else ""
     return ", ".join([*parts, f"{age}{of}"])
 
 
-def _metric_texts(metrics: dict[str, Any]) -> list[str]:
+def metric_texts(metrics: dict[str, Any]) -> list[str]:
     texts = (("loss", "loss {:.4f}"), ("mae_months", "MAE {:.1f}"), ("val_mae_months", "validation MAE {:.1f} months"))
     return [text.format(metrics[key]) for key, text in texts if isinstance(metrics.get(key), int | float)]
 
@@ -251,6 +252,21 @@ def entries_text(entries: Sequence[Entry]) -> str:
     usd, seconds = sum(one.usd_micro for one in entries), sum(one.seconds for one in entries)
     total = f"together {_signed_usd(usd)} and {seconds / 3600:.2f} h, spent and reserved"
     return f"{table(('TIME', 'ACCOUNT', 'LEG', 'WHAT', 'USD', 'HOURS', 'WHY'), rows)}\n\n{total}"
+
+
+def reconciled_text(found: Sequence[Reconciled]) -> str:
+    if not found:
+        return "no provider that counts has anything to compare yet"
+    rows = [_reconciled_row(one) for one in found]
+    return table(("ACCOUNT", "SINCE", "OURS", "THEIRS", "BOOKED", "COMPLETE UNTIL"), rows)
+
+
+def _reconciled_row(one: Reconciled) -> tuple[object, ...]:
+    if one.ours_s or one.theirs_s:
+        counts = tuple(f"{value / 3600:.2f} h" for value in (one.ours_s, one.theirs_s, one.booked_s))
+    else:
+        counts = tuple(map(_signed_usd, (one.ours_usd_micro, one.theirs_usd_micro, one.booked_usd_micro)))
+    return (one.account, one.since[:10], *counts, one.until[:16].replace("T", " "))
 
 
 def _signed_usd(micro: int) -> str:

@@ -1,4 +1,4 @@
-"""The commands about runs: submit, resume, ls, show, watch, logs, stop, collect."""
+"""The commands about runs: submit, resume, ls, show, logs, stop, collect."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from boneagectl.cli import options, present
-from boneagectl.errors import RunFailed, UsageError
-from boneagectl.output import Printer
-from boneagectl.records import LegState, Relay, Run, Snapshot
+from boneagectl.errors import UsageError
+from boneagectl.output import Printer, Screen
+from boneagectl.records import Handle, Relay
 from boneagectl.targets import NAMES
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ _Target = Annotated[str | None, typer.Option("--target", "-t", help=_WHERE)]
 _Limit = Annotated[str | None, typer.Option("--time-limit", help="The longest this leg may take, e.g. 11h30m.")]
 _Name = Annotated[str | None, typer.Option("--name", "-n", help="The run's id, instead of a made-up one.")]
 _Dry = Annotated[bool, typer.Option("--dry-run", help="Write the folder that would be sent, and nothing else.")]
-_Every = Annotated[float | None, typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between two looks.")]
 _WEIGHTS = "What the backbone starts from; a path is meant from the pack's folder."
 _Weights = Annotated[str | None, typer.Option("--weights", metavar="none|imagenet|PATH", help=_WEIGHTS)]
 _VIA = "How Colab is used: a notebook to open, or Google's CLI."
@@ -138,6 +137,22 @@ def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Prin
 def start(
     flow: Workflow, prepared: Prepared, printer: Printer, yes: bool, relay: Relay | None = None, open_: bool = False
 ) -> None:
+    """Launches, and tells what came of it and what is next."""
+    prepared, handle = launch(flow, prepared, printer, yes, relay)
+    plan, steps = prepared.plan, prepared.target.next_steps(handle)
+    value = {**present.plan_json(plan, prepared.bundle), "handle": str(handle)}
+    printer.data(value, plan.run_id)
+    for line in steps:
+        printer.talk(line)
+    printer.talk(f"{'made' if steps else 'started'}; boneagectl watch {plan.run_id}")
+    if open_:
+        _open_page(handle.url)
+
+
+def launch(
+    flow: Workflow, prepared: Prepared, printer: Printer, yes: bool, relay: Relay | None = None
+) -> tuple[Prepared, Handle]:
+    """Shows the plan, asks where it costs, books and sends; nothing goes to stdout."""
     prepared = flow.preflight(prepared)
     plan = prepared.plan
     text = present.plan_text(plan, prepared.bundle, relay)
@@ -149,14 +164,7 @@ def start(
     handle = flow.submit(prepared)
     if relay:
         flow.ledger.set_relay(plan.run_id, relay)
-    steps = prepared.target.next_steps(handle)
-    value = {**present.plan_json(plan, prepared.bundle), "handle": str(handle)}
-    printer.data(value, plan.run_id)
-    for line in steps:
-        printer.talk(line)
-    printer.talk(f"{'made' if steps else 'started'}; boneagectl watch {plan.run_id}")
-    if open_:
-        _open_page(handle.url)
+    return prepared, handle
 
 
 def _open_page(url: str) -> None:
@@ -201,61 +209,6 @@ def show(run: options.RunName = "last", json: options.Json = False) -> None:
         Printer(json).data(value, present.run_text(found, snapshot, str(folder), relay, curve))
 
 
-def watch(
-    run: options.RunName = "last",
-    every_s: _Every = None,
-    once: Annotated[bool, typer.Option("--once", help="Look once and return; for cron.")] = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Follow a run until it is over.
-
-    One that was submitted with --legs goes on by itself when a session ends before it is complete. Ctrl-C stops
-    watching, never the training. Exits with 0 when complete or paused, 4 when it failed or was lost.
-
-    Example: boneagectl watch last
-    """
-    printer = Printer(json, quiet)
-    with options.workflow() as flow:
-        flow.reconcile()
-        found = flow.ledger.find_run(run)
-        snapshot = follow(flow, found, every_s, once, printer)
-        while _passed_on(flow, found.run_id, printer) and not once:
-            found = flow.ledger.find_run(found.run_id)
-            snapshot = follow(flow, found, every_s, once, printer)
-        if not flow.ledger.find_run(found.run_id).latest.state.is_over:
-            return
-        raise_if_failed(found.run_id, snapshot.state, snapshot.reason)
-
-
-def follow(flow: Workflow, run: Run, every_s: float | None, once: bool, printer: Printer) -> Snapshot:
-    for snapshot in [flow.look(run)] if once else flow.watch(run, every_s):
-        if printer.json:
-            printer.line({"run_id": run.run_id, "snapshot": snapshot}, "")
-        else:
-            text = present.snapshot_text(snapshot, run.latest.time_limit_s)
-            printer.live(f"{run.run_id}  {text}", last=once or snapshot.state.is_over)
-    return snapshot
-
-
-def _passed_on(flow: Workflow, run_id: str, printer: Printer) -> bool:
-    """Whether a next leg was due, and somebody took it."""
-    from boneagectl import relaying
-
-    run, relay = flow.ledger.find_run(run_id), flow.ledger.relay(run_id)
-    if relay is None or not relaying.is_due(run, relay):
-        return False
-    passed = relaying.pass_on(flow, run, relay)
-    for line in relaying.words(passed):
-        printer.talk(f"{run_id}  {line}")
-    return bool(passed.leg_id)
-
-
-def raise_if_failed(run_id: str, state: LegState, reason: str) -> None:
-    if state in (LegState.FAILED, LegState.LOST):
-        raise RunFailed(f"{run_id} {state}: {reason}", f"boneagectl logs {run_id}; boneagectl resume {run_id}")
-
-
 def logs(
     run: options.RunName = "last",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the leg is over.")] = False,
@@ -291,8 +244,9 @@ def stop(
         printer.data(
             {"run_id": found.run_id, "snapshot": snapshot}, f"{found.run_id}  {present.snapshot_text(snapshot)}"
         )
+        screen = Screen(printer)
         for line in flow.wind_down(found):
-            printer.live(line)
+            screen.update(line)
 
 
 def collect(

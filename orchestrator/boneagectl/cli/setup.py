@@ -95,5 +95,6 @@ def config(
     Example: boneagectl config --profile quick
     """
     settings = options.settings(file, profile, set_).settings
-    rows = [(key, item.value, item.origin) for key, item in sorted(settings.items())]
-    Printer(json).data({"settings": dict(settings)}, table(("KEY", "VALUE", "FROM"), rows))
+    rows = [(key, item.shown(key), item.origin) for key, item in sorted(settings.items())]
+    value = {key: {"value": item.shown(key), "origin": item.origin} for key, item in settings.items()}
+    Printer(json).data({"settings": value}, table(("KEY", "VALUE", "FROM"), rows))
