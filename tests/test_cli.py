@@ -129,8 +129,11 @@ def test_a_dry_run_writes_its_folder_and_nothing_else(project: Path, home: Path,
 def test_a_dry_run_beside_a_ledger_leaves_it_alone(project: Path, home: Path, cli: Cli) -> None:
     cli("budget", "set", "local", "--cap-hours", "1")
     before = contents(home)
-    said = cli("submit", "--dry-run", "--out", project / "shown").out
+    said = cli("submit", "--dry-run", "--time-limit", "2h", "--out", project / "shown").out
     assert "REFUSED cap" in said, "a dry run shows what would be refused"
+    wished = cli("submit", "--dry-run", "--out", project / "cut", "--name", "first-run")
+    assert "1 h 00 min is what is left; 12 h 00 min were wished for" in wished.out
+    assert "boneagectl submit --name first-run --time-limit 3600s" in wished.err
     assert contents(home) == before
 
 

@@ -147,10 +147,18 @@ def test_what_does_not_fit_the_quota_is_never_pushed(
     on_kaggle: Kaggle, cli: Cli, home: Path, used_hours: int, words: str
 ) -> None:
     on_kaggle.quota_used_s = used_hours * 3600
-    said = cli("submit", "--name", "large-run", code=5)
+    said = cli("submit", "--name", "large-run", "--time-limit", "12h", code=5)
     assert words in said.err
     assert on_kaggle.kernels == {}
     assert cli("ls", "--json").json["runs"] == []
+
+
+def test_a_limit_that_is_only_a_wish_is_cut_to_the_hours_that_are_left(on_kaggle: Kaggle, cli: Cli, home: Path) -> None:
+    on_kaggle.quota_used_s = 29 * 3600
+    said = cli("submit", "--name", "short-run")
+    assert "1 h 00 min is what is left; 12 h 00 min were wished for" in said.err
+    assert sent(home, "short-run")["session_timeout_seconds"] == 3600, "what Kaggle itself enforces"
+    check_books(home, on_kaggle)
 
 
 def test_a_session_longer_than_kaggle_s_is_refused(on_kaggle: Kaggle, cli: Cli) -> None:

@@ -18,11 +18,16 @@ def verdicts(quote: Quote, account: Account, capabilities: Capabilities, folder:
     return (*_caps(quote, account), *_session(quote, capabilities), _disk(folder))
 
 
+def refusals(quote: Quote, account: Account, capabilities: Capabilities) -> Iterator[str]:
+    """In words, what forbids a leg because of how long it may take."""
+    yield from accounts.refusals(account, quote.worst_usd_micro, quote.worst_s, int(time.time()))
+    yield from (verdict.detail for verdict in _session(quote, capabilities) if not verdict.allows)
+
+
 def _caps(quote: Quote, account: Account) -> Iterator[Verdict]:
-    refusals = list(accounts.refusals(account, quote.worst_usd_micro, quote.worst_s, int(time.time())))
-    for refusal in refusals:
-        yield Verdict("cap", False, refusal)
-    if not refusals:
+    refused = list(accounts.refusals(account, quote.worst_usd_micro, quote.worst_s, int(time.time())))
+    yield from (Verdict("cap", False, refusal) for refusal in refused)
+    if not refused:
         yield Verdict(
             "cap", True, f"account {account.name}: fits" if _has_cap(account) else f"account {account.name}: no cap set"
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ from boneagectl.config import Config
 from boneagectl.errors import UsageError
 from boneagectl.ledger import Ledger
 from boneagectl.paths import Home
-from boneagectl.records import JobSpec, Plan, Verdict
+from boneagectl.records import Account, JobSpec, Plan, Verdict
 from boneagectl.targets.base import Target
 
+SHORTEST_S = 900
+"""Of a leg that is worth starting."""
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
@@ -57,11 +61,39 @@ def _unseen(config: Config, train: TrainConfig) -> dict[str, Any]:
     return {"fingerprint": "", "count": 0, "image_size_px": size_px}
 
 
-def plan(run_id: str, leg_number: int, spec: JobSpec, target: Target, ledger: Ledger, home: Home) -> Plan:
-    """The plan of one leg, with what every limit says of it. Changes nothing."""
+def plan(
+    run_id: str, leg_number: int, spec: JobSpec, target: Target, ledger: Ledger, home: Home, is_firm: bool = True
+) -> Plan:
+    """The plan of one leg, with what every limit says of it. Changes nothing.
+
+    A time limit that is not firm is the longest that is wished for: it is cut to what the account and a session have
+    left, so that the remote's own limit can cost no more.
+    """
+    account, asked_s = ledger.account(target.name), spec.time_limit_s
+    if not is_firm:
+        spec = _fitting(spec, target, account)
     quote = target.quote(spec)
-    said = limits.verdicts(quote, ledger.account(target.name), target.capabilities, home.root)
-    return Plan(run_id, leg_number, spec, quote, (*said, *_preset_verdicts(spec)))
+    said = limits.verdicts(quote, account, target.capabilities, home.root)
+    return Plan(run_id, leg_number, spec, quote, (*said, *shortened(spec, asked_s), *_preset_verdicts(spec)))
+
+
+def _fitting(spec: JobSpec, target: Target, account: Account) -> JobSpec:
+    """With the longest time limit, in whole minutes, that no limit refuses; as it is where even the shortest is."""
+
+    def is_refused(minutes: int) -> bool:
+        quote = target.quote(replace(spec, time_limit_s=60 * minutes))
+        return any(limits.refusals(quote, account, target.capabilities))
+
+    wanted = range(SHORTEST_S // 60, spec.time_limit_s // 60 + 1)
+    allowed = bisect.bisect_left(wanted, True, key=is_refused)
+    return replace(spec, time_limit_s=60 * wanted[allowed - 1]) if 0 < allowed < len(wanted) else spec
+
+
+def shortened(spec: JobSpec, asked_s: int) -> Iterator[Verdict]:
+    """Says that a leg gets less time than was wished for."""
+    if spec.time_limit_s < asked_s:
+        less, asked = units.format_duration(spec.time_limit_s), units.format_duration(asked_s)
+        yield Verdict("time limit", True, f"{less} is what is left; {asked} were wished for")
 
 
 def _preset_verdicts(spec: JobSpec) -> Iterator[Verdict]:

@@ -65,10 +65,7 @@ def pass_on(flow: Workflow, run: Run, relay: Relay) -> Passed:
 
 
 def _submitted(flow: Workflow, run: Run, relay: Relay, name: str, troubles: list[str]) -> Passed:
-    limit_s, hours = relay.time_limit_s, flow.target(name).capabilities.max_session_hours
-    if hours is not None:
-        limit_s = min(limit_s, int(hours * 3600))
-    flow.config = flow.config.with_values(target=name, time_limit=f"{limit_s}s")
+    flow.config = flow.config.with_values(target=name, time_limit=f"{relay.time_limit_s}s")
     prepared = flow.preflight(flow.prepare_resume(run))
     handle = flow.submit(prepared)
     return Passed(prepared.plan.leg_id, name, tuple(troubles), tuple(prepared.target.next_steps(handle)))

@@ -98,8 +98,13 @@ class Workflow:
         from boneagectl import bundle, planning
 
         target = self.target(spec.target)
-        plan = planning.plan(run_id, number, spec, target, self.ledger, self.home)
+        plan = planning.plan(run_id, number, spec, target, self.ledger, self.home, self._is_firm)
         return Prepared(plan, bundle.build(spec), target, resume)
+
+    @property
+    def _is_firm(self) -> bool:
+        """Whether the time limit was demanded for this leg; one from a file or by default is only a wish."""
+        return self.config.settings["time_limit"].origin == "flag"
 
     def _spec_of(self, run: Run) -> JobSpec:
         """The spec of a run that exists: its own config and data, today's limits."""
@@ -133,8 +138,20 @@ class Workflow:
         said = target.preflight(plan.spec)
         if quota := target.quota():
             self.ledger.set_quota(target.name, quota)
+            plan = self._within(plan, target, quota.free_s)
             said.append(limits.quota_verdict(quota, plan.quote))
         return replace(prepared, plan=replace(plan, verdicts=(*plan.verdicts, *said)))
+
+    def _within(self, plan: Plan, target: Target, free_s: int) -> Plan:
+        """The plan cut to the hours that the provider itself has left, where its limit is only a wish."""
+        from boneagectl import planning
+
+        if self._is_firm or plan.quote.worst_s <= free_s or free_s < planning.SHORTEST_S:
+            return plan
+        spec = replace(plan.spec, time_limit_s=free_s // 60 * 60)
+        less = planning.plan(plan.run_id, plan.leg_number, spec, target, self.ledger, self.home)
+        said = planning.shortened(spec, plan.spec.time_limit_s)
+        return replace(less, verdicts=(*less.verdicts, *said))
 
     def own_counts(self) -> Counts:
         """Asks each provider what it counts itself. Hours are noted in the ledger; of money nothing is changed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import sys
 import time
@@ -54,8 +55,9 @@ def plan_text(plan: Plan, bundle: Bundle, relay: Relay | None = None) -> str:
 
 
 def _relay_text(plan: Plan, relay: Relay) -> str:
-    time = units.format_duration(plan.quote.worst_s * relay.legs)
-    usd = units.format_usd(plan.quote.worst_usd_micro * relay.legs)
+    share = max(1.0, relay.time_limit_s / plan.spec.time_limit_s)  # a first leg may have less time than was wished for
+    time = units.format_duration(math.ceil(plan.quote.worst_s * share) * relay.legs)
+    usd = units.format_usd(math.ceil(plan.quote.worst_usd_micro * share) * relay.legs)
     where = " or ".join(relay.targets)
     return f"up to {relay.legs}, on {where}: in all at most {time} and {usd}, each booked when it starts"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from boneagectl import units
 from boneagectl.cli import options, present
 from boneagectl.errors import UsageError
 from boneagectl.output import Printer, Screen
@@ -71,7 +72,7 @@ def submit(
         else:
             from boneagectl import relaying
 
-            relay = relaying.agreed(legs, prepared.plan.spec.time_limit_s, prepared.plan.spec.target, then)
+            relay = relaying.agreed(legs, units.parse_duration_s(merged["time_limit"]), prepared.plan.spec.target, then)
             start(flow, prepared, printer, yes, relay, open_)
 
 
@@ -131,7 +132,8 @@ def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Prin
     flow.render(prepared, folder)
     text = f"{present.plan_text(plan, bundle)}\n\n{present.bundle_table(bundle)}\n\nrendered to {folder}"
     printer.data({**present.plan_json(plan, bundle), "folder": folder}, text)
-    printer.talk(f"nothing was booked or sent; to send exactly this: boneagectl submit --name {plan.run_id}")
+    exactly = f"--name {plan.run_id} --time-limit {plan.spec.time_limit_s}s"  # one that is demanded is not cut
+    printer.talk(f"nothing was booked or sent; to send exactly this: boneagectl submit {exactly}")
 
 
 def start(
