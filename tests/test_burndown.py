@@ -66,16 +66,18 @@ def micro(value: float) -> int:
 def test_the_line_goes_from_the_cap_to_what_budget_calls_free(
     ledger: Ledger, now: list[int], train: Callable[..., None], seed: int
 ) -> None:
-    """Whatever happened: legs, things that stand, dearer and gone, at any hour, and a leg that is open."""
+    """Whatever happened: legs, things that stand, dearer and gone, corrections, at any hour; and a leg that is open."""
     chance = Random(seed)  # noqa: S311
     ledger.set_cap("azure", 300 * USD, None)
     for at in range(12):
         now[0] += chance.randrange(4 * DAY_S)
-        happens = chance.choice(("a leg", "stands", "falls"))
+        happens = chance.choice(("a leg", "stands", "falls", "corrected"))
         if happens == "a leg":
             train(f"run-{at}", "azure", chance.randrange(9 * USD), HOUR_S)
         elif happens == "stands":
             ledger.stand("azure", chance.choice("ab"), chance.randrange(USD))
+        elif happens == "corrected":
+            ledger.correct("azure", chance.randrange(USD), 0, now[0] - DAY_S, "by the bill")
         else:
             ledger.fall("azure", chance.choice("ab"))
     train("open-run", "azure", 7 * USD + 1, HOUR_S, is_open=True)
