@@ -8,14 +8,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from boneage_trainer.contract import RESEARCH_ONLY, RunFolder
+from boneagectl.ledger import opened
+from boneagectl.records import Handle, LegState, Snapshot
 from report import several_runs
+from report.page import Page
 from report.several_runs import rows_of
-from support import Cli, environment
+from support import Cli, environment, make_plan
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 16
 
@@ -175,3 +179,40 @@ def test_the_curve_joins_all_legs(project: Path, cli: Cli, monkeypatch: pytest.M
     said = cli("show", "first-run").out
     assert "val MAE  31.0 █" in said
     assert f"lowest {31 / (epoch + 2):.1f} in epoch {epoch + 2}" in said
+
+
+# --------------------------------------------------------------------------- what is left over time
+def test_what_budget_calls_free_is_what_the_reports_draw(
+    project: Path, cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_EPOCHS", "1000")
+    cli("submit", "--name", "long-run", "-q")
+    while not cli("show", "long-run", "--json").json["epoch"]:
+        pass
+    pages = [home / "runs" / "index.html", home / "runs" / "long-run" / "report.html"]
+    cli("report", "--all")
+    assert not any("What is left" in page.read_text() for page in pages), "no limit, no figure"
+    spend_on_azure(home / "ledger.db")
+    cli("budget", "set", "local", "--cap-hours", 200, "-q")
+    account = {one["name"]: one for one in cli("budget", "--json").json["accounts"]}["local"]
+    cli("report", "--all")
+    cli("report", "long-run")
+    cli("stop", "long-run", "--yes")
+    lefts = [{key: part for key, part in Page.of(page.read_text()).figures.items() if key.startswith("left-")}
+             for page in pages]  # fmt: skip
+    assert [list(one) for one in lefts] == [["left-azure-usd", "left-local-hours"], ["left-local-hours"]]
+    for one in lefts:
+        begin, *_, (_, reserved, free) = one["left-local-hours"].rows[1:]
+        assert begin[1:] == ("0.00", "200.00")
+        assert float(reserved) == round(account["reserved_s"] / 3600, 2) > 0
+        assert float(free) == round((account["cap_s"] - account["spent_s"] - account["reserved_s"]) / 3600, 2)
+
+
+def spend_on_azure(path: Path) -> None:
+    """A dollar and ten hours of the account azure, of a run of its own."""
+    plan = make_plan("other-run", worst_usd_micro=1_000_000)
+    plan = replace(plan, spec=replace(plan.spec, target="azure"), quote=replace(plan.quote, target="azure"))
+    with opened(path) as ledger:
+        ledger.reserve(plan, "0" * 64)
+        ledger.attach(plan.leg_id, Handle("azure", "a-job"))
+        ledger.observe(plan.leg_id, Snapshot(LegState.FAILED, elapsed_s=36_000, spent_usd_micro=1_000_000))

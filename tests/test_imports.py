@@ -22,7 +22,7 @@ LAYERS = (
     ("planning", "targets"),
     ("limits", "bundle", "inspection"),
     ("ledger", "artifacts", "config"),
-    ("accounts", "entries", "migrations", "locks", "paths", "speeds"),
+    ("accounts", "entries", "migrations", "locks", "paths", "speeds", "burndown"),
     ("render", "provenance", "probe", "report", "output", "rehearsal", "alerting"),
     ("resources", "records"),
     ("units",),

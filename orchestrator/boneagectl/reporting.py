@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boneage_trainer.contract import ContractError, RunFolder, parse_object, parse_sentinel, read_metrics, write_atomic
-from boneagectl import artifacts, units
+from boneagectl import artifacts, burndown, units
 from boneagectl.errors import BoneagectlError, NotYet, UsageError
 from boneagectl.output import Format
 from boneagectl.records import Leg, LegState, Run, as_json
@@ -29,11 +31,14 @@ def build(flow: Workflow, run: Run, wanted: Format, samples: Path | None = None)
     Raises:
         NotYet: no leg of the run has made anything. UsageError: `samples` is no PNG.
     """
-    shown = {"samples_png": _png(samples)} if samples else {}
-    return _rendered(flow, run, flow.collect(run).folder, wanted, shown)
+    shown: dict[str, Any] = {"samples_png": _png(samples)} if samples else {}
+    folder = flow.collect(run).folder
+    if wanted is Format.HTML:
+        shown["accounts"] = _used(run, burndowns(flow))
+    return _rendered(flow, run, folder, wanted, shown)
 
 
-def _rendered(flow: Workflow, run: Run, folder: Path, wanted: Format, shown: dict[str, str]) -> str:
+def _rendered(flow: Workflow, run: Run, folder: Path, wanted: Format, shown: dict[str, Any]) -> str:
     from boneagectl.report import build as report
 
     data = report.load_run(RunFolder(folder), {**facts(flow, run), **shown})
@@ -116,6 +121,22 @@ def _object(path: Path) -> dict[str, Any]:
         return {}
 
 
+def burndowns(flow: Workflow) -> list[dict[str, Any]]:
+    """What is left of every account's limits of which anything is used, by the ledger: see `burndown.of`."""
+    ledger, lines, now_s, found = flow.ledger, flow.ledger.entries(), int(time.time()), []
+    for account in ledger.accounts():
+        own = [line for line in lines if line.account == account.name]
+        by_day = burndown.by_day(own, partial(ledger.spent_usd_micro, account.name), now_s)
+        found += burndown.of(account, by_day, now_s)
+    return found
+
+
+def _used(run: Run, accounts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of `accounts` on which a leg of `run` was booked."""
+    targets = {leg.target for leg in run.legs}
+    return [one for one in accounts if one["account"] in targets]
+
+
 # ---------------------------------------------------------------------------------- all runs
 def build_index(flow: Workflow, path: Path) -> list[str]:
     """Writes the page over all runs to `path`, and each run's report where it is missing or older than the run.
@@ -124,17 +145,17 @@ def build_index(flow: Workflow, path: Path) -> list[str]:
     """
     from boneagectl.report import index
 
-    entries, troubles = [], []
+    entries, troubles, accounts = [], [], burndowns(flow)
     for run in flow.ledger.runs():
         folder = collected(flow, run)
         try:
             if folder:
-                _refresh_report(flow, run, folder)
+                _refresh_report(flow, run, folder, _used(run, accounts))
             entries.append(index.entry(folder, facts(flow, run), flow.home.report(run.run_id), path))
         except ContractError as error:
             troubles.append(f"{run.run_id}: {error}")
             entries.append(index.entry(None, facts(flow, run), flow.home.report(run.run_id), path))
-    write_atomic(path, index.render(entries))
+    write_atomic(path, index.render(entries, accounts))
     return troubles
 
 
@@ -150,13 +171,13 @@ def collected(flow: Workflow, run: Run) -> RunFolder | None:
     return next((folder for folder in found if folder.metrics.exists()), found[0] if found else None)
 
 
-def _refresh_report(flow: Workflow, run: Run, folder: RunFolder) -> None:
+def _refresh_report(flow: Workflow, run: Run, folder: RunFolder, accounts: list[dict[str, Any]]) -> None:
     """Like make: a report is written anew where something it is made of is newer."""
     report = flow.home.report(run.run_id)
     sources = (folder.metrics, folder.predictions, folder.evaluation, folder.environment, folder.state)
     newest = max((path.stat().st_mtime_ns for path in sources if path.exists()), default=0)
     if not report.exists() or report.stat().st_mtime_ns < newest:
-        write_atomic(report, _rendered(flow, run, folder.root, Format.HTML, {}))
+        write_atomic(report, _rendered(flow, run, folder.root, Format.HTML, {"accounts": accounts}))
 
 
 # ----------------------------------------------------------------------------------- history

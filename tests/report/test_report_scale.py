@@ -7,7 +7,10 @@ import math
 import pytest
 
 from boneagectl.report import words
-from boneagectl.report.scale import age_axis, axis, epoch_axis, nice_step, tick_text
+from boneagectl.report.scale import age_axis, axis, epoch_axis, nice_step, tick_text, time_axis
+
+NINTH_NOV_S = 1_794_218_400
+"""A Monday of 2026, 10:00 UTC."""
 
 
 @pytest.mark.parametrize("span", [1e-9, 0.03, 0.9, 1, 7, 33.04, 228, 5000, 3e12])
@@ -39,6 +42,28 @@ def test_epoch_axis_has_whole_epochs_and_both_ends(count: int) -> None:
     assert all(tick == int(tick) for tick in made.ticks)
     assert list(made.ticks) == sorted(set(made.ticks))
     assert len(made.ticks) <= 9
+
+
+@pytest.mark.parametrize(
+    ("days", "texts"),
+    [
+        (2, "10 Nov, 11 Nov"),
+        (7, "10 Nov, 12 Nov, 14 Nov, 16 Nov"),
+        (30, "10 Nov, 17 Nov, 24 Nov, 1 Dec, 8 Dec"),
+        (100, "Dec 2026, Jan 2027, Feb 2027"),
+        (3000, "Jan 2028, Jan 2030, Jan 2032, Jan 2034"),
+    ],
+)
+def test_a_time_axis_has_few_ticks_on_days_and_months(days: int, texts: str) -> None:
+    made = time_axis(NINTH_NOV_S, NINTH_NOV_S + days * 86_400)
+    assert ", ".join(made.texts) == texts
+    assert all(made.low <= tick <= made.high and tick % 86_400 == 0 for tick in made.ticks)
+    assert made.named == list(zip(made.ticks, made.texts, strict=True))
+
+
+@pytest.mark.parametrize("days", [2, 3, 5, 11, 15, 36, 71, 160, 400, 1000, 4000, 20_000])
+def test_a_time_axis_is_never_bare_nor_crowded(days: int) -> None:
+    assert 2 <= len(time_axis(NINTH_NOV_S, NINTH_NOV_S + days * 86_400).ticks) <= 6
 
 
 @pytest.mark.parametrize(

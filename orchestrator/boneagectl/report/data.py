@@ -21,7 +21,8 @@ class ReportData:
     """One run, read once. An object that is not there yet is empty; `missing` names the files.
 
     `facts` is the caller's: ``run_id``, ``legs``, ``cost_usd``, ``quota_hours``, ``config``,
-    ``bundle_sha256``, ``command`` and ``samples_png`` (base64), each of which may be absent.
+    ``bundle_sha256``, ``command``, ``samples_png`` (base64) and ``accounts`` (what is left of those its
+    legs used, as `burndown.of` makes them), each of which may be absent.
     """
 
     facts: Mapping[str, Any]

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from boneage_trainer.contract import RESEARCH_ONLY, RunFolder
 from boneagectl.render import fill
-from boneagectl.report import compared, data, spark, words
+from boneagectl.report import burning, compared, data, spark, words
 from boneagectl.report.words import number
 
 TEMPLATE = "report/index.html.j2"
@@ -94,7 +94,11 @@ def _curve(read: data.ReportData, lowest: float | None) -> Cell:
     return Cell(spark.drawing(curve, told), repr(lowest), is_drawing=True)
 
 
-def render(entries: Sequence[Entry]) -> str:
-    """The page; it needs nothing beside it but the reports, and reads without its script, which only sorts."""
+def render(entries: Sequence[Entry], accounts: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The page; it needs nothing beside it but the reports, and reads without its script, which only sorts.
+
+    `accounts` are what `burndown.of` made, each of which becomes a figure.
+    """
     heads = [{"name": name, "is_words": is_words} for name, is_words in COLUMNS]
-    return fill(TEMPLATE, research_only=RESEARCH_ONLY, heads=heads, entries=entries, unknown=words.UNKNOWN)
+    return fill(TEMPLATE, research_only=RESEARCH_ONLY, heads=heads, entries=entries, unknown=words.UNKNOWN,
+                left=burning.figures(accounts))  # fmt: skip

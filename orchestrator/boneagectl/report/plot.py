@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from boneagectl.report import svg
-from boneagectl.report.scale import Axis, tick_text
+from boneagectl.report.scale import Axis
 
 RIGHT = svg.WIDTH - 14
 _BELOW = 46
@@ -26,7 +26,7 @@ class Plot:
     @property
     def left(self) -> float:
         """The x of the y axis: as far in as its longest tick label needs."""
-        return 14 + svg.CHARACTER * max(len(tick_text(tick)) for tick in self.y.ticks)
+        return 14 + svg.CHARACTER * max(len(words) for _, words in self.y.named)
 
     @property
     def bottom(self) -> float:
@@ -47,19 +47,19 @@ class Plot:
     def y_side(self) -> str:
         """Grid lines, tick labels and the label of the y axis."""
         parts = [svg.text(self.y.label, 0, 12, "label")]
-        for tick in self.y.ticks:
+        for tick, words in self.y.named:
             y = self.at_y(tick)
             parts.append(svg.line(self.left, y, self.right, y, "grid"))
-            parts.append(svg.text(tick_text(tick), self.left - 7, y + 4.3, "tick", "end"))
+            parts.append(svg.text(words, self.left - 7, y + 4.3, "tick", "end"))
         return "".join(parts)
 
     def x_side(self) -> str:
         """Base line, ticks, tick labels and the label of the x axis."""
         parts = [self.base(), svg.text(self.x.label, self.right, self.height - 6, "label", "end")]
-        for tick in self.x.ticks:
+        for tick, words in self.x.named:
             x = self.at_x(tick)
             parts.append(svg.line(x, self.bottom, x, self.bottom + 4, "axis"))
-            parts.append(svg.text(tick_text(tick), x, self.bottom + 18, "tick", "middle"))
+            parts.append(svg.text(words, x, self.bottom + 18, "tick", "middle"))
         return "".join(parts)
 
     def base(self) -> str:

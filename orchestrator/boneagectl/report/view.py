@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from boneage_trainer.contract import RESEARCH_ONLY
-from boneagectl.report import agreement, calibration, groups, learning, people
+from boneagectl.report import agreement, burning, calibration, groups, learning, people
 from boneagectl.report.data import SETS, ReportData
 from boneagectl.report.export import split_words
 from boneagectl.report.measures import CI95, MEASURES
@@ -48,6 +48,7 @@ def view(data: ReportData) -> dict[str, Any]:
         "figures": {figure.key.replace("-", "_"): figure for figure in drawn},
         "set_name": data.set_name,
         "samples_png": str(data.facts.get("samples_png") or ""),
+        "left": burning.figures(data.facts.get("accounts") or []),
         "worst": worst(data),
         "environment": environment(data),
         "legs": legs(data),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 UNKNOWN = "not known"
@@ -84,6 +85,17 @@ def duration(seconds: Any) -> str:
     return (
         f"{plain(minutes, 1)} min" if minutes < 60 else f"{int(round(minutes) // 60)} h {round(minutes) % 60:02d} min"
     )
+
+
+def day(time_s: float) -> str:
+    """The day of a Unix time in UTC: ``5 Jan 2027``."""
+    moment = datetime.fromtimestamp(time_s, UTC)
+    return f"{moment.day} {moment:%b %Y}"
+
+
+def minute(time_s: float) -> str:
+    """A Unix time to the minute: ``5 Jan 2027, 21:14 UTC``."""
+    return f"{day(time_s)}, {datetime.fromtimestamp(time_s, UTC):%H:%M} UTC"
 
 
 def sex(male: bool) -> str:
