@@ -30,6 +30,13 @@ _RUNNING = """select coalesce(sum(l.usd_micro), 0), coalesce(sum(l.elapsed_s), 0
               from legs l join reservations r using (leg_id)
               where r.account = ? and l.state in ('reserved', 'queued', 'running')"""
 
+# What the runs of the last 25 bookings have cost the account, on average.
+_TYPICAL = """select coalesce(avg(usd_micro), 0), coalesce(avg(seconds), 0) from (
+                select sum(s.usd_micro) as usd_micro, sum(s.seconds) as seconds
+                from (select leg_id from reservations where account = ? order by rowid desc limit 25)
+                join legs l using (leg_id) join settlements s using (leg_id)
+                where l.state != 'released' group by l.run_id)"""
+
 _CORRECTED_S = "select coalesce(sum(seconds), 0) from reconciliations where account = ? and created_s >= ?"
 _CONFIRMED = "select max(until_s) from reconciliations where account = ?"
 
@@ -86,8 +93,11 @@ def _with_counts(db: sqlite3.Connection, account: Account, since_s: int, now_s: 
 
 
 def _with_running(db: sqlite3.Connection, account: Account) -> Account:
+    """With what legs at work have used, and what a run of late has cost."""
     usd_micro, used_s = db.execute(_RUNNING, (account.name,)).fetchone()
-    return replace(account, running_usd_micro=usd_micro, running_s=used_s)
+    each_usd_micro, each_s = db.execute(_TYPICAL, (account.name,)).fetchone()
+    return replace(account, running_usd_micro=usd_micro, running_s=used_s,
+                   typical_run_usd_micro=int(each_usd_micro), typical_run_s=int(each_s))  # fmt: skip
 
 
 def _with_credit(db: sqlite3.Connection, account: Account, now_s: int) -> Account:

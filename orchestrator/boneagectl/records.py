@@ -270,6 +270,9 @@ class Account:
     """What legs at work have used of what is reserved for them, as far as was seen."""
     reconciled_usd_micro: int = 0
     """The part of what was spent that the provider's own bill has confirmed."""
+    typical_run_usd_micro: int = 0
+    typical_run_s: int = 0
+    """What a run of late has cost it, on average."""
     alert_at: tuple[int, ...] = ()
     """Shares of a limit, in percent, at which to speak up."""
     at_cap: str = "refuse"
@@ -280,6 +283,17 @@ class Account:
         """How long what is free lasts at the last week's rate; None where nothing is spent, or nothing is limited."""
         free = self.free_usd_micro
         return None if free is None or not self.week_usd_micro else 7 * free / self.week_usd_micro
+
+    @property
+    def free_s(self) -> int | None:
+        """What may still be booked of its hours, or None where they are not limited."""
+        return None if self.limit_s is None else max(0, self.limit_s - self.spent_s - self.reserved_s)
+
+    @property
+    def lasts_runs(self) -> int | None:
+        """How many runs like those of late fit into what is free, whichever is less; None where that is not known."""
+        parts = ((self.free_usd_micro, self.typical_run_usd_micro), (self.free_s, self.typical_run_s))
+        return min((free // each for free, each in parts if free is not None and each), default=None)
 
     @property
     def free_usd_micro(self) -> int | None:

@@ -3,7 +3,8 @@
 Switches in the environment, which a local leg inherits:
 FAKE_EPOCHS  how many (else the job's own), FAKE_EPOCH_S  how long one takes,
 FAKE_MODE    ``fail`` (says so), ``crash`` (ends in the middle), ``silent`` (ends before its state),
-             ``deaf`` (heeds no stop), ``mute`` (heeds no stop and writes no state), ``torn`` (prints half lines).
+             ``deaf`` (heeds no stop), ``mute`` (heeds no stop and writes no state), ``torn`` (prints half lines),
+             ``stall`` (trains one epoch and no second).
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class FakeTrainer:
 
     def wait(self) -> None:
         """One epoch's work, broken off by a wish to stop or by the folder's end."""
-        until_s = time.monotonic() + self.epoch_s
+        is_stalled = self.mode == "stall" and len(self.metrics) == 1
+        until_s = time.monotonic() + (LIFE_S if is_stalled else self.epoch_s)
         while time.monotonic() < until_s and not self.is_stopped:
             time.sleep(SLICE_S)
             if not self.out.root.is_dir():

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from boneagectl import units
-from boneagectl.cli import options, present, present_azure
-from boneagectl.errors import UsageError
+from boneagectl.cli import options, present_azure, present_money
+from boneagectl.errors import MachineError, UsageError
 from boneagectl.output import Printer
 from boneagectl.targets import NAMES, check_name
 
@@ -56,8 +56,10 @@ def budget(context: typer.Context, json: options.Json = False, quiet: options.Qu
         flow.refresh()
         counts = flow.own_counts()
         accounts = [flow.ledger.account(name) for name in NAMES]
-        texts = ["\n".join([present.accounts_table(accounts), *present.account_notes(accounts)])]
-        texts += [present.quota_text(name, quota, flow.ledger.account(name)) for name, quota in counts.quotas.items()]
+        texts = ["\n".join([present_money.accounts_table(accounts), *present_money.account_notes(accounts)])]
+        texts += [
+            present_money.quota_text(name, quota, flow.ledger.account(name)) for name, quota in counts.quotas.items()
+        ]
         texts += [
             present_azure.bill_text(name, bill, flow.ledger.spent_usd_micro(name, bill.since_s))
             for name, bill in counts.bills.items()
@@ -102,7 +104,7 @@ def set_(
         shares = now.alert_at if alert_at is None else _shares(alert_at)
         changed = flow.ledger.set_alerts(account, shares, now.at_cap if at_cap is None else str(at_cap))
         Printer(json, quiet).data(
-            changed, "\n".join([present.accounts_table([changed]), *present.account_notes([changed])])
+            changed, "\n".join([present_money.accounts_table([changed]), *present_money.account_notes([changed])])
         )
 
 
@@ -144,6 +146,27 @@ def _seconds(text: str) -> int | None:
     return None if text == _NONE else units.parse_hours_s(text)
 
 
+@app.command("test-alert")
+def test_alert() -> None:
+    """Send a test alert where alerts go.
+
+    To alert.webhook and alert.command, as set in boneage.toml, the user's own settings, or BONEAGECTL_ALERT__WEBHOOK,
+    which keeps the address out of files. Exits with 3 where it did not arrive.
+
+    Example: boneagectl budget test-alert
+    """
+    from boneagectl import alerting
+
+    config = options.settings()
+    webhook, command = config["alert.webhook"], config["alert.command"]
+    if not (webhook or command):
+        raise UsageError("neither alert.webhook nor alert.command is set", "boneagectl config shows where from")
+    text = "boneagectl: this is a test; alerts arrive here"
+    if troubles := list(alerting.send(webhook, command, {"event": "test", "does": "tell", "text": text})):
+        raise MachineError("; ".join(troubles))
+    Printer().talk("sent")
+
+
 @app.command()
 def reconcile(json: options.Json = False) -> None:
     """Compare with the providers' counts; book what differs.
@@ -159,7 +182,7 @@ def reconcile(json: options.Json = False) -> None:
         flow.refresh()
         found, troubles = reconciling.reconcile(flow)
         printer = Printer(json)
-        printer.data({"accounts": found}, present.reconciled_text(found))
+        printer.data({"accounts": found}, present_money.reconciled_text(found))
         for name, trouble in troubles.items():
             printer.talk(f"{name}'s own count cannot be asked for: {trouble}")
 
@@ -176,7 +199,7 @@ def explain(run: options.RunName, json: options.Json = False) -> None:
         flow.reconcile()
         run_id = flow.ledger.find_run(run).run_id
         lines = [entry for entry in flow.ledger.entries() if entry.run_id == run_id]
-        Printer(json).data({"run_id": run_id, "entries": lines}, present.entries_text(lines))
+        Printer(json).data({"run_id": run_id, "entries": lines}, present_money.entries_text(lines))
 
 
 @app.command()
@@ -194,4 +217,4 @@ def export(
         flow.reconcile()
         lines = [entry for entry in flow.ledger.entries() if account in (None, entry.account)]
         printer = Printer(json=format_ is _Format.JSON)
-        printer.data({"entries": lines}, present.entries_csv(lines))
+        printer.data({"entries": lines}, present_money.entries_csv(lines))

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from boneagectl import units
 from boneagectl.output import table
 from boneagectl.records import (
-    Account,
     Bundle,
     Capabilities,
-    Entry,
     Finding,
     Leg,
     Plan,
-    Quota,
     Relay,
     Run,
     Snapshot,
     Speed,
     as_json,
-    iso,
 )
 
 if TYPE_CHECKING:
     from boneagectl.choosing import Choice
-    from boneagectl.reconciling import Reconciled
 
 _SESSION_S = 12 * 3600
 _CURVE_WIDTH = 40
@@ -176,46 +168,6 @@ def metric_texts(metrics: dict[str, Any]) -> list[str]:
     return [text.format(metrics[key]) for key, text in texts if isinstance(metrics.get(key), int | float)]
 
 
-def accounts_table(accounts: Sequence[Account]) -> str:
-    headings = ("ACCOUNT", "SPENT", "RESERVED", "CAP", "FREE", "HOURS SPENT", "RESERVED", "LIMIT", "FREE")
-    return table(headings, [(account.name, *_usd_cells(account), *_hour_cells(account)) for account in accounts])
-
-
-def _usd_cells(account: Account) -> list[str]:
-    spent, reserved, cap = account.spent_usd_micro, account.reserved_usd_micro, account.cap_usd_micro
-    return [
-        "none" if value is None else units.format_usd(value) for value in (spent, reserved, cap, account.free_usd_micro)
-    ]
-
-
-def account_notes(accounts: Sequence[Account]) -> list[str]:
-    """What the table has no room for: a prepaid credit, and what is paid by the day."""
-    notes = []
-    for account in accounts:
-        if account.credit_usd_micro is not None:
-            left = units.format_usd(max(0, account.credit_usd_micro))
-            notes.append(f"{account.name}: {left} of the credit left, by the last balance told and our count since")
-        if account.credit_ends:
-            notes.append(f"{account.name}: the credit ends on {account.credit_ends[:10]}")
-        if (days := account.lasts_days) is not None:
-            rate = units.format_usd(account.week_usd_micro)
-            notes.append(f"{account.name}: {rate} in the last seven days, so what is free lasts {_until(days)}")
-        if account.standing_usd_micro:
-            standing = units.format_usd(account.standing_usd_micro)
-            notes.append(f"{account.name}: {standing} of it for what stands by the day; boneagectl infra down ends it")
-    return notes
-
-
-def _hour_cells(account: Account) -> list[str]:
-    spent, reserved, cap = account.spent_s, account.reserved_s, account.limit_s
-    free = None if cap is None else max(0, cap - spent - reserved)
-    return ["none" if value is None else f"{value / 3600:.2f}" for value in (spent, reserved, cap, free)]
-
-
-def _until(days: float) -> str:
-    return "more than ten years" if days > 3650 else f"until {iso(time.time() + days * 86_400)[:10]}"
-
-
 def choices_text(choices: Sequence[Choice], prefer: str) -> str:
     headings = ("TARGET", "TIME", "RANGE", "SESSIONS", "USD", "QUOTA HOURS", "DONE BY", "FROM")
     rows = [_choice_row(one) for one in choices]
@@ -246,50 +198,6 @@ def speed_text(speed: Speed) -> str:
             f"{units.format_duration(speed.finish_s)} to evaluate")  # fmt: skip
 
 
-def entries_text(entries: Sequence[Entry]) -> str:
-    if not entries:
-        return "nothing was ever booked"
-    rows = [(one.time, one.account, one.leg_id or "-", one.kind, _signed_usd(one.usd_micro),
-             f"{one.seconds / 3600:+.2f}", one.note) for one in entries]  # fmt: skip
-    usd, seconds = sum(one.usd_micro for one in entries), sum(one.seconds for one in entries)
-    total = f"together {_signed_usd(usd)} and {seconds / 3600:.2f} h, spent and reserved"
-    return f"{table(('TIME', 'ACCOUNT', 'LEG', 'WHAT', 'USD', 'HOURS', 'WHY'), rows)}\n\n{total}"
-
-
-def reconciled_text(found: Sequence[Reconciled]) -> str:
-    if not found:
-        return "no provider that counts has anything to compare yet"
-    rows = [_reconciled_row(one) for one in found]
-    return table(("ACCOUNT", "SINCE", "OURS", "THEIRS", "BOOKED", "COMPLETE UNTIL"), rows)
-
-
-def _reconciled_row(one: Reconciled) -> tuple[object, ...]:
-    if one.ours_s or one.theirs_s:
-        counts = tuple(f"{value / 3600:.2f} h" for value in (one.ours_s, one.theirs_s, one.booked_s))
-    else:
-        counts = tuple(map(_signed_usd, (one.ours_usd_micro, one.theirs_usd_micro, one.booked_usd_micro)))
-    return (one.account, one.since[:10], *counts, one.until[:16].replace("T", " "))
-
-
-def _signed_usd(micro: int) -> str:
-    return f"-{units.format_usd(-micro)}" if micro < 0 else units.format_usd(micro)
-
-
-def entries_csv(entries: Sequence[Entry]) -> str:
-    """With the field names of JSON; a text that a spreadsheet would take for a formula is quoted."""
-
-    rows = [as_json(entry) for entry in entries]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("time", "account", "run_id", "leg_id", "kind", "usd", "seconds", "note"))
-    writer.writerows([_plain(value) for value in row.values()] for row in rows)
-    return stream.getvalue().rstrip("\n")
-
-
-def _plain(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
-
-
 def stop_question(run: Run, capabilities: Capabilities) -> str:
     """What a stop costs, told before it is done."""
     leg = run.latest
@@ -300,27 +208,6 @@ def stop_question(run: Run, capabilities: Capabilities) -> str:
         return question
     return (f"{leg.target} stops a session only by deleting it: the log and the epochs' figures are kept here, "
             f"this leg's checkpoint and files are lost. {question}")  # fmt: skip
-
-
-def quota_text(name: str, quota: Quota, account: Account) -> str:
-    """A provider's own count beside ours."""
-    ours_s = account.spent_s + account.reserved_s
-    used, reserved, free = (f"{one / 3600:.2f}" for one in (quota.used_s, quota.reserved_s, quota.free_s))
-    return "\n".join(
-        (
-            f"{name}'s own count: {used} h used, {reserved} reserved, {free} free of {quota.allowed_s / 3600:.2f}",
-            f"our count: {ours_s / 3600:.2f} h spent and reserved; the difference is what runs without boneagectl",
-            f"the full quota is back {units.format_local(quota.refresh_s)}; until then {_fitting(quota.free_s)}",
-        )
-    )
-
-
-def _fitting(free_s: int) -> str:
-    """How many legs of the session limit, and how long a last one, the free hours hold."""
-    whole, rest_s = divmod(free_s, _SESSION_S)
-    legs = f"{whole} sessions of {_SESSION_S // 3600} h and one of {units.format_duration(rest_s)}" if whole else \
-        f"one session of {units.format_duration(rest_s)}"  # fmt: skip
-    return f"{legs} would fit" if free_s else "nothing fits"
 
 
 def findings_text(findings: Sequence[Finding]) -> str:
