@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -407,6 +408,44 @@ def test_azure_s_own_count_stands_beside_ours_and_the_difference_is_shown(on_azu
     assert bill["usd"] >= 1.25
     on_azure.costs_are_told = False
     assert "azure's own count cannot be asked for" in cli("budget").err
+
+
+def test_what_azure_bills_more_is_booked_once_and_what_it_bills_less_once_its_bill_is_complete(
+    on_azure: Azure, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def booked() -> float:
+        (line,) = cli("budget", "reconcile", "--json").json["accounts"]
+        return float(line["booked_usd"])
+
+    cli("submit", "--name", "paid-run", "--yes", "-q")
+    assert until_over(cli, "paid-run") == "complete"
+    before = account_of(cli)["spent_usd"]
+    on_azure.money.extra_usd.append((20261124, "Storage", 1.25))
+    more = booked()
+    assert 0 < more <= 1.25, "a part of it our own count, which is the worst case, had already"
+    assert booked() == 0
+    assert account_of(cli)["spent_usd"] == pytest.approx(before + more)
+    on_azure.costs_lag = 0.9
+    monkeypatch.setattr("boneagectl.targets.azure.costs.LATE_S", 10 * 86_400)
+    on_azure.money.extra_usd.clear()
+    late = booked()
+    monkeypatch.setattr("boneagectl.targets.azure.costs.LATE_S", 0)
+    assert -more <= late < 0, "a leg of today may not be in the bill yet: only what was booked for one is given back"
+    less = booked()
+    assert less < 0
+    assert account_of(cli)["spent_usd"] == pytest.approx(before + more + late + less)
+    assert [line["kind"] for line in entries(cli)].count("reconciled") == 4
+    assert sum(line["usd"] for line in entries(cli)) == pytest.approx(account_of(cli)["spent_usd"])
+    assert "by the provider's bill" in cli("budget").out
+
+
+def entries(cli: Cli) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = cli("budget", "export", "--format", "json", "--account", "azure").json["entries"]
+    return found
+
+
+def account_of(cli: Cli) -> dict[str, float]:
+    return next(one for one in cli("budget", "--json").json["accounts"] if one["name"] == "azure")
 
 
 def test_secrets_stay_in_memory(on_azure: Azure, cli: Cli, home: Path) -> None:
