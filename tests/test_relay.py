@@ -131,6 +131,18 @@ def test_one_that_refuses_what_was_booked_already_is_passed_over(
     assert epochs_of(cli, "passed-run") == [1, 2, 3, 4, 5, 6]
 
 
+def test_what_a_killed_kernel_left_goes_along_to_the_next_one(slow: Path, kaggle: Kaggle, cli: Cli) -> None:
+    """Kaggle attaches the output of a kernel that is complete; of one that was killed, nobody knows."""
+    on_kaggle_too(slow)
+    cli("submit", "--name", "killed-run", "--target", "kaggle", "--legs", 2, "-q")
+    at_work(cli, "killed-run", 2)
+    kaggle.preempt("killed-run-01")
+    assert "goes on as killed-run-02 on kaggle" in cli("watch", "killed-run", "--once").err
+    cli("watch", "killed-run", "--every", 0.1)
+    assert epochs_of(cli, "killed-run") == [1, 2, 3, 4, 5, 6]
+    assert kaggle.kernels["killed-run-02"].request["datasetDataSources"] == [KAGGLE_PACK, "alice/killed-run-02-from"]
+
+
 def test_a_relay_to_nowhere_is_refused(slow: Path, cli: Cli) -> None:
     assert "unknown target 'moon'" in cli("submit", "--legs", 2, "--then", "moon", code=2).err
     assert cli("ls", "--json").json["runs"] == []
