@@ -125,7 +125,9 @@ def cut(cli: Cli, machine: Machine, leg: str, before: int, chance: np.random.Gen
     wait_for(lambda: len(read_metrics(out.metrics)) >= whole, limit_s=90)
     lines = read_metrics(out.metrics)
     epoch_s = lines[-1]["epoch_s"] - lines[-1]["compile_s"] + (lines[0]["compile_s"] if whole == before else 0)
-    time.sleep(chance.uniform(0, epoch_s))
+    moment_s = time.monotonic() + chance.uniform(0, epoch_s)
+    while time.monotonic() < moment_s and len(read_metrics(out.metrics)) <= whole:  # an epoch may be quicker than those
+        time.sleep(0.01)
     machine.kill(leg)
     done = len(read_metrics(out.metrics))  # seen from beside it: fewer may have come out of there
     tell(f"{leg} killed after {done - before} epochs of its own")
