@@ -21,6 +21,13 @@ def slow(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project
 
 
+def on_kaggle_too(project: Path) -> None:
+    (project / "boneage.toml").write_text(
+        f'train.epochs = 6\ntime_limit = "1h"\ntargets.kaggle.dataset = "{KAGGLE_PACK}"\n'
+        'targets.kaggle.username = "alice"\n'
+    )
+
+
 def epochs_of(cli: Cli, run: str) -> list[int]:
     folder = Path(cli("collect", run).out.strip())
     return [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -79,10 +86,7 @@ def test_a_fault_of_its_own_is_not_repeated(slow: Path, cli: Cli, monkeypatch: p
 def test_where_the_first_choice_is_full_the_next_one_takes_it_and_goes_on_from_the_same_epoch(
     slow: Path, kaggle: Kaggle, cli: Cli, home: Path
 ) -> None:
-    (slow / "boneage.toml").write_text(
-        f'train.epochs = 6\ntime_limit = "1h"\ntargets.kaggle.dataset = "{KAGGLE_PACK}"\n'
-        'targets.kaggle.username = "alice"\n'
-    )
+    on_kaggle_too(slow)
     kaggle.quota_used_s = 30 * 3600
     cli("submit", "--name", "moving-run", "--legs", 4, "--then", "kaggle,local", "-q")
     at_work(cli, "moving-run", 2)
@@ -102,10 +106,7 @@ def test_where_the_first_choice_is_full_the_next_one_takes_it_and_goes_on_from_t
 
 
 def test_nobody_takes_it_and_it_is_tried_again(slow: Path, kaggle: Kaggle, cli: Cli, home: Path) -> None:
-    (slow / "boneage.toml").write_text(
-        f'train.epochs = 6\ntime_limit = "1h"\ntargets.kaggle.dataset = "{KAGGLE_PACK}"\n'
-        'targets.kaggle.username = "alice"\n'
-    )
+    on_kaggle_too(slow)
     kaggle.faults.append(Fault("SaveKernel", "refuse", times=1, text="Maximum batch GPU session count of 2 reached."))
     cli("submit", "--name", "waiting-run", "--legs", 3, "--then", "kaggle", "-q")
     at_work(cli, "waiting-run", 1)
@@ -113,6 +114,33 @@ def test_nobody_takes_it_and_it_is_tried_again(slow: Path, kaggle: Kaggle, cli: 
     said = cli("watch", "waiting-run", "--once", code=(0, 4))
     assert "nobody takes the next leg now" in said.err
     assert "goes on as waiting-run-03 on kaggle" in cli("watch", "waiting-run", "--once", code=(0, 4)).err
+
+
+def test_one_that_refuses_what_was_booked_already_is_passed_over(
+    slow: Path, kaggle: Kaggle, cli: Cli, home: Path
+) -> None:
+    on_kaggle_too(slow)
+    kaggle.faults.append(Fault("SaveKernel", "refuse", times=1, text="Maximum batch GPU session count of 2 reached."))
+    cli("submit", "--name", "passed-run", "--legs", 3, "--then", "kaggle,local", "-q")
+    at_work(cli, "passed-run", 1)
+    lose(cli, home, "passed-run-01")
+    said = cli("watch", "passed-run", "--once")
+    assert "not on kaggle: " in said.err
+    assert "goes on as passed-run-03 on local" in said.err
+    cli("watch", "passed-run", "--every", 0.1)
+    assert epochs_of(cli, "passed-run") == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_a_killed_kernel_left_goes_along_to_the_next_one(slow: Path, kaggle: Kaggle, cli: Cli) -> None:
+    """Kaggle attaches the output of a kernel that is complete; of one that was killed, nobody knows."""
+    on_kaggle_too(slow)
+    cli("submit", "--name", "killed-run", "--target", "kaggle", "--legs", 2, "-q")
+    at_work(cli, "killed-run", 2)
+    kaggle.preempt("killed-run-01")
+    assert "goes on as killed-run-02 on kaggle" in cli("watch", "killed-run", "--once").err
+    cli("watch", "killed-run", "--every", 0.1)
+    assert epochs_of(cli, "killed-run") == [1, 2, 3, 4, 5, 6]
+    assert kaggle.kernels["killed-run-02"].request["datasetDataSources"] == [KAGGLE_PACK, "alice/killed-run-02-from"]
 
 
 def test_a_relay_to_nowhere_is_refused(slow: Path, cli: Cli) -> None:

@@ -55,6 +55,9 @@ def pass_on(flow: Workflow, run: Run, relay: Relay) -> Passed:
     """
     troubles: list[str] = []
     for name in relay.targets:
+        run = flow.ledger.find_run(run.run_id)  # one that refused what was booked already has left a leg behind
+        if not is_due(run, relay):
+            break
         try:
             return _submitted(flow, run, relay, name, troubles)
         except InDoubt:

@@ -192,8 +192,9 @@ class Job:
         try:
             return self._work(fill(self.said["command"], places), places, mounts)
         finally:
-            for mount in mounts:
-                mount.sync()
+            if not (self.fate and self.fate.is_gone):  # a node that is lost takes with it what was not written yet
+                for mount in mounts:
+                    mount.sync()
 
     def _place(self, uri: str) -> Any:
         return self.azure.workspaces.place(self.workspace, uri)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boneage_trainer.contract import write_atomic, write_json
+from boneage_trainer.contract import RunFolder, parse_object, write_atomic, write_json
 from boneagectl import artifacts
 from boneagectl.errors import UsageError
 from boneagectl.records import Bundle, Checkpoint, JobSpec
@@ -85,13 +85,20 @@ def code_dataset(leg_id: str, wishes: Wishes) -> str:
 
 
 def _source_of(resume: Checkpoint | None, leg_id: str, wishes: Wishes) -> Source | None:
-    """A leg on Kaggle is attached where it lies; what was reached elsewhere goes there as a data set."""
+    """A leg that ended in order on Kaggle is attached where it lies; anything else goes there as a data set."""
     if resume is None:
         return None
-    if resume.handle.target != "kaggle":
+    if resume.handle.target != "kaggle" or _was_cut(RunFolder(resume.folder)):
         return Source("datasets", f"{wishes.username}/{leg_id}-from")
     kernel = Kernel.of(resume.handle)
     return Source("notebooks", f"{kernel.owner}/{kernel.slug}")
+
+
+def _was_cut(leg: RunFolder) -> bool:
+    """Whether its kernel was killed or failed: nobody promises that the output of such a one can be attached."""
+    if not leg.state.exists():
+        return False
+    return parse_object(leg.state.read_text(), leg.state.name).get("state") not in ("complete", "paused")
 
 
 def _check(spec: JobSpec, wishes: Wishes) -> None:
