@@ -121,7 +121,7 @@ def test_one_that_refuses_what_was_booked_already_is_passed_over(
 ) -> None:
     on_kaggle_too(slow)
     kaggle.faults.append(Fault("SaveKernel", "refuse", times=1, text="Maximum batch GPU session count of 2 reached."))
-    cli("submit", "--name", "passed-run", "--legs", 3, "--then", "kaggle,local", "-q")
+    cli("submit", "--name", "passed-run", "--legs", 2, "--then", "kaggle,local", "-q")
     at_work(cli, "passed-run", 1)
     lose(cli, home, "passed-run-01")
     said = cli("watch", "passed-run", "--once")

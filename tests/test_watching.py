@@ -214,7 +214,7 @@ def test_a_terminal_shows_one_screen_that_is_drawn_over(project: Path, cli: Cli)
     frames = [re.sub(r"\x1b\[[0-9]*[AJK]|\r", "", frame) for frame in drawn.split("\x1b[J")[1:]]
     assert all(len(line) < 60 for frame in frames for line in frame.splitlines())
     last = frames[-1].splitlines()
-    assert last[0] == "run      first-run, leg 1 of at most 2, on local"
+    assert last[0] == "run      first-run, leg 1, 1 of at most 2 begun, on local"
     assert last[2] == "epoch    ████████████████████████  3 of 3"
     assert "10.3 months, lowest 10.3 in epoch 3" in frames[-1]
     assert last[-1] == "next     boneagectl report first-run"

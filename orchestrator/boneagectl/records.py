@@ -228,6 +228,11 @@ class Run:
     legs: tuple[Leg, ...]
 
     @property
+    def begun(self) -> int:
+        """How many of its legs came to be."""
+        return sum(leg.state is not LegState.RELEASED for leg in self.legs)
+
+    @property
     def latest(self) -> Leg:
         return self.legs[-1]
 

@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from boneage_trainer.contract import ContractError
 from boneagectl.errors import BoneagectlError, InDoubt
 from boneagectl.records import LegState, Relay, Run
 from boneagectl.targets import check_name
 
 if TYPE_CHECKING:
     from boneagectl.workflow import Workflow
+
+_TRIES = 4
+"""For each leg that was agreed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +45,10 @@ def agreed(legs: int, time_limit_s: int, first: str, then: str | None) -> Relay 
 def is_due(run: Run, relay: Relay | None) -> bool:
     """Whether the run stopped short and may go on: after a pause or a loss, never after a fault of its own.
 
-    A leg that never came to be counts as one of those that were agreed, so that trying has an end too.
+    Legs that never came to be are not among those that were agreed; but trying has an end too.
     """
     stopped = run.latest.state in (LegState.PAUSED, LegState.LOST, LegState.RELEASED)
-    return relay is not None and stopped and len(run.legs) < relay.legs
+    return relay is not None and stopped and run.begun < relay.legs and len(run.legs) < _TRIES * relay.legs
 
 
 def pass_on(flow: Workflow, run: Run, relay: Relay) -> Passed:
@@ -62,8 +66,8 @@ def pass_on(flow: Workflow, run: Run, relay: Relay) -> Passed:
             return _submitted(flow, run, relay, name, troubles)
         except InDoubt:
             raise
-        except BoneagectlError as error:
-            troubles.append(f"{name}: {error.message}")
+        except (BoneagectlError, ContractError) as error:
+            troubles.append(f"{name}: {error}")
     return Passed("", "", tuple(troubles))
 
 

@@ -55,7 +55,7 @@ class View:
 
 
 def _leg(look: Look, relay: Relay | None) -> Iterator[str]:
-    of = f" of at most {relay.legs}" if relay else ""
+    of = f", {look.run.begun} of at most {relay.legs} begun" if relay else ""
     yield f"run      {look.run.run_id}, leg {look.leg.number}{of}, on {look.leg.target}"
     if before := look.run.legs[: look.leg.number - 1]:
         yield f"before   {'; '.join(f'{one.target} {one.state} at epoch {one.epoch}' for one in before[-3:])}"
@@ -106,7 +106,7 @@ def _next(look: Look, relay: Relay | None) -> Iterator[str]:
     if look.is_over:
         yield f"next     boneagectl {_after(look)}"
         return
-    goes_on = relay is not None and len(look.run.legs) < relay.legs
+    goes_on = relay is not None and look.run.begun < relay.legs
     then = f", then leg {look.leg.number + 1} goes on on {' or '.join(relay.targets)}" if relay and goes_on else ""
     limit = units.format_duration(look.leg.time_limit_s)
     yield f"next     saves and ends after {limit} at the latest{then}"

@@ -123,7 +123,7 @@ def run_text(run: Run, snapshot: Snapshot, folder: str, relay: Relay | None, cur
         f"data     {_data_text(data)}, fingerprint {data['fingerprint'][:16] or 'not known here'}",
         f"bundle   sha256 {run.bundle_sha256[:16]}",
         f"folder   {folder}",
-        *([f"legs     {len(run.legs)} of at most {relay.legs}, then on {' or '.join(relay.targets)}"] if relay else []),
+        *([f"legs     {run.begun} of at most {relay.legs}, then on {' or '.join(relay.targets)}"] if relay else []),
         "",
         table(("LEG", "TARGET", "STATE", "EPOCH", "TIME", "COST", "REASON"), [_leg_row(leg) for leg in run.legs]),
     ]
