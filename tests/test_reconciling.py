@@ -16,21 +16,23 @@ HOUR_S = 3600
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours", "surely_told", "booked"),
+    ("theirs", "ours", "reserved", "surely_told", "booked"),
     [
-        (12, 10, 10, 2),
-        (12, 10, 0, 2),
-        (10, 10, 10, 0),
-        (8, 10, 10, -2),
-        (8, 10, 8, 0),  # the rest is of today
-        (8, 10, 9, -1),
-        (0, 10, 0, 0),
+        (12, 10, 0, 10, 2),
+        (12, 10, 0, 0, 2),
+        (12, 10, 5, 10, 0),  # it may be of what runs
+        (12, 10, 1, 10, 1),
+        (10, 10, 0, 10, 0),
+        (8, 10, 0, 10, -2),
+        (8, 10, 0, 8, 0),  # the rest is of today
+        (8, 10, 5, 9, -1),
+        (0, 10, 0, 0, 0),
     ],
 )
 def test_more_is_booked_at_once_and_less_as_far_as_the_bill_must_know(
-    theirs: int, ours: int, surely_told: int, booked: int
+    theirs: int, ours: int, reserved: int, surely_told: int, booked: int
 ) -> None:
-    assert reconciling.money_difference(theirs, ours, surely_told) == booked
+    assert reconciling.money_difference(theirs, ours, reserved, surely_told) == booked
 
 
 @pytest.mark.parametrize(

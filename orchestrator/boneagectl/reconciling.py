@@ -36,9 +36,12 @@ class Reconciled:
     booked_s: int
 
 
-def money_difference(theirs: int, ours: int, ours_surely_told: int) -> int:
-    """What to add to our count, in micro-dollars: `ours` up to now, of which a part is surely in the bill."""
-    return max(0, theirs - ours) + min(0, theirs - ours_surely_told)
+def money_difference(theirs: int, ours: int, ours_reserved: int, ours_surely_told: int) -> int:
+    """What to add to our count, in micro-dollars: `ours` up to now, of which a part is surely in the bill.
+
+    What legs at work have used is in the bill and not yet in our count: only what is beyond all they may is more.
+    """
+    return max(0, theirs - ours - ours_reserved) + min(0, theirs - ours_surely_told)
 
 
 def hours_difference(quota: Quota, account: Account) -> int:
@@ -58,9 +61,9 @@ def reconcile(flow: Workflow) -> tuple[list[Reconciled], dict[str, str]]:
 
 def _money(flow: Workflow, name: str, bill: Bill) -> Reconciled:
     until_s = max(bill.since_s, int(time.time()) - bill.late_s)
-    ours = flow.ledger.spent_usd_micro(name, bill.since_s)
+    ours, reserved = flow.ledger.spent_usd_micro(name, bill.since_s), flow.ledger.account(name).reserved_usd_micro
     told = flow.ledger.spent_usd_micro(name, bill.since_s, until_s)
-    booked = money_difference(bill.usd_micro, ours, told)
+    booked = money_difference(bill.usd_micro, ours, reserved, told)
     note = f"the bill since {iso(bill.since_s)[:10]} against our count"
     flow.ledger.correct(name, booked, 0, until_s, note)
     return Reconciled(name, iso(bill.since_s), iso(until_s), ours, bill.usd_micro, booked, 0, 0, 0)
