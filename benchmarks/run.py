@@ -23,6 +23,8 @@ BENCHMARKS = (
     "azure_target",
     "colab_target",
     "ledger",
+    "forecast",
+    "rings",
     "paper",
 )
 """Those that measure; the other scripts here are parts of them. The longest is last."""
