@@ -143,3 +143,11 @@ def test_a_training_longer_than_a_session_has_several(project: Path, cli: Cli) -
     assert "QUOTA HOURS" in cli("plan", *words).out
     assert "unknown target 'moon'" in cli("plan", "--target", "moon", code=2).err
     assert "must be 'cheapest'" in cli("plan", "--prefer", "luck", code=2).err
+
+
+def test_a_calibration_is_a_short_run_and_prints_only_what_it_measured(project: Path, cli: Cli) -> None:
+    said = cli("calibrate", "--json")
+    run = cli("show", said.json["run_id"], "--json").json
+    assert (run["state"], run["epochs"], run["legs"][0]["time_limit_s"]) == ("complete", 8, 3600)
+    assert said.json["speeds"] == [], "the trainer of these tests measures nothing"
+    assert "epoch" in said.err
