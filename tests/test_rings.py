@@ -18,8 +18,8 @@ from boneagectl import bundle, config, provenance, reconciling, watching, workfl
 from boneagectl.errors import BoneagectlError
 from boneagectl.ledger import Ledger
 from boneagectl.paths import Home
-from boneagectl.records import Bundle, JobSpec, LegState, Relay, Run
-from simulated import STARTUP_S, Killed, Simulated, World
+from boneagectl.records import Account, Bundle, Entry, JobSpec, Leg, LegState, Relay, Run
+from simulated import Killed, Simulated, World
 from support import make_pack
 
 TARGETS = ("local", "kaggle", "azure")
@@ -150,56 +150,50 @@ class Rings(RuleBasedStateMachine):
 
     # --------------------------------------------------------------------------------- what holds
     @invariant()
-    def never_over_a_cap(self) -> None:
-        for name in TARGETS:
-            account = self.ledgers[0].account(name)
+    def every_promise_holds(self) -> None:
+        """Of the ledger as the other process reads it now."""
+        ledger = self.ledgers[1]
+        accounts, runs, lines = {name: ledger.account(name) for name in TARGETS}, ledger.runs(), ledger.entries()
+        self.never_over_a_cap(accounts)
+        self.every_machine_is_known_and_none_is_made_twice({leg.leg_id: leg for run in runs for leg in run.legs})
+        self.what_is_counted_is_never_less_than_what_was_really_used(accounts["azure"])
+        self.no_epoch_is_lost(runs)
+        self.the_lines_explain_the_accounts(accounts, lines)
+
+    def never_over_a_cap(self, accounts: dict[str, Account]) -> None:
+        for account in accounts.values():
             if account.cap_usd_micro is not None:
                 assert account.spent_usd_micro + account.reserved_usd_micro <= account.cap_usd_micro
             if account.limit_s is not None:
                 assert account.spent_s + account.reserved_s <= account.limit_s
             assert account.reserved_usd_micro >= 0
 
-    @invariant()
-    def every_machine_is_known_and_none_is_made_twice(self) -> None:
-        legs = {leg.leg_id: leg for run in self.runs() for leg in run.legs}
+    def every_machine_is_known_and_none_is_made_twice(self, legs: dict[str, Leg]) -> None:
         assert len(self.world.created) == len(set(self.world.created))
         for job in self.world.running():
             assert not legs[job.leg_id].state.is_over, f"{job.leg_id} runs and is thought to be over"
         for leg in legs.values():
             assert leg.state is not LegState.RELEASED or leg.leg_id not in self.world.jobs
-
-    @invariant()
-    def what_a_job_costs_is_never_more_than_what_was_booked(self) -> None:
-        legs = {leg.leg_id: leg for run in self.runs() for leg in run.legs}
         for job in self.world.jobs.values():
-            over_s = job.over_s(self.world.now_s)
-            until_s = self.world.now_s if over_s is None else over_s
-            cost = job.rate * (until_s - job.begun_s + STARTUP_S) / 3600
-            assert cost <= legs[job.leg_id].reserved_usd_micro + 1
+            assert job.cost_usd_micro(self.world.now_s) <= legs[job.leg_id].reserved_usd_micro + 1
 
-    @invariant()
-    def what_was_really_used_is_never_more_than_what_is_counted(self) -> None:
-        account = self.ledgers[0].account("azure")
-        counted = account.spent_usd_micro + account.reserved_usd_micro
+    def what_is_counted_is_never_less_than_what_was_really_used(self, azure: Account) -> None:
         rounding = sum(1 + job.rate / 3600 for job in self.world.jobs.values())
-        assert self.world.used_usd_micro(self.world.now_s) <= counted + rounding
+        used = self.world.used_usd_micro(self.world.now_s)
+        assert used <= azure.spent_usd_micro + azure.reserved_usd_micro + rounding
 
-    @invariant()
-    def no_epoch_is_lost(self) -> None:
+    def no_epoch_is_lost(self, runs: list[Run]) -> None:
         """A next leg begins where the one before had come to, as far as it left anything."""
-        for run in self.runs():
+        for run in runs:
             reached = 0
             for leg in run.legs:
                 if job := self.world.jobs.get(leg.leg_id):
                     assert job.first == reached or not reached, (leg.leg_id, job.first, reached)
                     reached = max(reached, job.epoch_at(self.world.now_s))
 
-    @invariant()
-    def the_lines_explain_the_accounts(self) -> None:
-        lines = self.ledgers[0].entries()
-        for name in TARGETS:
-            account = self.ledgers[0].account(name)
-            own = [line for line in lines if line.account == name]
+    def the_lines_explain_the_accounts(self, accounts: dict[str, Account], lines: list[Entry]) -> None:
+        for account in accounts.values():
+            own = [line for line in lines if line.account == account.name]
             assert sum(line.usd_micro for line in own) == account.spent_usd_micro + account.reserved_usd_micro
 
 
