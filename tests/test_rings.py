@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from boneagectl import bundle, config, provenance, reconciling, watching, workflow
+from boneagectl.config import Config, Setting
 from boneagectl.errors import BoneagectlError
 from boneagectl.ledger import Ledger
 from boneagectl.paths import Home
@@ -52,7 +53,8 @@ class Rings(RuleBasedStateMachine):
     @initialize(cap_usd=st.sampled_from((2, 5, 20)), cap_hours=st.sampled_from((2, 10, 100)))
     def begin(self, cap_usd: int, cap_hours: int) -> None:
         self.place = Path(tempfile.mkdtemp(prefix="rings-"))
-        make_pack(self.place / "pack")
+        flags = {"data.pack": str(make_pack(self.place / "pack")), "train.epochs": 12}
+        self.settings = config.load(flags=flags, start=self.place).settings
         self.world, self.home = World(), Home(self.place / "home")
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr("time.time", lambda: self.world.now_s)
@@ -75,9 +77,11 @@ class Rings(RuleBasedStateMachine):
             self.patch.undo()
             shutil.rmtree(self.place)
 
-    def flow(self, who: int, **values: object) -> workflow.Workflow:
-        flags = {"data.pack": str(self.place / "pack"), "train.epochs": 12, **values}
-        return workflow.Workflow(self.home, config.load(flags=flags, start=self.place), self.ledgers[who])
+    def flow(self, who: int, where: str, limit: str, is_firm: bool) -> workflow.Workflow:
+        """A time limit that is not firm is cut to what is left."""
+        given = {**self.settings, "target": Setting(where, "flag")}
+        given["time_limit"] = Setting(limit, "flag" if is_firm else "a file")
+        return workflow.Workflow(self.home, Config(given), self.ledgers[who])
 
     def runs(self) -> list[Run]:
         return self.ledgers[0].runs()
@@ -94,9 +98,9 @@ class Rings(RuleBasedStateMachine):
         self.world.next_fault = fault if does in ("submit", "resume", "watch") else ""
         runs = self.runs()
         if does in ("submit", "time", "network", "price", "cap", "ls", "reconcile"):
-            getattr(self, does)(self.flow(who, target=where, time_limit=limit), at, where)
+            getattr(self, does)(self.flow(who, where, limit, at % 3 == 0), at, where)
         elif runs:
-            getattr(self, does)(self.flow(who, target=where, time_limit=limit), runs[at % len(runs)])
+            getattr(self, does)(self.flow(who, where, limit, at % 3 == 0), runs[at % len(runs)])
         self.world.next_fault = ""
 
     def submit(self, flow: workflow.Workflow, at: int, where: str) -> None:
