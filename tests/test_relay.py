@@ -146,3 +146,36 @@ def test_what_a_killed_kernel_left_goes_along_to_the_next_one(slow: Path, kaggle
 def test_a_relay_to_nowhere_is_refused(slow: Path, cli: Cli) -> None:
     assert "unknown target 'moon'" in cli("submit", "--legs", 2, "--then", "moon", code=2).err
     assert cli("ls", "--json").json["runs"] == []
+
+
+def test_one_of_which_nobody_knows_whether_it_began_is_found_by_the_next_look(
+    slow: Path, kaggle: Kaggle, cli: Cli, home: Path
+) -> None:
+    on_kaggle_too(slow)
+    cli("submit", "--name", "doubt-run", "--legs", 2, "--then", "kaggle", "-q")
+    at_work(cli, "doubt-run", 1)
+    lose(cli, home, "doubt-run-01")
+    kaggle.faults += [Fault("SaveKernel", "500_after"), Fault("GetKernel", "500", times=20)]
+    said = cli("watch", "doubt-run", "--once")
+    assert "goes on as" not in said.err
+    assert list(kaggle.kernels) == ["doubt-run-02"], "it did begin"
+    kaggle.faults.clear()
+    cli("watch", "doubt-run", "--every", 0.1)
+    assert [leg["state"] for leg in cli("show", "doubt-run", "--json").json["legs"]] == ["lost", "complete"]
+    assert len(kaggle.kernels) == 1
+
+
+def test_what_is_wrong_with_one_run_keeps_no_other_from_being_watched(
+    slow: Path, kaggle: Kaggle, cli: Cli, home: Path
+) -> None:
+    on_kaggle_too(slow)
+    kaggle.stuck_in_queue = True
+    cli("submit", "--name", "barred-run", "--target", "kaggle", "-q")
+    cli("submit", "--name", "lost-run", "--legs", 2, "-q")
+    at_work(cli, "lost-run", 1)
+    lose(cli, home, "lost-run-01")
+    kaggle.faults.append(Fault("*", "401", times=50))
+    said = cli("watch", "--all", "--once")
+    assert "cannot look now" in said.err
+    assert "goes on as lost-run-02 on local" in said.err
+    kaggle.faults.clear()

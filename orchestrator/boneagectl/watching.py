@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from boneagectl import guarding, relaying
-from boneagectl.errors import Unreachable
+from boneagectl.errors import BoneagectlError, InDoubt, Unreachable
 from boneagectl.guarding import Act
-from boneagectl.records import Leg, Relay, Run, Snapshot
+from boneagectl.records import Leg, Run, Snapshot
+from boneagectl.relaying import Passed
 
 if TYPE_CHECKING:
     from boneagectl.workflow import Workflow
@@ -24,6 +25,7 @@ class Look:
     """What one look at a run saw and did. `leg` is the one that was looked at; `is_over` means that nothing follows.
 
     `said` is for people; `trouble` is why the target could not be asked, and then the rest is what the ledger knew.
+    The next look is due in `wait_s`, or sooner if somebody wishes so; but not where it `must_wait`.
     """
 
     run: Run
@@ -32,35 +34,46 @@ class Look:
     said: tuple[str, ...]
     is_over: bool
     wait_s: float
+    must_wait: bool = False
     trouble: str = ""
+
+    def pause_s(self, every_s: float | None) -> float:
+        return self.wait_s if self.must_wait else every_s or self.wait_s
 
 
 def step(flow: Workflow, run_id: str) -> Look:
     """Looks at the run's latest leg, does what is due, and has the run go on where that was agreed."""
+    flow.reconcile()  # the leg that this waits for may be one that nobody knows whether it came to be
     run = flow.ledger.find_run(run_id)
     leg, wait_s = run.latest, flow.target(run.latest.target).capabilities.poll_every_s
     try:
         seen, said = guarding.guard(flow, run, flow.look(run))
     except Unreachable as error:
-        trouble = f"cannot look now: {error.message}"
-        known = Snapshot(leg.state, leg.reason, leg.epoch, leg.epochs, leg.elapsed_s)
-        return Look(run, leg, replace(known, reason=trouble), (), leg.state.is_over, wait_s, trouble)
+        return _unseen(run, wait_s, error)
     run, relay = flow.ledger.find_run(run_id), flow.ledger.relay(run_id)
     if relay is None or not relaying.is_due(run, relay):
         return Look(run, leg, seen, said, seen.state.is_over, wait_s)
-    more, wait_s = _handed_on(flow, run, relay, wait_s)
-    return Look(run, leg, seen, (*said, *more), False, wait_s)
+    try:
+        passed = relaying.pass_on(flow, run, relay)
+    except InDoubt as error:
+        return _unseen(flow.ledger.find_run(run_id), wait_s, error)
+    said += (*relaying.words(passed), *_waits(flow, run, passed))
+    is_on = bool(passed.leg_id)
+    return Look(run, leg, seen, said, False, wait_s if is_on else _WAIT_S, must_wait=not is_on)
 
 
-def _handed_on(flow: Workflow, run: Run, relay: Relay, wait_s: float) -> tuple[list[str], float]:
-    """What became of it, and when to look again: soon at the next leg, later where nobody took it."""
-    passed = relaying.pass_on(flow, run, relay)
-    said = list(relaying.words(passed))
+def _unseen(run: Run, wait_s: float, error: BoneagectlError) -> Look:
+    leg, trouble = run.latest, f"cannot look now: {error.message}"
+    known = Snapshot(leg.state, trouble, leg.epoch, leg.epochs, leg.elapsed_s)
+    return Look(run, leg, known, (), leg.state.is_over, wait_s, trouble=trouble)
+
+
+def _waits(flow: Workflow, run: Run, passed: Passed) -> list[str]:
+    """Has it told, once for each leg, that nobody goes on from it."""
     if passed.leg_id:
-        return said, wait_s
-    act = Act(f"{run.latest.leg_id} waits", f"{run.run_id}: nobody takes its next leg: {'; '.join(passed.troubles)}")
-    told = guarding.tell(flow, run, replace(act, is_said=True))
-    return [*said, *told], _WAIT_S
+        return []
+    text = f"{run.run_id}: nobody takes its next leg: {'; '.join(passed.troubles)}"
+    return guarding.tell(flow, run, Act(f"{run.latest.leg_id} waits", text, is_said=True))
 
 
 def follow(flow: Workflow, run_id: str, every_s: float | None) -> Iterator[Look]:
@@ -70,17 +83,25 @@ def follow(flow: Workflow, run_id: str, every_s: float | None) -> Iterator[Look]
         yield look
         if look.is_over:
             return
-        time.sleep(every_s or look.wait_s)
+        time.sleep(look.pause_s(every_s))
 
 
 def rounds(flow: Workflow, every_s: float | None) -> Iterator[list[Look]]:
-    """Rounds of looks at every run that is at work or is to go on, until none is."""
+    """Looks at every run that is at work or is to go on, each when it is due, until none is left."""
+    due_s: dict[str, float] = {}
     while run_ids := unfinished(flow):
-        looks = [step(flow, run_id) for run_id in run_ids]
+        time.sleep(max(0.0, min(due_s.get(run_id, 0.0) for run_id in run_ids) - time.monotonic()))
+        looks = [_tried(flow, run_id) for run_id in run_ids if due_s.get(run_id, 0.0) <= time.monotonic()]
+        due_s |= {look.run.run_id: time.monotonic() + look.pause_s(every_s) for look in looks}
         yield looks
-        if all(look.is_over for look in looks):
-            return
-        time.sleep(every_s or min(look.wait_s for look in looks))
+
+
+def _tried(flow: Workflow, run_id: str) -> Look:
+    """What is wrong with one run must not keep the others from being looked at."""
+    try:
+        return step(flow, run_id)
+    except BoneagectlError as error:
+        return _unseen(flow.ledger.find_run(run_id), _WAIT_S, error)
 
 
 def unfinished(flow: Workflow) -> list[str]:

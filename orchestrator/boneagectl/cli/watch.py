@@ -71,7 +71,7 @@ def show_all(flow: Workflow, rounds: Iterator[list[Look]], once: bool, printer: 
     shown, is_any = _Shown(printer), False
     for looks in rounds:
         is_any = True
-        shown(looks, [_line(look) for look in looks], once or all(look.is_over for look in looks))
+        shown(looks, [_line(look) for look in looks], once)
         if once:
             break
     if not is_any:
@@ -87,7 +87,7 @@ class _Shown:
 
     def __call__(self, looks: list[Look], lines: list[str], is_last: bool) -> None:
         for look in looks:
-            if self._is_new(look):
+            if self._is_new(look) or look.said:
                 self._print(look)
         if self.screen.is_live:
             self.screen.draw(lines, is_last)
