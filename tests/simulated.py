@@ -91,7 +91,7 @@ class World:
 
 
 class Simulated:
-    """The target called `name` in `world`; azure costs money, kaggle hours of a week, local nothing."""
+    """The target called `name` in `world`; azure costs money, kaggle hours of a week, the others nothing."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
@@ -99,7 +99,7 @@ class Simulated:
             unattended=True,
             can_stop=True,
             billed=name == "azure",
-            max_session_hours=12.0 if name == "kaggle" else None,
+            max_session_hours={"kaggle": 12.0, "colab": 11.5}.get(name),
             live_metrics=True,
             needs_network=name != "local",
             appears_s=600,

@@ -10,6 +10,7 @@ import pytest
 from boneage_trainer.contract import RunFolder, TrainConfig, write_atomic, write_json
 from boneagectl import speeds
 from boneagectl.ledger import opened
+from emulators.kaggle import Kaggle
 from support import Cli
 
 SMALL_S, FULL_S = 0.001, 0.004
@@ -151,3 +152,19 @@ def test_a_calibration_is_a_short_run_and_prints_only_what_it_measured(project: 
     assert (run["state"], run["epochs"], run["legs"][0]["time_limit_s"]) == ("complete", 8, 3600)
     assert said.json["speeds"] == [], "the trainer of these tests measures nothing"
     assert "epoch" in said.err
+
+
+def test_providers_are_asked_what_they_refuse_only_if_that_is_wished_for(
+    project: Path, kaggle: Kaggle, cli: Cli
+) -> None:
+    words = ("--preset", "fast", "--set", "targets.kaggle.username=alice", "--set", "targets.kaggle.dataset=alice/gone",
+             "--set", "data.image_size_px=256", "--set", "train.weights=none")  # fmt: skip
+    assert choices(cli, *words)["kaggle"]["blocks"] == []
+    assert kaggle.calls == []
+    assert "data: " in str(choices(cli, *words, "--ask")["kaggle"]["blocks"])
+
+
+def test_a_full_disk_blocks_every_target(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("boneagectl.limits.MIN_FREE_BYTES", 10**18)
+    words = ("--preset", "fast", "--set", "targets.kaggle.username=alice", "--set", "data.image_size_px=256")
+    assert "disk: " in str(choices(cli, *words)["azure"]["blocks"])

@@ -23,7 +23,7 @@ from boneagectl.records import Account, Bundle, Entry, JobSpec, Leg, LegState, R
 from simulated import Killed, Simulated, World
 from support import make_pack
 
-TARGETS = ("local", "kaggle", "azure")
+TARGETS = ("local", "kaggle", "colab", "azure")
 WHERE = st.sampled_from((*TARGETS, "azure"))
 STEPS = int(os.environ.get("BONEAGE_RING_STEPS", "10000"))
 PER_RUN = 50
@@ -48,7 +48,7 @@ DOES = st.sampled_from(
 
 
 class Rings(RuleBasedStateMachine):
-    """Two people with one ledger, three targets with caps, and a clock that jumps."""
+    """Two people with one ledger, four targets with caps, and a clock that jumps."""
 
     @initialize(cap_usd=st.sampled_from((2, 5, 20)), cap_hours=st.sampled_from((2, 10, 100)))
     def begin(self, cap_usd: int, cap_hours: int) -> None:

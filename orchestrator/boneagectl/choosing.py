@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from boneagectl import accounts, planning, speeds
+from boneagectl import accounts, limits, planning, speeds
 from boneagectl.config import Config
 from boneagectl.errors import BoneagectlError, LimitRefused
 from boneagectl.records import Account, JobSpec, iso, seconds
@@ -47,9 +47,12 @@ class Choice:
     is_recommended: bool = False
 
 
-def choices(flow: Workflow, names: tuple[str, ...] = NAMES) -> list[Choice]:
-    """Each target's choice, with one recommended by the setting `prefer`, where any is possible."""
-    found = [_choice(flow, name) for name in names]
+def choices(flow: Workflow, names: tuple[str, ...] = NAMES, asks: bool = False) -> list[Choice]:
+    """Each target's choice, with one recommended by the setting `prefer`, where any is possible.
+
+    Providers are asked what they would refuse only where that is wished for with `asks`.
+    """
+    found = [_choice(flow, name, asks) for name in names]
     possible = [one for one in found if not (one.blocks or one.needs_you or one.time_s is None)]
     best = min(possible, key=lambda one: _rank(one, flow.config["prefer"]), default=None)
     return [dataclasses.replace(one, is_recommended=one is best) for one in found]
@@ -78,8 +81,8 @@ def _rank(one: Choice, prefer: str) -> tuple[float, float]:
     return usd, time_s
 
 
-def _choice(flow: Workflow, name: str) -> Choice:
-    """Asks nobody: from the settings, the ledger and what was measured."""
+def _choice(flow: Workflow, name: str, asks: bool) -> Choice:
+    """From the settings, the ledger and what was measured."""
     try:
         config = flow.config.with_values(target=name)
         target = flow.target(name)
@@ -87,7 +90,13 @@ def _choice(flow: Workflow, name: str) -> Choice:
         estimate = _estimate(flow, config, name, spec)
         if estimate is None:
             return _unknown(name, f"nothing measured: boneagectl calibrate --target {name}", ())
-        return _timed(target, spec, estimate, flow.ledger.account(name))
+        choice = _timed(target, spec, estimate, flow.ledger.account(name))
+        said = [
+            limits.disk(flow.home.root),
+            *(target.preflight(spec) if asks and target.capabilities.needs_network else ()),
+        ]
+        refused = (f"{verdict.limit}: {verdict.detail}" for verdict in said if not verdict.allows)
+        return dataclasses.replace(choice, blocks=(*choice.blocks, *refused))
     except BoneagectlError as error:
         return _unknown(name, "", (error.message,))
 

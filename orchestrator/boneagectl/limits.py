@@ -15,7 +15,7 @@ MIN_FREE_BYTES = 500_000_000
 
 def verdicts(quote: Quote, account: Account, capabilities: Capabilities, folder: Path) -> tuple[Verdict, ...]:
     """One verdict for each limit that applies, refusals among them."""
-    return (*_caps(quote, account), *_session(quote, capabilities), _disk(folder))
+    return (*_caps(quote, account), *_session(quote, capabilities), disk(folder))
 
 
 def refusals(quote: Quote, account: Account, capabilities: Capabilities) -> Iterator[str]:
@@ -54,7 +54,8 @@ def _session(quote: Quote, capabilities: Capabilities) -> Iterator[Verdict]:
     yield Verdict("session", allowed, f"a session there lasts {capabilities.max_session_hours:g} h at most")
 
 
-def _disk(folder: Path) -> Verdict:
+def disk(folder: Path) -> Verdict:
+    """Whether there is room here for what a run brings back."""
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free

@@ -21,6 +21,7 @@ _EPOCHS = 8
 def plan(
     target: Annotated[str, typer.Option("--target", "-t", help="all, or one target.")] = "all",
     prefer: Annotated[str | None, typer.Option("--prefer", help="cheapest, fastest or balanced.")] = None,
+    ask: Annotated[bool, typer.Option("--ask", help="Also ask the providers what they would refuse.")] = False,
     pack: _Data = None,
     preset: _Preset = None,
     time_limit: _Limit = None,
@@ -30,8 +31,8 @@ def plan(
 ) -> None:
     """Tell what a training will take where, and choose.
 
-    Time with its range, sessions, dollars, hours of quota, and what forbids it; asks no provider. From what was
-    measured on each target, else roughly from a table. `submit --target auto` takes the recommended one.
+    Time with its range, sessions, dollars, hours of quota, and what forbids it. From what was measured on each target,
+    else roughly from a table. No provider is asked without --ask. `submit --target auto` takes the recommended one.
 
     Example: boneagectl plan --prefer fastest
     """
@@ -42,7 +43,7 @@ def plan(
     if target != "all":
         check_name(target)
     with options.workflow(merged, may_write=False) as flow:
-        found = choosing.choices(flow, NAMES if target == "all" else (target,))
+        found = choosing.choices(flow, NAMES if target == "all" else (target,), ask)
         Printer(json).data({"choices": found}, present.choices_text(found, merged["prefer"]))
 
 
