@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from boneagectl import watching
+from boneagectl.config import load
 from boneagectl.ledger import opened
+from boneagectl.paths import Home
+from boneagectl.workflow import Workflow
 from emulators.kaggle import Fault, Kaggle
 from support import KAGGLE_PACK, Cli, end_leg, wait_for
 
@@ -156,10 +160,13 @@ def test_one_of_which_nobody_knows_whether_it_began_is_found_by_the_next_look(
     at_work(cli, "doubt-run", 1)
     lose(cli, home, "doubt-run-01")
     kaggle.faults += [Fault("SaveKernel", "500_after"), Fault("GetKernel", "500", times=20)]
-    said = cli("watch", "doubt-run", "--once")
-    assert "goes on as" not in said.err
-    assert list(kaggle.kernels) == ["doubt-run-02"], "it did begin"
-    kaggle.faults.clear()
+    with opened(home / "ledger.db") as book:
+        flow = Workflow(Home(home), load(), book)
+        assert watching.step(flow, "doubt-run").trouble
+        assert list(kaggle.kernels) == ["doubt-run-02"], "it did begin"
+        kaggle.faults.clear()
+        assert not watching.step(flow, "doubt-run").trouble
+        assert book.leg("doubt-run-02").handle
     cli("watch", "doubt-run", "--every", 0.1)
     assert [leg["state"] for leg in cli("show", "doubt-run", "--json").json["legs"]] == ["lost", "complete"]
     assert len(kaggle.kernels) == 1

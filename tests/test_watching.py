@@ -207,6 +207,16 @@ def test_all_runs_are_watched_at_once_and_those_that_may_go_on(slow: Path, cli: 
     assert "--all watches every run" in cli("watch", "long-run", "--all", code=2).err
 
 
+def test_elsewhere_a_line_is_printed_only_when_something_changed(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_EPOCH_S", "0.4")
+    cli("submit", "--name", "first-run", "-q")
+    lines = cli("watch", "first-run", "--every", 0.1).err.splitlines()
+    seen = [re.sub(r"loss.*", "", line) for line in lines]
+    assert len(seen) == len(set(seen)) >= 4
+
+
 def test_a_terminal_shows_one_screen_that_is_drawn_over(project: Path, cli: Cli) -> None:
     cli("budget", "set", "local", "--cap-hours", "30")
     cli("submit", "--name", "first-run", "--legs", 2, "-q", "--time-limit", "1h")
