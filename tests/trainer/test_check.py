@@ -46,10 +46,11 @@ def test_the_paper_s_head_passes_on_a_pack(tmp_path: Path, pack: Path) -> None:
             "predict.square_from = lambda data, px: 255 - real(data, px)",
             "predicts a file",
         ),
-        (
+        pytest.param(
             "from boneage_trainer import steps\nfrom keras import ops\n"
             "steps.loss_of = lambda kind, errors: 0.0 * ops.mean(errors)",
             "learns by heart",
+            marks=pytest.mark.long,
         ),
     ],
     ids=["other pixels", "no gradient"],

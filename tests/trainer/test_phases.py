@@ -49,7 +49,9 @@ def test_features_are_computed_once_and_found_by_row(
 
 
 @pytest.mark.parametrize(
-    "how", [{"augment": "none"}, {"augment": "light", "cached_views": 2}], ids=["plain", "augmented"]
+    "how",
+    [pytest.param({"augment": "none"}, marks=pytest.mark.long), {"augment": "light", "cached_views": 2}],
+    ids=["plain", "augmented"],
 )
 def test_a_head_trained_from_cached_features_equals_one_trained_from_images(how: dict[str, Any], bench: Bench) -> None:
     train = {"train_backbone": False, "head_learning_rate": 0.01, "epochs": 5, "width": 8, "dropout": 0.3, **how}
