@@ -37,7 +37,7 @@ def spent(usd: float, running: float = 0.0, **more: Any) -> Account:
 )
 def test_the_highest_share_that_was_reached_is_told(usd: float, running: float, share: int | None) -> None:
     acts = due(account=spent(usd, running))
-    assert [act.key for act in acts] == ([f"azure usd 10000000 {share}"] if share else [])
+    assert [act.key for act in acts] == ([f"azure cap 10000000 {share}"] if share else [])
     assert all(act.does is Does.TELL for act in acts)
 
 
@@ -48,6 +48,12 @@ def test_another_cap_is_told_anew_and_so_are_hours_that_came_back() -> None:
     assert keys() != keys(cap_usd_micro=11_000_000)
     hours = {"cap_usd_micro": None, "cap_s": HOUR_S, "spent_s": HOUR_S // 2}
     assert keys(**hours, refresh="2026-11-28T00:00:00Z") != keys(**hours, refresh="2026-12-05T00:00:00Z")
+
+
+def test_a_credit_is_a_limit_beside_the_cap() -> None:
+    """Twelve dollars were told, five are left, and one is being used."""
+    account = spent(1, 1.0, credit_usd_micro=5_000_000, credit_told_usd_micro=12_000_000)
+    assert [act.text for act in due(account=account)] == ["account azure: $8.00 of the $12.00 credit used"]
 
 
 @pytest.mark.parametrize(("days", "is_told"), [(6.9, True), (7.1, False), (-1, False)])

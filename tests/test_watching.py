@@ -150,7 +150,7 @@ def test_a_cap_that_was_lowered_stops_what_runs_where_that_was_asked_for(slow: P
     assert "paid-run-01 stopped" in said.err
     shown = cli("show", "paid-run", "--json").json
     assert (shown["state"], shown["reason"]) == ("paused", "stop")
-    assert "paid-run-01 usd cap" in [event["event"] for event in hook.got]
+    assert "paid-run-01 at cap" in [event["event"] for event in hook.got]
 
 
 def test_a_share_of_a_limit_is_told_once(slow: Path, cli: Cli) -> None:
@@ -158,7 +158,7 @@ def test_a_share_of_a_limit_is_told_once(slow: Path, cli: Cli) -> None:
     cli("submit", "--name", "paid-run", *PAID)
     wait_for(lambda: cli("show", "paid-run", "--json").json["legs"][0]["elapsed_s"] >= 1)
     said = [cli("watch", "paid-run", "--once").err for _ in range(2)]
-    assert ["of its $100.00 used" in text for text in said] == [True, False]
+    assert ["of the $100.00 cap used" in text for text in said] == [True, False]
     cli("stop", "paid-run", "--yes", "-q")
 
 

@@ -105,11 +105,12 @@ def _with_credit(db: sqlite3.Connection, account: Account, now_s: int) -> Accoun
     row = db.execute("select * from credits where account = ?", (account.name,)).fetchone()
     if not row:
         return account
-    left, ends = row["left_usd_micro"], iso(row["ends_s"]) if row["ends_s"] else ""
-    if left is not None:
-        since = spent(db, account.name, row["told_s"], now_s)
-        left -= since.legs_usd_micro + since.standing_usd_micro + max(0, since.corrected_usd_micro)
-    return replace(account, credit_usd_micro=left, credit_ends=ends)
+    told, ends = row["left_usd_micro"], iso(row["ends_s"]) if row["ends_s"] else ""
+    if told is None:
+        return replace(account, credit_ends=ends)
+    since = spent(db, account.name, row["told_s"], now_s)
+    left = told - since.legs_usd_micro - since.standing_usd_micro - max(0, since.corrected_usd_micro)
+    return replace(account, credit_usd_micro=left, credit_told_usd_micro=told, credit_ends=ends)
 
 
 def _next_refresh_s(row: sqlite3.Row, now_s: int) -> int:

@@ -79,34 +79,37 @@ def _shares(account: Account) -> Iterator[Act]:
     for one in limits_of(account):
         reached = [share for share in (*account.alert_at, 100) if one.used * 100 >= one.limit * share]
         if reached:
-            until = f" until {account.refresh}" if one.unit == "hours" and account.refresh else ""
-            text = f"account {account.name}: {one.show(one.used)} of its {one.show(one.limit)} used{until}"
-            yield Act(f"{account.name} {one.unit} {one.limit}{until} {reached[-1]}", text)
+            until = f" until {account.refresh}" if one.kind == "hours" and account.refresh else ""
+            yield Act(f"{account.name} {one.kind} {one.limit}{until} {reached[-1]}", f"{one.text(account.name)}{until}")
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit of an account, in micro-dollars (usd) or seconds (hours): what is `used`, with what legs at work have
-    used so far, and what may be, with all that is booked."""
+    """One limit of an account, cap or credit in micro-dollars or hours in seconds: what is `used`, with what legs
+    at work have used so far, and what may be, with all that is booked."""
 
-    unit: str
+    kind: str
     used: int
     booked: int
     limit: int
 
     def show(self, value: int) -> str:
-        return units.format_usd(value) if self.unit == "usd" else units.format_duration(value)
+        return units.format_duration(value) if self.kind == "hours" else units.format_usd(value)
+
+    def text(self, account: str) -> str:
+        return f"account {account}: {self.show(self.used)} of the {self.show(self.limit)} {self.kind} used"
 
 
 def limits_of(account: Account) -> Iterator[Limit]:
     """The account's limits that are more than nothing."""
-    if account.cap_usd_micro:
-        spent = account.spent_usd_micro
-        used, booked = spent + account.running_usd_micro, spent + account.reserved_usd_micro
-        yield Limit("usd", used, booked, account.cap_usd_micro)
-    if account.limit_s:
-        spent = account.spent_s
-        yield Limit("hours", spent + account.running_s, spent + account.reserved_s, account.limit_s)
+    running, reserved = account.running_usd_micro, account.reserved_usd_micro
+    if cap := account.cap_usd_micro:
+        yield Limit("cap", account.spent_usd_micro + running, account.spent_usd_micro + reserved, cap)
+    if (told := account.credit_told_usd_micro) and account.credit_usd_micro is not None:
+        gone = told - account.credit_usd_micro
+        yield Limit("credit", gone + running, gone + reserved, told)
+    if limit_s := account.limit_s:
+        yield Limit("hours", account.spent_s + account.running_s, account.spent_s + account.reserved_s, limit_s)
 
 
 def _credit(account: Account, now_s: int) -> Iterator[Act]:
@@ -136,13 +139,10 @@ def _room(leg: Leg, seen: Snapshot, account: Account, can: Capabilities) -> Iter
     if account.at_cap != "stop" or not can.can_stop:
         return
     for one in limits_of(account):
-        rate = 3600 if one.unit == "hours" else _rate_usd_micro(leg, seen)
+        rate = 3600 if one.kind == "hours" else _rate_usd_micro(leg, seen)
         spare = rate * _SAVING_S // 3600 if can.stop_keeps else 0
         if one.booked > one.limit and one.used + spare >= one.limit:
-            text = (
-                f"account {account.name}: {one.show(one.used)} of its {one.show(one.limit)} used: {leg.leg_id} stopped"
-            )
-            yield Act(f"{leg.leg_id} {one.unit} cap", text, Does.STOP)
+            yield Act(f"{leg.leg_id} at {one.kind}", f"{one.text(account.name)}: {leg.leg_id} stopped", Does.STOP)
 
 
 def _rate_usd_micro(leg: Leg, seen: Snapshot) -> int:

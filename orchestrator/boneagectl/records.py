@@ -253,7 +253,8 @@ class Account:
 
     `quota_s` is what the provider gives until `refresh`, where it gives hours for a time; the seconds
     spent are then those of that time. `standing_usd_micro` is the part of what was spent that was paid by
-    the day; `credit_usd_micro` what is left of a prepaid credit, by the last balance told and our own count since.
+    the day; `credit_usd_micro` what is left of a prepaid credit, by the last balance told, `credit_told_usd_micro`, and
+    our own count since.
     """
 
     name: str
@@ -267,6 +268,7 @@ class Account:
     refresh: str = ""
     standing_usd_micro: int = 0
     credit_usd_micro: int | None = None
+    credit_told_usd_micro: int | None = None
     credit_ends: str = ""
     week_usd_micro: int = 0
     """What was spent in the last seven days."""

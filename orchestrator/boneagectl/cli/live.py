@@ -88,7 +88,7 @@ def _money(look: Look, limits: list[Limit]) -> Iterator[str]:
     if booked:
         yield _against("cost", spent, booked, units.format_usd) + " booked"
     for one in limits:
-        yield _against("account", one.used, one.limit, one.show) + f" of {look.leg.target}'s limit"
+        yield _against("account", one.used, one.limit, one.show) + f" of {look.leg.target}'s {one.kind}"
 
 
 def _against(label: str, used: int, limit: int, show: Callable[[int], str]) -> str:
