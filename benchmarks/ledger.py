@@ -37,7 +37,7 @@ def fill(path: Path, legs: int) -> None:
     now_s, rows = int(time.time()), []
     while len(rows) < legs:
         run = f"bone-{len(rows):06d}"
-        rows += [(f"{run}-{number:02d}", run, number, NAMES[len(rows) % len(NAMES)]) for number in range(1, 5)]
+        rows += [(f"{run}-{number:02d}", run, number, NAMES[len(rows) // 4 % len(NAMES)]) for number in range(1, 5)]
     with sqlite3.connect(path) as db:
         runs = sorted({row[1] for row in rows})
         db.executemany("insert into runs values (?, ?, ?, 'pack', '', ?)",

@@ -26,9 +26,10 @@ _SPENT = """select (select coalesce(sum(s.usd_micro), 0) from settlements s join
                     from standing where account = ?1),
                    (select coalesce(sum(usd_micro), 0) from reconciliations where account = ?1 and created_s >= ?2)"""
 
+# The plus has SQLite begin with the few legs at work, not with all that an account ever had.
 _RUNNING = """select coalesce(sum(l.usd_micro), 0), coalesce(sum(l.elapsed_s), 0)
               from legs l join reservations r using (leg_id)
-              where r.account = ? and l.state in ('reserved', 'queued', 'running')"""
+              where +r.account = ? and l.state in ('reserved', 'queued', 'running')"""
 
 # What the runs of the last 25 bookings have cost the account, on average.
 _TYPICAL = """select coalesce(avg(usd_micro), 0), coalesce(avg(seconds), 0) from (
