@@ -103,6 +103,7 @@ def test_an_alert_that_does_not_arrive_is_said_and_sent_again_later(
     ("name", "value", "words"),
     [
         ("WEBHOOK", "http://127.0.0.1:9/s3cret", "ConnectionRefusedError"),
+        ("WEBHOOK", "http://127.0.0.1:9/s3cret\u00e9 ?", "InvalidURL"),
         ("WEBHOOK", "mailto:s3cret", "it is no http address"),
         ("COMMAND", '["no-such-program"]', "cannot be run: No such file"),
         ("COMMAND", '["sh", "-c", "echo no mail here >&2; exit 3"]', "ended with 3: no mail here"),

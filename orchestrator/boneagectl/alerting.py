@@ -28,6 +28,7 @@ def send(webhook: str, command: Sequence[str], event: Mapping[str, Any]) -> Iter
 
 
 def _post(address: str, body: str) -> str:
+    import http.client
     import urllib.error
     import urllib.request
 
@@ -40,7 +41,7 @@ def _post(address: str, body: str) -> str:
             return ""
     except urllib.error.HTTPError as error:
         return f"it answered {error.code}"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None)
         return f"{type(reason or error).__name__}"
 

@@ -39,7 +39,8 @@ def _notes(account: Account) -> Iterator[str]:
     if account.reconciled_usd_micro or account.running_usd_micro:
         counted = units.format_usd(account.spent_usd_micro - account.reconciled_usd_micro)
         confirmed, running = map(units.format_usd, (account.reconciled_usd_micro, account.running_usd_micro))
-        yield f"{confirmed} of it by the provider's bill, {counted} by our count since; legs at work, about {running}"
+        yield f"spent: {confirmed} by the provider's bill, {counted} by our count since"
+        yield f"reserved: about {running} of it used so far by legs at work"
     if account.credit_usd_micro is not None:
         left = units.format_usd(max(0, account.credit_usd_micro))
         yield f"{left} of the credit left, by the last balance told and our count since"
