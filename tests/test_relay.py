@@ -172,6 +172,21 @@ def test_one_of_which_nobody_knows_whether_it_began_is_found_by_the_next_look(
     assert len(kaggle.kernels) == 1
 
 
+def test_where_nobody_takes_it_the_next_try_is_minutes_away_however_often_one_looks(
+    slow: Path, kaggle: Kaggle, cli: Cli, home: Path
+) -> None:
+    on_kaggle_too(slow)
+    kaggle.quota_used_s = 30 * 3600
+    cli("submit", "--name", "waiting-run", "--legs", 2, "--then", "kaggle", "-q")
+    at_work(cli, "waiting-run", 1)
+    lose(cli, home, "waiting-run-01")
+    with opened(home / "ledger.db") as book:
+        look = watching.step(Workflow(Home(home), load(), book), "waiting-run")
+        assert (look.is_over, look.pause_s(0.1)) == (False, 600)
+        assert not book.tell("waiting-run-01 waits"), "it was told"
+    assert kaggle.kernels == {}
+
+
 def test_what_is_wrong_with_one_run_keeps_no_other_from_being_watched(
     slow: Path, kaggle: Kaggle, cli: Cli, home: Path
 ) -> None:
