@@ -82,7 +82,8 @@ def record(name: str, images: int, px: int, train: dict[str, Any]) -> None:
         tell("collect", "whole")
         both = {_CALIBRATION: calibration, _TRAINING: tell.kept("whole")}
         both[_TRAINING]["took_s"] = whole["legs"][-1]["elapsed_s"]
-        write_json(RECORDED / f"{name}.json", {"config": whole["config"], "data": whole["data"], **both})
+        kept = {"config": whole["config"], "data": whole["data"], **both}
+        write_atomic(RECORDED / f"{name}.json", json.dumps(kept) + "\n")
 
 
 def _settings(train: dict[str, Any]) -> list[str]:
@@ -122,9 +123,10 @@ def main() -> None:
             record(name, *_WORKS[name])
     found = replay()
     for name, percent in found.items():
-        print(f"{name}: took {percent:+.1f} % of what was told", file=sys.stderr)
-    typical = statistics.median(map(abs, found.values()))
+        print(f"{name}: {percent:+.1f} % against its plan", file=sys.stderr)
+    typical, worst = statistics.median(map(abs, found.values())), max(map(abs, found.values()))
     what = f"plan from a calibration against the time taken: median error of {len(found)} recorded trainings"
+    what += f", the largest {worst:.0f} %"
     show({"forecast": entry(what, "%", ours=round(typical, 2), at_most=AT_MOST_PERCENT)})
 
 
