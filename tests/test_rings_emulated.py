@@ -31,8 +31,8 @@ IN_WORDS = (0, 2, 3, 4, 5, 6)
 FAULTS = ("429", "500", "reset", "truncate", "500_after", "reset_after")
 """Not 404 and 403: who is told twice that a job is not there believes it, and settles all that was booked."""
 STEPS = int(os.environ.get("BONEAGE_WALK", "60"))
-WEIGHTS = {"submit": 5, "cut_off": 2, "watch": 5, "resume": 2, "stop": 1, "lose": 3, "fault": 4, "calm": 3, "quota": 1,
-           "reconcile": 1}  # fmt: skip
+WEIGHTS = {"submit": 5, "cut_off": 2, "watch": 5, "resume": 2, "stop": 1, "lose": 3, "fault": 4, "storm": 3, "calm": 3,
+           "quota": 1, "reconcile": 1}  # fmt: skip
 
 
 @dataclass
@@ -112,6 +112,16 @@ class Walk:
             self.azure.faults.append(azures.Fault("*", kind, times=times, after=self.chance.randint(0, 6)))
         else:
             self.kaggle.faults.append(kaggles.Fault("*", kind, times=times, after=self.chance.randint(0, 6)))
+
+    def storm(self) -> None:
+        """A submit that does its work, with the answer and all that is asked about it lost."""
+        words = self.new_run()
+        words[words.index("--target") + 1] = self.chance.choice(("azure", "kaggle"))
+        lost, unseen = azures.Fault("PUT jobs/*", "500_after", 10), azures.Fault("GET jobs/*", "500", 40, after=1)
+        self.azure.faults += [lost, unseen]
+        self.kaggle.faults += [kaggles.Fault("SaveKernel", "500_after"), kaggles.Fault("GetKernel", "500", 30)]
+        self.cli(*words, code=IN_WORDS)
+        self.calm()
 
     def calm(self) -> None:
         self.azure.faults.clear()
