@@ -9,7 +9,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .PHONY: help setup azurite colab-cli demo test test-long lint bench docs clean
 
 help:
-	@grep -E '^# make|^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*##/ -/'
+	@grep -E '^# make|^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*##/ -/'
 
 setup: $(VENV)/ready ## make .venv with all that demo, tests and benchmarks need
 
@@ -35,7 +35,7 @@ demo: setup ## draw, pack, train, collect, report: under two minutes on two core
 test: setup lint azurite colab-cli ## lint, types and the whole suite
 	@"$(BIN)/python" -m pytest -n 2 --dist worksteal
 
-test-long: setup azurite colab-cli ## what takes minutes: Colab's whole contract, more faults, ten kills, 200,000 random steps
+test-long: setup azurite colab-cli ## what takes minutes: Colab's contract, five legs, a walk with faults, 200,000 random steps
 	@"$(BIN)/python" -m pytest -n 2 --dist worksteal -m "long"
 	@BONEAGE_RING_STEPS=200000 "$(BIN)/python" -m pytest tests/test_rings.py
 
