@@ -5,26 +5,33 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from boneagectl import units
 from boneagectl.records import Account, iso, seconds
 
-# ?2 is the start of the quota's time, or 0: what was settled before it no longer counts against the hours.
-_USAGE = """select coalesce(sum(s.usd_micro), 0),
-                   coalesce(sum(case when s.created_s >= ?2 then s.seconds end), 0),
-                   coalesce(sum(case when s.leg_id is null then r.usd_micro end), 0),
-                   coalesce(sum(case when s.leg_id is null then r.seconds end), 0)
-            from reservations r left join settlements s using (leg_id) where r.account = ?1"""
+# One pass over all that an account ever booked. What was settled before :window no longer counts against the hours of a
+# quota; the last three are parts of what was spent: since :week, up to :until, and since :told.
+_LEGS = """select coalesce(sum(s.usd_micro), 0),
+                  coalesce(sum(case when s.created_s >= :window then s.seconds end), 0),
+                  coalesce(sum(case when s.leg_id is null then r.usd_micro end), 0),
+                  coalesce(sum(case when s.leg_id is null then r.seconds end), 0),
+                  coalesce(sum(case when s.created_s >= :week then s.usd_micro end), 0),
+                  coalesce(sum(case when s.created_s <= :until then s.usd_micro end), 0),
+                  coalesce(sum(case when s.created_s >= :told then s.usd_micro end), 0)
+           from reservations r left join settlements s using (leg_id) where r.account = :account"""
 
-# What was spent from ?2 to ?3: by legs, counted whole where they ended then; by the day for what stands; and what a
-# provider's own count has added or taken since ?2.
-_SPENT = """select (select coalesce(sum(s.usd_micro), 0) from settlements s join reservations r using (leg_id)
-                    where r.account = ?1 and s.created_s >= ?2 and s.created_s <= ?3),
-                   (select coalesce(sum(usd_micro_per_day * max(0,
-                      (min(coalesce(until_s, ?3), ?3) - max(since_s, ?2) + 86399) / 86400)), 0)
-                    from standing where account = ?1),
-                   (select coalesce(sum(usd_micro), 0) from reconciliations where account = ?1 and created_s >= ?2)"""
+_SETTLED = """select coalesce(sum(s.usd_micro), 0) from settlements s join reservations r using (leg_id)
+              where r.account = ? and s.created_s >= ? and s.created_s <= ?"""
+
+# By the day, from ?2 to ?3.
+_STANDING = """select coalesce(sum(usd_micro_per_day * max(0,
+                 (min(coalesce(until_s, ?3), ?3) - max(since_s, ?2) + 86399) / 86400)), 0)
+               from standing where account = ?1"""
+
+_CORRECTED = """select coalesce(sum(usd_micro), 0), coalesce(sum(seconds), 0)
+                from reconciliations where account = ? and created_s >= ?"""
+_CONFIRMED = "select max(until_s) from reconciliations where account = ?"
 
 # The plus has SQLite begin with the few legs at work, not with all that an account ever had.
 _RUNNING = """select coalesce(sum(l.usd_micro), 0), coalesce(sum(l.elapsed_s), 0)
@@ -38,59 +45,64 @@ _TYPICAL = """select coalesce(avg(usd_micro), 0), coalesce(avg(seconds), 0) from
                 join legs l using (leg_id) join settlements s using (leg_id)
                 where l.state != 'released' group by l.run_id)"""
 
-_CORRECTED_S = "select coalesce(sum(seconds), 0) from reconciliations where account = ? and created_s >= ?"
-_CONFIRMED = "select max(until_s) from reconciliations where account = ?"
-
+_NEVER_S = 2**60
 _WEEK_S = 7 * 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """Micro-dollars of a time: for legs, by the day for what stands, and by the provider's own count besides."""
-
-    legs_usd_micro: int
-    standing_usd_micro: int
-    corrected_usd_micro: int
-
-    @property
-    def usd_micro(self) -> int:
-        return self.legs_usd_micro + self.standing_usd_micro + self.corrected_usd_micro
 
 
 def read(db: sqlite3.Connection, name: str, now_s: int) -> Account:
     """The account's limits and usage; one that was never used has neither."""
     row = db.execute("select * from accounts where name = ?", (name,)).fetchone()
     if not row:
-        return Account(name, None, None, *db.execute(_USAGE, (name, 0)).fetchone())
-    refresh_s = _next_refresh_s(row, now_s)
-    since_s = refresh_s - (row["window_s"] or 0)
-    account = Account(name, row["cap_usd_micro"], row["cap_s"], *db.execute(_USAGE, (name, since_s)).fetchone())
-    account = replace(account, quota_s=row["quota_s"], refresh=iso(refresh_s) if refresh_s else "",
-                      alert_at=tuple(json.loads(row["alert_at"])), at_cap=row["at_cap"])  # fmt: skip
-    return _with_credit(db, _with_running(db, _with_counts(db, account, since_s, now_s)), now_s)
+        return Account(name, None, None, 0, 0, 0, 0)
+    credit = db.execute("select * from credits where account = ?", (name,)).fetchone()
+    refresh_s, until_s = _next_refresh_s(row, now_s), db.execute(_CONFIRMED, (name,)).fetchone()[0]
+    window_s, week_s = refresh_s - (row["window_s"] or 0), now_s - _WEEK_S
+    told_s = credit["told_s"] if credit else _NEVER_S
+    times = {"window": window_s, "week": week_s, "until": until_s or 0, "told": told_s}
+    legs = db.execute(_LEGS, {"account": name, **times}).fetchone()
+    settled, used_s, reserved, reserved_s, of_week, confirmed, since_told = legs
+    standing, corrected_s = _standing(db, name, 0, now_s), _corrected(db, name, window_s)[1]
+    account = Account(
+        name,
+        row["cap_usd_micro"],
+        row["cap_s"],
+        settled + standing + _corrected(db, name, 0)[0],
+        max(0, used_s + corrected_s),
+        reserved,
+        reserved_s,
+        quota_s=row["quota_s"],
+        refresh=iso(refresh_s) if refresh_s else "",
+        standing_usd_micro=standing,
+        week_usd_micro=of_week + _besides(db, name, week_s, now_s),
+        reconciled_usd_micro=0 if until_s is None else confirmed + _besides(db, name, 0, until_s),
+        alert_at=tuple(json.loads(row["alert_at"])),
+        at_cap=row["at_cap"],
+    )
+    account = _with_running(db, account)
+    return _with_credit(db, account, credit, since_told, now_s) if credit else account
 
 
-def spent(db: sqlite3.Connection, name: str, since_s: int, until_s: int) -> Spent:
+def spent_usd_micro(db: sqlite3.Connection, name: str, since_s: int, until_s: int) -> int:
     """What was paid between two Unix times: for legs that ended then, and by the day for what stands.
 
     What a provider's count has changed since the first is in it whole, also where it was noted after the second.
     """
-    return Spent(*db.execute(_SPENT, (name, since_s, until_s)).fetchone())
+    return int(db.execute(_SETTLED, (name, since_s, until_s)).fetchone()[0]) + _besides(db, name, since_s, until_s)
 
 
-def _with_counts(db: sqlite3.Connection, account: Account, since_s: int, now_s: int) -> Account:
-    """With what stands, what the provider has corrected and confirmed, and the last week's rate."""
-    name, ever = account.name, spent(db, account.name, 0, now_s)
-    corrected_s = db.execute(_CORRECTED_S, (name, since_s)).fetchone()[0]
-    until_s = db.execute(_CONFIRMED, (name,)).fetchone()[0]
-    return replace(
-        account,
-        spent_usd_micro=ever.usd_micro,
-        spent_s=max(0, account.spent_s + corrected_s),
-        standing_usd_micro=ever.standing_usd_micro,
-        week_usd_micro=spent(db, name, now_s - _WEEK_S, now_s).usd_micro,
-        reconciled_usd_micro=0 if until_s is None else spent(db, name, 0, until_s).usd_micro,
-    )
+def _besides(db: sqlite3.Connection, name: str, since_s: int, until_s: int) -> int:
+    """What was paid and is not of legs, in micro-dollars."""
+    return _standing(db, name, since_s, until_s) + _corrected(db, name, since_s)[0]
+
+
+def _standing(db: sqlite3.Connection, name: str, since_s: int, until_s: int) -> int:
+    return int(db.execute(_STANDING, (name, since_s, until_s)).fetchone()[0])
+
+
+def _corrected(db: sqlite3.Connection, name: str, since_s: int) -> tuple[int, int]:
+    """Micro-dollars and seconds that the provider's count has added since a Unix time, or taken."""
+    usd_micro, corrected_s = db.execute(_CORRECTED, (name, since_s)).fetchone()
+    return usd_micro, corrected_s
 
 
 def _with_running(db: sqlite3.Connection, account: Account) -> Account:
@@ -101,16 +113,15 @@ def _with_running(db: sqlite3.Connection, account: Account) -> Account:
                    typical_run_usd_micro=int(each_usd_micro), typical_run_s=int(each_s))  # fmt: skip
 
 
-def _with_credit(db: sqlite3.Connection, account: Account, now_s: int) -> Account:
+def _with_credit(
+    db: sqlite3.Connection, account: Account, row: sqlite3.Row, legs_usd_micro: int, now_s: int
+) -> Account:
     """A correction that lowers our count may be of the time before the balance was told: it gives nothing back."""
-    row = db.execute("select * from credits where account = ?", (account.name,)).fetchone()
-    if not row:
-        return account
     told, ends = row["left_usd_micro"], iso(row["ends_s"]) if row["ends_s"] else ""
     if told is None:
         return replace(account, credit_ends=ends)
-    since = spent(db, account.name, row["told_s"], now_s)
-    left = told - since.legs_usd_micro - since.standing_usd_micro - max(0, since.corrected_usd_micro)
+    corrected = max(0, _corrected(db, account.name, row["told_s"])[0])
+    left = told - legs_usd_micro - _standing(db, account.name, row["told_s"], now_s) - corrected
     return replace(account, credit_usd_micro=left, credit_told_usd_micro=told, credit_ends=ends)
 
 

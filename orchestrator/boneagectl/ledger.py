@@ -305,7 +305,7 @@ class Ledger:
 
     def spent_usd_micro(self, name: str, since_s: int, until_s: int | None = None) -> int:
         """What the account has paid since a Unix time, and up to another, by our own count."""
-        return accounts.spent(self._db, name, since_s, _now_s() if until_s is None else until_s).usd_micro
+        return accounts.spent_usd_micro(self._db, name, since_s, _now_s() if until_s is None else until_s)
 
     def account(self, name: str) -> Account:
         """The account's limits and usage; one that was never used has neither."""

@@ -7,7 +7,6 @@ submits holds the leg's lock in between, so a booked leg whose lock is free was 
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from boneage_trainer.contract import RunFolder, TrainConfig, write_json
-from boneagectl import limits, locks
+from boneagectl import locks
 from boneagectl.config import Config
 from boneagectl.errors import BoneagectlError, InDoubt, LimitRefused, MachineError, NotYet, UsageError
 from boneagectl.ledger import Ledger
@@ -132,6 +131,8 @@ class Workflow:
 
     def preflight(self, prepared: Prepared) -> Prepared:
         """Asks the provider, before anything is booked, and adds what it says to the plan."""
+        from boneagectl import limits
+
         plan, target = prepared.plan, prepared.target
         if not target.capabilities.needs_network:
             return prepared
@@ -167,6 +168,8 @@ class Workflow:
         if quota := target.quota():
             counts.quotas[name] = quota
             self.ledger.set_quota(name, quota)
+        if not target.capabilities.billed:
+            return
         account = self.ledger.account(name)
         if account.spent_usd_micro + account.reserved_usd_micro and (bill := target.bill()):
             counts.bills[name] = bill
@@ -180,6 +183,8 @@ class Workflow:
 
     def rehearse(self) -> Iterator[Finding]:
         """Renders the settings' job and has its target run it here, in a folder that is gone afterwards."""
+        import tempfile
+
         prepared = self.prepare("rehearsal")
         with tempfile.TemporaryDirectory() as place:
             sent, python = Path(place) / "sent", self.config["targets.local.python"]
