@@ -187,6 +187,24 @@ def test_where_nobody_takes_it_the_next_try_is_minutes_away_however_often_one_lo
     assert kaggle.kernels == {}
 
 
+def test_a_network_that_is_gone_while_a_next_leg_waits_does_not_end_the_watch(
+    slow: Path, kaggle: Kaggle, cli: Cli, home: Path
+) -> None:
+    on_kaggle_too(slow)
+    cli("submit", "--name", "patient-run", "--target", "kaggle", "--legs", 2, "-q")
+    at_work(cli, "patient-run", 1)
+    kaggle.preempt("patient-run-01")
+    kaggle.quota_used_s = 30 * 3600
+    with opened(home / "ledger.db") as book:
+        flow = Workflow(Home(home), load(), book)
+        assert watching.step(flow, "patient-run").must_wait
+        kaggle.faults.append(Fault("*", "reset", times=50))
+        look = watching.step(flow, "patient-run")
+        assert look.trouble
+        assert not look.is_over
+    kaggle.faults.clear()
+
+
 def test_what_is_wrong_with_one_run_keeps_no_other_from_being_watched(
     slow: Path, kaggle: Kaggle, cli: Cli, home: Path
 ) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from boneagectl import guarding, relaying
 from boneagectl.errors import BoneagectlError, InDoubt, Unreachable
 from boneagectl.guarding import Act
-from boneagectl.records import Leg, Run, Snapshot
+from boneagectl.records import Leg, LegState, Run, Snapshot
 from boneagectl.relaying import Passed
 
 if TYPE_CHECKING:
@@ -43,29 +43,36 @@ class Look:
 
 def step(flow: Workflow, run_id: str) -> Look:
     """Looks at the run's latest leg, does what is due, and has the run go on where that was agreed."""
-    flow.reconcile()  # the leg that this waits for may be one that nobody knows whether it came to be
     run = flow.ledger.find_run(run_id)
+    if run.latest.state is LegState.RESERVED:  # nobody knows whether it came to be
+        flow.reconcile()
+        run = flow.ledger.find_run(run_id)
     leg, wait_s = run.latest, flow.target(run.latest.target).capabilities.poll_every_s
     try:
         seen, said = guarding.guard(flow, run, flow.look(run))
     except Unreachable as error:
-        return _unseen(run, wait_s, error)
+        return _unseen(flow, run, wait_s, error)
     run, relay = flow.ledger.find_run(run_id), flow.ledger.relay(run_id)
     if relay is None or not relaying.is_due(run, relay):
         return Look(run, leg, seen, said, seen.state.is_over, wait_s)
     try:
         passed = relaying.pass_on(flow, run, relay)
     except InDoubt as error:
-        return _unseen(flow.ledger.find_run(run_id), wait_s, error)
+        return _unseen(flow, flow.ledger.find_run(run_id), wait_s, error)
     said += (*relaying.words(passed), *_waits(flow, run, passed))
     is_on = bool(passed.leg_id)
     return Look(run, leg, seen, said, False, wait_s if is_on else _WAIT_S, must_wait=not is_on)
 
 
-def _unseen(run: Run, wait_s: float, error: BoneagectlError) -> Look:
+def _unseen(flow: Workflow, run: Run, wait_s: float, error: BoneagectlError) -> Look:
     leg, trouble = run.latest, f"cannot look now: {error.message}"
     known = Snapshot(leg.state, trouble, leg.epoch, leg.epochs, leg.elapsed_s)
-    return Look(run, leg, known, (), leg.state.is_over, wait_s, trouble=trouble)
+    return Look(run, leg, known, (), _is_over(flow, run), wait_s, trouble=trouble)
+
+
+def _is_over(flow: Workflow, run: Run) -> bool:
+    """Whether nothing follows, by what the ledger knows."""
+    return run.latest.state.is_over and not relaying.is_due(run, flow.ledger.relay(run.run_id))
 
 
 def _waits(flow: Workflow, run: Run, passed: Passed) -> list[str]:
@@ -101,11 +108,10 @@ def _tried(flow: Workflow, run_id: str) -> Look:
     try:
         return step(flow, run_id)
     except BoneagectlError as error:
-        return _unseen(flow.ledger.find_run(run_id), _WAIT_S, error)
+        return _unseen(flow, flow.ledger.find_run(run_id), _WAIT_S, error)
 
 
 def unfinished(flow: Workflow) -> list[str]:
     """The runs at work, and those that stopped short and may go on, oldest first."""
     runs = [flow.ledger.find_run(run_id) for run_id in flow.ledger.not_settled()]
-    return [run.run_id for run in runs
-            if not run.latest.state.is_over or relaying.is_due(run, flow.ledger.relay(run.run_id))]  # fmt: skip
+    return [run.run_id for run in runs if not _is_over(flow, run)]
