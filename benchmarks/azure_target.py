@@ -42,7 +42,7 @@ import json, resource, sys, time
 from pathlib import Path
 from boneagectl import config
 from boneagectl.paths import Home
-from boneagectl.records import Handle
+from boneagectl.models import Handle
 from boneagectl.targets import azure_target
 from boneagectl.targets.azure import blobs
 target = azure_target(Home(Path(sys.argv[1])), config.load())

@@ -28,14 +28,15 @@ ROUNDS, STEPS = 5, 2
 
 def built(config: TrainConfig, size_px: int) -> tuple[Any, Any]:
     """The network's core and its training step."""
-    from boneage_trainer import model, steps
-    from boneage_trainer.device import find
+    from boneage_trainer.train import model
+    from boneage_trainer.train import step as train_step
+    from boneage_trainer.train.device import find
 
     device = find()
     with device.scope():
         networks = model.build(config, size_px, np.array([20, 200], np.float32), Path(), "float32")
-        optimizer = steps.optimizer_for(config, config.learning_rate, 252, config.epochs)
-        return networks.core, steps.Steps(networks.core, optimizer, config, device, 126.0)
+        optimizer = train_step.optimizer_for(config, config.learning_rate, 252, config.epochs)
+        return networks.core, train_step.Steps(networks.core, optimizer, config, device, 126.0)
 
 
 def step_s(step: Any, batch: int, size_px: int) -> float:
@@ -47,8 +48,8 @@ def step_s(step: Any, batch: int, size_px: int) -> float:
 
 def saving_s(core: Any, step: Any, folder: Path) -> dict[str, float]:
     """As the trainer does it: a snapshot while training waits, the file and its hash while it goes on."""
-    from boneage_trainer import checkpoint
-    from boneage_trainer.saver import Saver
+    from boneage_trainer.train import checkpoint
+    from boneage_trainer.train.checkpoint import Saver
 
     saver, stands, writes = Saver(), [], []
     for _ in range(ROUNDS):

@@ -38,8 +38,8 @@ from contextlib import closing
 from pathlib import Path
 from boneage_trainer.contract import RunFolder
 from boneagectl.targets.colab import looking
-from boneagectl.targets.colab.official import Access
-from boneagectl.targets.colab.runtime import Runtime
+from boneagectl.targets.colab.colab_cli import Access
+from boneagectl.targets.colab.jupyter import Runtime
 said = json.load(sys.stdin)
 access = Access("", said["url"], said["token"], time.time() + 3600)
 with closing(Runtime(access, lambda: access)) as runtime:

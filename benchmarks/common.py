@@ -15,8 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from boneage_trainer.pool import cores
-from boneage_trainer.synth import png
+from boneage_trainer.data.parallel import cores
+from boneage_trainer.data.synth import png
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH_PX, HEIGHT_PX = 1514, 2044

@@ -21,7 +21,7 @@ from typing import Any
 from common import ROOT, entry, environment, show
 
 from boneage_trainer.contract import RunFolder, TrainConfig, write_atomic, write_json
-from boneagectl import speeds
+from boneagectl import throughput
 
 RECORDED = ROOT / "tests" / "recorded"
 AT_MOST_PERCENT = 15.0
@@ -43,7 +43,7 @@ def off_percent(recording: dict[str, Any], place: Path) -> float:
     """How much longer the training took than was told from its calibration; below zero where it was shorter."""
     config, data = recording["config"], recording["data"]
     known = [_speed(recording[_CALIBRATION], config, data, place)]
-    told = speeds.estimate(known, TrainConfig.from_mapping(config), data)
+    told = throughput.estimate(known, TrainConfig.from_mapping(config), data)
     assert told, "a calibration must tell each kind of epoch"
     return 100 * float(recording[_TRAINING]["took_s"] / told.seconds - 1)
 
@@ -53,7 +53,7 @@ def _speed(part: dict[str, Any], config: dict[str, Any], data: dict[str, Any], p
     write_atomic(run.metrics, "".join(json.dumps(line) + "\n" for line in part["metrics"]))
     write_json(run.environment, part["environment"])
     asked = {**config, "epochs": len(part["metrics"])}
-    found = speeds.measured("local", part["metrics"][0]["leg"], asked, data, run)
+    found = throughput.measured("local", part["metrics"][0]["leg"], asked, data, run)
     assert found, "a calibration must tell something"
     return found
 

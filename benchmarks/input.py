@@ -29,8 +29,8 @@ from common import add_file_options, entry, environment, kind_of_files, make_tre
 
 from boneage_trainer.console import say
 from boneage_trainer.contract import PackFolder
-from boneage_trainer.feed import Feed
-from boneage_trainer.pack import Pack, open_pack
+from boneage_trainer.data.pack import Pack, open_pack
+from boneage_trainer.train.feed import Feed
 
 os.environ.update({key: environment()[key] for key in ("TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND")})
 import keras
@@ -117,7 +117,7 @@ def _graph() -> Any:
 # ------------------------------------------------------------------------------------- measuring
 def prepared(tree: Path, pack: Path, size_px: int) -> None:
     """As a command: workers of this process would import TensorFlow, as its script does."""
-    command = [sys.executable, "-m", "boneage_trainer.prepare", str(tree), "--out", str(pack)]
+    command = [sys.executable, "-m", "boneage_trainer.data.prepare", str(tree), "--out", str(pack)]
     subprocess.run([*command, "--size-px", str(size_px)], env=environment(), stdout=subprocess.DEVNULL, check=True)
 
 

@@ -27,7 +27,7 @@ from common import ROOT, entry, environment, show
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-from boneagectl.targets.kaggle.api import Api, Kernel
+from boneagectl.targets.kaggle.client import Api, Kernel
 from boneagectl.targets.kaggle.credentials import find
 from emulators import fake_trainer
 from emulators.kaggle import Kaggle
@@ -50,9 +50,9 @@ print('BONEAGE-STATE {{"state": "complete"}}')
 COLLECT = """
 import json, resource, sys
 from pathlib import Path
-from boneagectl.records import Handle
+from boneagectl.models import Handle
 from boneagectl.targets.kaggle import KaggleTarget
-from boneagectl.targets.kaggle.rendering import Wishes
+from boneagectl.targets.kaggle.render import Wishes
 target = KaggleTarget(Path(sys.argv[2]), Wishes("alice", "alice/some-pack", "NvidiaTeslaT4", False, "embed", ()))
 found = target.collect(Handle.parse(sys.argv[1]), Path(sys.argv[3]))
 assert not found.unlisted

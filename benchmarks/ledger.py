@@ -22,7 +22,7 @@ from common import ROOT, entry, environment, show
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-from boneagectl.ledger import opened
+from boneagectl.ledger.store import opened
 from boneagectl.targets import NAMES
 from support import make_pack
 

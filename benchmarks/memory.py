@@ -23,7 +23,7 @@ from common import entry, environment, show
 
 from boneage_trainer.console import say
 from boneage_trainer.contract import SCHEMA, Job, PackFolder, TrainConfig, sha256_of, write_json
-from boneage_trainer.pixels import ALGORITHM
+from boneage_trainer.data.pixels import ALGORITHM
 
 AT_MOST_MB = 1500
 SMALL_MB = 120
@@ -31,7 +31,7 @@ SMALL_MB = 120
 
 # -------------------------------------------------------------------------------------- the packs
 def write_pack(root: Path, count: int, size_px: int) -> None:
-    """A pack of random grays; its card says what `boneage_trainer.prepare` would.
+    """A pack of random grays; its card says what `boneage_trainer.data.prepare` would.
 
     Written image by image: a child's peak starts at what its parent's had been when it was started.
     """

@@ -2,7 +2,7 @@
 
     python benchmarks/paper.py [--folder PNGS] [--n 640] [--epochs 15] [--side both]
 
-The other side is paper_loop.py. Ours is `boneage_trainer.prepare` and then the trainer with preset `paper`.
+The other side is paper_loop.py. Ours is `boneage_trainer.data.prepare` and then the trainer with preset `paper`.
 Neither has pretrained weights: no machine of ours may fetch them, and they change no time. Each side runs
 once, after the other; everything from starting its first interpreter to its last file is counted.
 """
@@ -49,7 +49,7 @@ def ours(tree: Path, place: Path, epochs: int) -> dict[str, float]:
     """Prepare and train; a frozen body's features are computed once, which is what the ratio lives on."""
     pack, out = place / "pack", RunFolder(place / "run")
     started_s = time.perf_counter()
-    run("-m", "boneage_trainer.prepare", str(tree), "--out", str(pack), "--size-px", str(SIZE_PX))
+    run("-m", "boneage_trainer.data.prepare", str(tree), "--out", str(pack), "--size-px", str(SIZE_PX))
     prepared_s = time.perf_counter()
     job = job_of(pack, place, epochs)
     say(run("-m", "boneage_trainer", str(job), "--data", str(pack), "--out", str(out.root)))

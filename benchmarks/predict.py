@@ -21,12 +21,12 @@ from common import entry, environment, make_tree, seconds, show
 
 from boneage_trainer.console import say
 from boneage_trainer.contract import TrainConfig
-from boneage_trainer.synth import png
+from boneage_trainer.data.synth import png
 
 os.environ.update({key: environment()[key] for key in ("TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND")})
-from boneage_trainer import model
-from boneage_trainer.handover.answers import BATCH, Reader, Request
-from boneage_trainer.handover.intake import square_of
+from boneage_trainer.inference.intake import square_of
+from boneage_trainer.inference.reader import BATCH, Reader, Request
+from boneage_trainer.train import model
 
 AT_LEAST = 0.9
 

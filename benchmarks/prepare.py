@@ -23,9 +23,9 @@ from common import add_file_options, entry, kind_of_files, make_tree, seconds, s
 from PIL import Image
 
 from boneage_trainer.console import say
-from boneage_trainer.pixels import box_filter, decode
-from boneage_trainer.pool import spread
-from boneage_trainer.prepare import prepare
+from boneage_trainer.data.parallel import spread
+from boneage_trainer.data.pixels import box_filter, decode
+from boneage_trainer.data.prepare import prepare
 
 WORKERS = 2
 AT_LEAST = 1.4

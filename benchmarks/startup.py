@@ -20,9 +20,9 @@ import tempfile
 from pathlib import Path
 
 from boneage_trainer.contract import TrainConfig
-from boneagectl.ledger import opened
+from boneagectl.ledger.store import opened
+from boneagectl.models import Handle, JobSpec, LegState, Plan, Quote, Snapshot
 from boneagectl.paths import Home
-from boneagectl.records import Handle, JobSpec, LegState, Plan, Quote, Snapshot
 
 AT_MOST = 1.5
 OTHER = ("-c", "import typer")

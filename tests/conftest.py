@@ -86,8 +86,8 @@ def kaggle(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> It
         monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
         monkeypatch.setenv("http_proxy", other.url)
         monkeypatch.setenv("KAGGLE_API_TOKEN", other.token)
-        for module in ("calls", "download"):
-            monkeypatch.setattr(f"boneagectl.targets.kaggle.{module}.PAUSES_S", (0.01, 0.02))
+        for module in ("kaggle.client", "http"):
+            monkeypatch.setattr(f"boneagectl.targets.{module}.PAUSES_S", (0.01, 0.02))
         for name, value in (("_LOOKS_S", (0.01, 0.05)), ("_IDLE_S", 0.05), ("_MOST_S", 0.2), ("_RECONNECT_S", 0.01)):
             monkeypatch.setattr(f"boneagectl.targets.kaggle.{name}", value)
         yield other
@@ -106,11 +106,11 @@ def azure(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         other.add_cluster(place)
         other.add_data(place, "boneage-pack-9eab9eab9eab", make_pack(tmp_path / "asset"))
         other.sync_s, other.clock_rate = 0.1, 600.0
-        monkeypatch.setattr("boneagectl.targets.azure.rest.PAUSES_S", (0.01, 0.1))
-        monkeypatch.setattr("boneagectl.targets.azure.rest.POLL_S", 0.05)
-        monkeypatch.setattr("boneagectl.targets.azure.retail.PAUSES_S", (0.01, 0.02))
-        monkeypatch.setattr("boneagectl.targets.azure.blobs.RETRY", RETRY_AT_ONCE)
-        monkeypatch.setattr("boneagectl.targets.azure.remote.SECOND_LOOK_S", 0.01)
+        monkeypatch.setattr("boneagectl.targets.azure.client.PAUSES_S", (0.01, 0.1))
+        monkeypatch.setattr("boneagectl.targets.azure.client.POLL_S", 0.05)
+        monkeypatch.setattr("boneagectl.targets.azure.pricing.PAUSES_S", (0.01, 0.02))
+        monkeypatch.setattr("boneagectl.targets.azure.outputs.RETRY", RETRY_AT_ONCE)
+        monkeypatch.setattr("boneagectl.targets.azure.status.SECOND_LOOK_S", 0.01)
         for name, value_s in (("_LOOKS_S", (0.01, 0.05)), ("_FOLLOW_S", 0.1), ("_STOP_POLL_S", 0.05)):
             monkeypatch.setattr(f"boneagectl.targets.azure.{name}", value_s)
         yield other
@@ -125,8 +125,8 @@ def colab(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         pytest.skip(reason)
     for name in [name for name in os.environ if name.startswith("GOOGLE") or "proxy" in name.lower()]:
         monkeypatch.delenv(name)
-    quick = (("runtime.PAUSES_S", (0.05, 0.2)), ("by_cli._FOLLOW_S", 0.1), ("by_cli._STOP_POLL_S", 0.1),
-             ("bringing.LOOK_S", 0.1), ("looking.SECOND_LOOK_S", 0.1), ("machines._LOOKS_S", (0.0, 0.2)))  # fmt: skip
+    quick = (("jupyter.PAUSES_S", (0.05, 0.2)), ("cli_mode._FOLLOW_S", 0.1), ("cli_mode._STOP_POLL_S", 0.1),
+             ("cli_session.LOOK_S", 0.1), ("status.SECOND_LOOK_S", 0.1), ("machines._LOOKS_S", (0.0, 0.2)))  # fmt: skip
     for name, value in quick:
         monkeypatch.setattr(f"boneagectl.targets.colab.{name}", value)
     with Colab(tmp_path / "the colab", python=str(trainer)) as other:

@@ -19,7 +19,7 @@ import pytest
 from boneage_trainer.contract import RunFolder, parse_sentinel, sha256_of
 from boneagectl import bundle
 from boneagectl.errors import NotYet
-from boneagectl.records import Checkpoint, Handle, JobSpec, LegState
+from boneagectl.models import Checkpoint, Handle, JobSpec, LegState
 from boneagectl.targets.base import Target
 from support import make_pack, make_spec, wait_for
 

@@ -14,7 +14,7 @@ from typing import Any
 from boneage_trainer.contract import RunFolder, write_atomic, write_json, write_manifest
 from boneagectl import artifacts, units
 from boneagectl.errors import InDoubt, LimitRefused, NotYet, Unreachable
-from boneagectl.records import (
+from boneagectl.models import (
     Artifacts,
     Bill,
     Bundle,

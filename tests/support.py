@@ -18,7 +18,7 @@ import pytest
 
 from boneage_trainer.contract import PackFolder, TrainConfig, write_json
 from boneagectl import locks
-from boneagectl.records import JobSpec, Plan, Quote
+from boneagectl.models import JobSpec, Plan, Quote
 
 ROOT = Path(__file__).resolve().parents[1]
 KAGGLE_PACK = "alice/boneage-pack"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from boneage_trainer.contract import RunFolder
-from boneagectl.ledger import opened
-from boneagectl.records import LegState
+from boneagectl.ledger.store import opened
+from boneagectl.models import LegState
 from emulators.azure import Azure, Fault
 from support import Cli, environment, first_or_long, wait_for
 
@@ -202,7 +202,7 @@ def test_what_never_arrives_is_released_when_it_no_longer_can(
     import time
 
     now_s = time.time
-    monkeypatch.setattr("boneagectl.workflow.time.time", lambda: now_s() + 601)
+    monkeypatch.setattr("boneagectl.runs.time.time", lambda: now_s() + 601)
     assert cli("ls", "--json").json["runs"][0]["state"] == "released"
     check_books(home, busy)
 
@@ -252,17 +252,18 @@ def test_every_fault_at_every_step_leaves_the_books_right(on_azure: Azure, cli: 
 
 
 def test_keys_and_tokens_that_end_in_the_middle_are_asked_for_again(busy: Azure, cli: Cli, home: Path) -> None:
-    from boneagectl import config, ledger, watching
+    from boneagectl import config, monitor
+    from boneagectl.ledger import store
     from boneagectl.paths import Home
-    from boneagectl.workflow import Workflow
+    from boneagectl.runs import Workflow
 
     cli("submit", "--name", "long-run", "--yes", "-q")
     wait_for(lambda: cli("show", "long-run", "--json").json["epoch"] >= 1)
     busy.token_life_s = 1
-    with ledger.opened(home / "ledger.db") as book:
+    with store.opened(home / "ledger.db") as book:
         flow = Workflow(Home(home), config.load(), book)
         run = book.find_run("long-run")
-        looks = (look.seen.epoch for look in watching.follow(flow, "long-run", 0.05))
+        looks = (look.seen.epoch for look in monitor.follow(flow, "long-run", 0.05))
         assert next(looks) >= 1
         busy.expire_sas()
         assert any(epoch >= 2 for epoch in looks)
@@ -426,10 +427,10 @@ def test_what_azure_bills_more_is_booked_once_and_what_it_bills_less_once_its_bi
     assert booked() == 0
     assert account_of(cli)["spent_usd"] == pytest.approx(before + more)
     on_azure.costs_lag = 0.9
-    monkeypatch.setattr("boneagectl.targets.azure.costs.LATE_S", 10 * 86_400)
+    monkeypatch.setattr("boneagectl.targets.azure.billing.LATE_S", 10 * 86_400)
     on_azure.money.extra_usd.clear()
     late = booked()
-    monkeypatch.setattr("boneagectl.targets.azure.costs.LATE_S", 0)
+    monkeypatch.setattr("boneagectl.targets.azure.billing.LATE_S", 0)
     assert -more <= late < 0, "a leg of today may not be in the bill yet: only what was booked for one is given back"
     less = booked()
     assert less < 0

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from boneagectl.ledger import opened
-from boneagectl.records import LegState
+from boneagectl.ledger.store import opened
+from boneagectl.models import LegState
 from emulators.azure import Azure, Fault
 from support import Cli, environment, wait_for
 
@@ -102,7 +102,7 @@ def test_kill_9_at_every_remote_call(
     calls = list(busy.calls)
     assert [call for call in calls if call.startswith("PUT jobs/")] == ["PUT jobs/counted-run-01"]
     now_s, later_s = time.time, [0.0]
-    monkeypatch.setattr("boneagectl.workflow.time.time", lambda: now_s() + later_s[0])
+    monkeypatch.setattr("boneagectl.runs.time.time", lambda: now_s() + later_s[0])
     states = set()
     for at in range(len(calls)):
         states.add(_die_at(busy, commands, cli, f"run-{at:02d}", at, kind, later_s))

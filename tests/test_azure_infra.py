@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from boneagectl.ledger import opened
+from boneagectl.ledger.store import opened
 from emulators.azure import Azure, Fault
 from emulators.azure_compute import LOW
 from support import Cli, wait_for

@@ -15,9 +15,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from boneagectl.errors import MachineError, Unreachable, UsageError
-from boneagectl.resources import data_dir
-from boneagectl.targets.azure import prices, retail
-from boneagectl.targets.azure.prices import Price, lookup, refresh, worst_case
+from boneagectl.paths import data_dir
+from boneagectl.targets.azure import pricing
+from boneagectl.targets.azure.pricing import Price, lookup, refresh, worst_case
 
 T4 = "Standard_NC4as_T4_v3"
 
@@ -103,7 +103,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Retail]:
     pytest.importorskip("requests")
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(retail, "PAUSES_S", (0.01, 0.02))
+    monkeypatch.setattr(pricing, "PAUSES_S", (0.01, 0.02))
     with Retail() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -129,7 +129,7 @@ def test_only_linux_without_a_contract_counts(api: Retail, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("noise", NOISE, ids=lambda noise: str(noise["retailPrice"]))
 def test_each_other_meter_is_left_out(noise: dict[str, Any]) -> None:
-    assert prices._priced([noise], T4, "westeurope", "2026-11-25") == []
+    assert pricing._priced([noise], T4, "westeurope", "2026-11-25") == []
 
 
 def test_the_question_is_the_documented_one(api: Retail, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_it_gives_up_and_leaves_the_file_alone(api: Retail, tmp_path: Path) -> N
 
 def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("requests")
-    monkeypatch.setattr(retail, "PAUSES_S", (0.01,))
+    monkeypatch.setattr(pricing, "PAUSES_S", (0.01,))
     with pytest.raises(Unreachable, match="cannot be reached"):
         refresh(tmp_path / "p.json", [T4], "eastus", address="http://127.0.0.1:9/api")
 
@@ -283,7 +283,7 @@ def test_every_shipped_price_has_a_date_a_source_and_a_known_size() -> None:
     for line in content["retired"]:
         assert not any(re.fullmatch(line["pattern"], size) for size in sizes)
         assert line["retired"] is None or line["retired"] < content["date"]
-    table = prices.table()
+    table = pricing.table()
     assert (table.sizes[0].size, table.sizes[0].vcpus, table.sizes[0].memory_gb) == (T4, 4, 28)
 
 

@@ -12,21 +12,22 @@ pytest.importorskip("azure.ai.ml")
 from boneage_trainer.contract import RunFolder, write_atomic
 from boneagectl import bundle
 from boneagectl.errors import MachineError, UsageError
-from boneagectl.records import Checkpoint, Handle, JobSpec
-from boneagectl.targets.azure import jobs, rehearsing, rendering
+from boneagectl.models import Checkpoint, Handle, JobSpec
+from boneagectl.targets.azure import jobs, rehearsal
+from boneagectl.targets.azure import render as azure_render
 from support import assert_golden, make_pack, make_spec
 
 LEG = "contract-run-01"
 
 
-def wishes(**other: object) -> rendering.Wishes:
+def wishes(**other: object) -> azure_render.Wishes:
     values = {
         "subscription": "00000000-0000-0000-0000-000000000001", "resource_group": "boneagectl", "workspace": "boneage",
         "region": "westeurope", "cluster": "gpu", "size": "Standard_NC4as_T4_v3", "tier": "dedicated", "nodes": 1,
         "idle_s": 120, "pack": "",
         "environment": "azureml://registries/azureml/environments/tensorflow-2.16-cuda12/labels/latest", **other,
     }  # fmt: skip
-    return rendering.Wishes(**values)  # type: ignore[arg-type]
+    return azure_render.Wishes(**values)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def spec(tmp_path: Path) -> JobSpec:
 
 
 def render(spec: JobSpec, dest: Path, resume: Checkpoint | None = None, **other: object) -> Path:
-    rendering.write(spec, bundle.build(spec), LEG, dest, resume, wishes(**other))
+    azure_render.write(spec, bundle.build(spec), LEG, dest, resume, wishes(**other))
     return dest
 
 
@@ -92,7 +93,7 @@ def test_a_job_that_the_sdk_does_not_take(spec: JobSpec, tmp_path: Path) -> None
 def test_rehearsed_the_very_command_trains_to_its_end(spec: JobSpec, tmp_path: Path, nodes: int) -> None:
     folder, place = render(spec, tmp_path / "sent", nodes=nodes), tmp_path / "place"
     place.mkdir()
-    findings = list(rehearsing.rehearse(folder, place, sys.executable))
+    findings = list(rehearsal.rehearse(folder, place, sys.executable))
     assert [finding.what for finding in findings if finding.level == "ok"] == ["job.yml", "command", "outputs"]
     assert "the price, and the credit" in {finding.detail for finding in findings}
 
@@ -102,4 +103,4 @@ def test_a_rehearsal_whose_command_fails_says_so(spec: JobSpec, tmp_path: Path) 
     place.mkdir()
     (folder / "stage" / "bundle.zip").write_bytes(b"torn")
     with pytest.raises(MachineError, match="it ended with"):
-        list(rehearsing.rehearse(folder, place, sys.executable))
+        list(rehearsal.rehearse(folder, place, sys.executable))

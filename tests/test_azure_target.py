@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("azure.ai.ml")
 
-from boneagectl.records import Handle
-from boneagectl.targets.azure import AzureTarget, rendering
+from boneagectl.models import Handle
+from boneagectl.targets.azure import AzureTarget, render
 from contract_suite import Behave, Kill, TargetContract
 from emulators.azure import Azure
 from support import make_pack, make_spec
@@ -41,8 +41,8 @@ class TestAzure(TargetContract):
         return end
 
 
-def wishes(azure: Azure) -> rendering.Wishes:
-    return rendering.Wishes(azure.subscription, "boneagectl", "boneagectl", "westeurope", "gpu", "Standard_NC4as_T4_v3",
+def wishes(azure: Azure) -> render.Wishes:
+    return render.Wishes(azure.subscription, "boneagectl", "boneagectl", "westeurope", "gpu", "Standard_NC4as_T4_v3",
                             "dedicated", 1, 120, ENVIRONMENT, "")  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from boneagectl.errors import UsageError
-from boneagectl.resources import data_dir
-from boneagectl.targets.azure import arm, template
+from boneagectl.paths import data_dir
+from boneagectl.targets.azure import arm, infra
 
 ML = "Microsoft.MachineLearningServices/workspaces"
 CLUSTER = f"{ML}/computes"
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 def given(**other: Any) -> Json:
     wishes = {"location": "westeurope", "contact_email": "me@example.org", "budget_usd": 80}
-    return template.parameters(**{**wishes, "budget_month": date(2026, 11, 25), **other})
+    return infra.parameters(**{**wishes, "budget_month": date(2026, 11, 25), **other})
 
 
 def of(kind: str, resources: list[Json]) -> Json:
@@ -34,7 +34,7 @@ def of(kind: str, resources: list[Json]) -> Json:
 
 def broken(kind: str, change: Callable[[Json], object]) -> Json:
     """The template with one resource changed."""
-    changed = copy.deepcopy(template.load())
+    changed = copy.deepcopy(infra.load())
     change(of(kind, changed["resources"]))
     return changed
 
@@ -95,14 +95,14 @@ WRONG: dict[str, tuple[str, Callable[[Json], object], str]] = {
 
 
 def test_the_template_passes_as_it_is() -> None:
-    assert template.check(template.load(), given()) == []
-    assert template.check(template.load(), given(low_priority=True, max_nodes=50, idle_s=1800, prefix="a23456z8")) == []
+    assert infra.check(infra.load(), given()) == []
+    assert infra.check(infra.load(), given(low_priority=True, max_nodes=50, idle_s=1800, prefix="a23456z8")) == []
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_template_is_caught(name: str) -> None:
     kind, change, said = WRONG[name]
-    problems = template.check(broken(kind, change), given())
+    problems = infra.check(broken(kind, change), given())
     assert any(said in problem for problem in problems), problems
 
 
@@ -154,14 +154,14 @@ def test_every_object_in_the_rules_is_closed() -> None:
     ],
 )
 def test_wrong_parameters_are_caught(wrong: Json, said: str) -> None:
-    problems = template.check(template.load(), given(**wrong))
+    problems = infra.check(infra.load(), given(**wrong))
     assert any(said in problem for problem in problems), problems
 
 
 def test_nothing_is_made_twice() -> None:
-    twice = template.load()
+    twice = infra.load()
     twice["resources"].append(of(STORAGE, twice["resources"]))
-    assert template.check(twice, given()) == ["two resources have the same type and name"]
+    assert infra.check(twice, given()) == ["two resources have the same type and name"]
 
 
 def test_missing_unknown_and_disallowed_parameters() -> None:
@@ -169,7 +169,7 @@ def test_missing_unknown_and_disallowed_parameters() -> None:
     del values["budgetStart"]
     values["colour"] = {"value": "blue"}
     values["vmPriority"] = {"value": "Spot"}
-    assert template.check(template.load(), values) == [
+    assert infra.check(infra.load(), values) == [
         "parameter colour: the template has none of that name",
         "parameter budgetStart: missing",
         "parameter vmPriority: 'Spot' is none of Dedicated, LowPriority",
@@ -183,7 +183,7 @@ def test_a_prefix_that_fits_no_name(prefix: str) -> None:
 
 
 def test_what_is_made() -> None:
-    made = arm.resolve(template.load(), given(low_priority=True, max_nodes=2, idle_s=300))
+    made = arm.resolve(infra.load(), given(low_priority=True, max_nodes=2, idle_s=300))
     assert scale(of(CLUSTER, made)) == {
         "minNodeCount": 0,
         "maxNodeCount": 2,
@@ -202,7 +202,7 @@ def test_what_is_made() -> None:
 def test_names_keep_azure_s_rules(prefix: str) -> None:
     """Even for the longest prefix, since Azure's uniqueString has 13 characters, digits first at times."""
     assert len(arm._unique("a", "b")) == 13
-    names = {resource["type"]: resource["name"] for resource in arm.resolve(template.load(), given(prefix=prefix))}
+    names = {resource["type"]: resource["name"] for resource in arm.resolve(infra.load(), given(prefix=prefix))}
     assert re.fullmatch(r"[a-z0-9]{3,24}", names[STORAGE])
     assert re.fullmatch(r"[a-z][a-z0-9-]{1,22}[a-z0-9]", names[VAULT])
     assert "--" not in names[VAULT]
@@ -211,7 +211,7 @@ def test_names_keep_azure_s_rules(prefix: str) -> None:
 
 
 def test_every_parameter_is_described_used_and_given() -> None:
-    content = template.load()
+    content = infra.load()
     text = json.dumps([content["variables"], content["resources"]])
     assert set(given()) == set(content["parameters"])
     for name, rule in content["parameters"].items():
@@ -227,7 +227,7 @@ def costs() -> dict[str, Json]:
 
 
 def test_every_resource_has_its_idle_cost() -> None:
-    made = template.load()["resources"]
+    made = infra.load()["resources"]
     assert {resource["type"] for resource in made} <= set(costs())
     for line in costs().values():
         assert line["certainty"] in ("measured", "documented", "guess", "unknown")
@@ -244,18 +244,18 @@ def test_the_readme_says_what_the_costs_say() -> None:
 
 
 def test_idle_costs() -> None:
-    made = arm.resolve(template.load(), given())
-    lines = template.idle_costs(made)
+    made = arm.resolve(infra.load(), given())
+    lines = infra.idle_costs(made)
     assert [line.type for line in lines] == [resource["type"] for resource in made]
     assert {line.type for line in lines if line.usd_micro_per_day is not None} == {CLUSTER}
-    assert template.daily_usd_micro(lines) == 330_000
+    assert infra.daily_usd_micro(lines) == 330_000
     scale(of(CLUSTER, made))["maxNodeCount"] = 51
-    assert template.daily_usd_micro(template.idle_costs(made)) == 660_000
+    assert infra.daily_usd_micro(infra.idle_costs(made)) == 660_000
 
 
 def test_idle_costs_of_what_azure_lists() -> None:
     """Types in Azure's changing case, and things that the template did not make."""
-    lines = template.idle_costs(
+    lines = infra.idle_costs(
         [
             {"type": "microsoft.insights/components", "name": "a"},
             {"type": CLUSTER.upper(), "name": "w/gpu"},

@@ -13,12 +13,14 @@ import pytest
 import boneage_trainer
 from boneage_trainer.contract import Job
 from boneagectl import bundle
+from boneagectl.bundle import STAYS
 from support import environment, make_spec
 
 SCRIPT = """
 import os
 os.umask(int(os.environ["MASK"], 8))
 from boneagectl import bundle
+from boneagectl.bundle import STAYS
 from support import make_spec
 print(bundle.build(make_spec(epochs=7)).sha256)
 """
@@ -39,7 +41,9 @@ def test_another_process_makes_the_same_bytes(variables: dict[str, str]) -> None
 def test_only_the_trainer_s_modules_and_the_job_are_in_it() -> None:
     made = bundle.build(make_spec())
     package = Path(boneage_trainer.__file__).parent
-    expected = sorted(["__main__.py", "job.json", *(f"boneage_trainer/{path.name}" for path in package.glob("*.py"))])
+    modules = [f"boneage_trainer/{path.relative_to(package).as_posix()}" for path in package.rglob("*.py")]
+    travels = [name for name in modules if not any(name == stays or name.startswith(f"{stays}/") for stays in STAYS)]
+    expected = sorted(["__main__.py", "job.json", *travels])
     with zipfile.ZipFile(io.BytesIO(made.content)) as archive:
         assert archive.namelist() == expected
         assert archive.testzip() is None

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from boneagectl import burndown
-from boneagectl.ledger import Ledger, opened
-from boneagectl.records import Account, Entry, Handle, LegState, Snapshot, iso
+from boneagectl.ledger import burndown
+from boneagectl.ledger.store import Ledger, opened
+from boneagectl.models import Account, Entry, Handle, LegState, Snapshot, iso
 from support import make_plan
 
 HOUR_S, DAY_S, WEEK_S = 3600, 86_400, 7 * 86_400
@@ -25,7 +25,7 @@ USD = 1_000_000
 def now(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The clock of the ledger, a Tuesday noon; a test turns it."""
     clock = [SATURDAY_S + 3 * DAY_S + 12 * HOUR_S]
-    monkeypatch.setattr("boneagectl.ledger._now_s", lambda: clock[0])
+    monkeypatch.setattr("boneagectl.ledger.store._now_s", lambda: clock[0])
     return clock
 
 

@@ -20,9 +20,9 @@ import contract_suite
 from boneage_trainer.contract import RunFolder
 from boneagectl import bundle
 from boneagectl.errors import InDoubt, LimitRefused, MachineError, NotYet, Unreachable, UsageError
-from boneagectl.records import Handle, JobSpec, LegState
-from boneagectl.targets.colab import rehearsing, sending
-from boneagectl.targets.colab.by_cli import ByCli, CliWishes
+from boneagectl.models import Handle, JobSpec, LegState
+from boneagectl.targets.colab import rehearsal, upload
+from boneagectl.targets.colab.cli_mode import ByCli, CliWishes
 from contract_suite import LEG, Behave, Kill, TargetContract
 from emulators import colab_cli
 from emulators.colab import Colab, Fault, Vm
@@ -202,8 +202,8 @@ def test_a_training_that_is_not_heard_of_waits_for_who_fetches_it(
 def test_a_machine_where_no_training_begins_gives_itself_back(
     target: ByCli, start: Start, colab: Colab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sending, "STARTUP_S", 1)
-    monkeypatch.setattr("boneagectl.targets.colab.runtime.TIMEOUT_S", (5.0, 2.5))
+    monkeypatch.setattr(upload, "STARTUP_S", 1)
+    monkeypatch.setattr("boneagectl.targets.colab.jupyter.TIMEOUT_S", (5.0, 2.5))
     colab.faults.append(Fault("PUT runtime api/contents/content/boneagectl/*", "hang"))
     with pytest.raises(MachineError, match="the machine went away before the training began"):
         start()
@@ -374,7 +374,7 @@ def test_a_wrong_answer_does_not_end_a_leg(target: ByCli, start: Start, colab: C
 KILLED = """
 import sys
 from pathlib import Path
-from boneagectl.targets.colab.by_cli import ByCli, CliWishes
+from boneagectl.targets.colab.cli_mode import ByCli, CliWishes
 target = ByCli(Path(sys.argv[1]), CliWishes(sys.argv[2], "oauth2", "T4", "", True))
 target.submit(sys.argv[3], Path(sys.argv[4]))
 """
@@ -534,13 +534,13 @@ def test_no_secret_is_written_anywhere_but_in_the_state_file(
 def test_kaggles_images_come_with_the_users_own_token_which_is_written_nowhere(
     colab: Colab, start: Start, home: Path, told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KAGGLE_API_TOKEN", rehearsing._TOKEN)
+    monkeypatch.setenv("KAGGLE_API_TOKEN", rehearsal._TOKEN)
     zipped, place = tmp_path / "set.zip", tmp_path / "place"
     with zipfile.ZipFile(zipped, "w") as made:
         for path in make_pack(tmp_path / "set").rglob("*"):
             made.write(path, path.name)
     place.mkdir()
-    with rehearsing.kaggle("/api/v1/datasets/download/alice/hands", zipped) as address:
+    with rehearsal.kaggle("/api/v1/datasets/download/alice/hands", zipped) as address:
         (place / "sitecustomize.py").write_text(f"import os; os.environ['KAGGLE_API_ENDPOINT'] = {address!r}")
         colab.kernel_path.append(place)
         target = ByCli(home / "colab", wishes(program=str(told), dataset="alice/hands"))
@@ -548,6 +548,6 @@ def test_kaggles_images_come_with_the_users_own_token_which_is_written_nowhere(
         reach(target, LegState.COMPLETE)
     target.bringing.settle()
     for folder in (home, tmp_path / f"sent-{LEG}", colab.root / "vms"):
-        assert holding(folder, rehearsing._TOKEN.encode()) == []
-    assert rehearsing._TOKEN not in (tmp_path / "arguments.txt").read_text()
-    assert rehearsing._TOKEN not in " ".join(colab.calls)
+        assert holding(folder, rehearsal._TOKEN.encode()) == []
+    assert rehearsal._TOKEN not in (tmp_path / "arguments.txt").read_text()
+    assert rehearsal._TOKEN not in " ".join(colab.calls)

@@ -9,7 +9,7 @@ import pytest
 
 from boneage_trainer import archive
 from boneage_trainer.contract import RunFolder, write_atomic, write_json, write_manifest
-from boneagectl.ledger import opened
+from boneagectl.ledger.store import opened
 from support import Cli, make_pack
 
 

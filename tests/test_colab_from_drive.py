@@ -18,12 +18,12 @@ pytest.importorskip("cryptography", reason="cryptography is not installed, which
 
 import requests
 
-from boneage_trainer import archive, colab_drive, colab_mirror
+from boneage_trainer import archive
 from boneage_trainer.contract import RunFolder, parse_object, write_atomic, write_json, write_manifest
+from boneage_trainer.platforms import colab_drive
 from boneagectl.errors import LimitRefused, MachineError, NotYet, Unreachable, UsageError
-from boneagectl.targets.colab import by_drive, drive_rest, google_signin
-from boneagectl.targets.colab.drive_files import DriveFiles
-from boneagectl.targets.colab.drive_rest import Missing
+from boneagectl.targets.colab import drive, notebook_outputs
+from boneagectl.targets.colab.drive import DriveFiles, Missing
 from emulators.colab import Colab, Fault
 from support import wait_for
 
@@ -39,8 +39,8 @@ def colab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colab]:
     with Colab(tmp_path / "the colab") as emulator:
         for name, value in emulator.environment().items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr("boneagectl.targets.colab.drive_rest.PAUSES_S", (0.01, 0.02))
-        monkeypatch.setattr("boneagectl.targets.colab.by_drive.LOOKS_S", (0.01, 0.02))
+        monkeypatch.setattr("boneagectl.targets.colab.drive.PAUSES_S", (0.01, 0.02))
+        monkeypatch.setattr("boneagectl.targets.colab.notebook_outputs.LOOKS_S", (0.01, 0.02))
         sign_in(emulator, "drive.readonly", "cloud-platform")
         yield emulator
         assert emulator.refused_hosts == []
@@ -57,7 +57,7 @@ def sign_in(colab: Colab, *scopes: str, **other: Any) -> Path:
 
 @pytest.fixture
 def files(colab: Colab) -> Iterator[DriveFiles]:
-    with google_signin.session() as session:
+    with drive.session() as session:
         yield DriveFiles(session)
 
 
@@ -117,13 +117,13 @@ def through_the_api(colab: Colab, name: str, parent: str = "root", mime: str = "
 
 
 def bring(files: DriveFiles, dest: RunFolder) -> Any:
-    return by_drive.bring(files, RUN, LEG, dest)
+    return notebook_outputs.bring(files, RUN, LEG, dest)
 
 
 # --------------------------------------------------------------------------------------- the slots
 def test_nothing_is_there_yet(colab: Colab, files: DriveFiles, dest: RunFolder) -> None:
     for _ in range(2):
-        assert by_drive.look(files, RUN, LEG) is None
+        assert notebook_outputs.look(files, RUN, LEG) is None
         with pytest.raises(NotYet, match=f"nothing whole of {LEG}") as caught:
             bring(files, dest)
         assert "Google account" in caught.value.next_step
@@ -134,7 +134,7 @@ def test_nothing_is_there_yet(colab: Colab, files: DriveFiles, dest: RunFolder) 
 def test_the_newer_slot_counts_and_comes_whole(colab: Colab, files: DriveFiles, dest: RunFolder) -> None:
     slot(colab, "a", 3)
     newer = slot(colab, "b", 4)
-    seen = by_drive.look(files, RUN, LEG)
+    seen = notebook_outputs.look(files, RUN, LEG)
     assert seen
     assert (seen["state"]["epoch"], [line["epoch"] for line in seen["metrics"]]) == (4, [1, 2, 3, 4])
     found = bring(files, dest)
@@ -152,7 +152,7 @@ def test_the_newer_slot_counts_and_comes_whole(colab: Colab, files: DriveFiles, 
 def test_the_last_word_of_a_session_is_newer_than_its_last_epoch(colab: Colab, files: DriveFiles) -> None:
     slot(colab, "a", 4, state="paused", updated_s=2000.0)
     slot(colab, "b", 4, updated_s=1990.0)
-    seen = by_drive.look(files, RUN, LEG)
+    seen = notebook_outputs.look(files, RUN, LEG)
     assert seen
     assert seen["state"]["state"] == "paused"
 
@@ -192,7 +192,7 @@ def test_a_torn_slot_gives_way_to_the_one_before(harm: str, colab: Colab, files:
         (torn.state if harm == "no state" else torn.manifest).unlink()
     elif harm != "another leg":
         torn.manifest.write_text("[]" if harm == "manifest" else "{")
-    seen = by_drive.look(files, RUN, LEG)
+    seen = notebook_outputs.look(files, RUN, LEG)
     assert seen
     assert seen["state"]["epoch"] == 3
     bring(files, dest)
@@ -211,7 +211,7 @@ def test_a_slot_whose_files_are_not_as_listed_is_not_brought(
         (torn.last if harm == "weights" else torn.metrics).write_text('{"epoch": 9}\n')
     bring(files, dest)
     assert (epoch_in(dest), dest.last.read_bytes()) == (3, whole.last.read_bytes())
-    seen = by_drive.look(files, RUN, LEG)
+    seen = notebook_outputs.look(files, RUN, LEG)
     assert seen
     assert seen["state"]["epoch"] == (3 if harm == "metrics" else 4)
     whole.last.write_text("damaged too")
@@ -234,16 +234,16 @@ def test_while_a_notebook_writes_whole_epochs_come(
     colab: Colab, files: DriveFiles, dest: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The notebook's own code, on the mount, as fast as it can."""
-    monkeypatch.setattr(by_drive, "LOOKS_S", (0.05,) * 20)
+    monkeypatch.setattr(notebook_outputs, "LOOKS_S", (0.05,) * 20)
     drive, told = colab_drive.Drive(colab.drive.mount), list[str]()
     out = RunFolder(tmp_path / "content")
-    mirror = colab_mirror.Mirror(drive, place(colab), out, tmp_path / "staging", told.append)
+    mirror = colab_drive.Mirror(drive, place(colab), out, tmp_path / "staging", told.append)
     epochs: list[int] = []
     for epoch in range(1, 25):
         make(out, epoch)
         mirror.wake()
         if epoch == 1:
-            wait_for(lambda: by_drive.look(files, RUN, LEG))
+            wait_for(lambda: notebook_outputs.look(files, RUN, LEG))
         if epoch % 3 == 0:
             assert bring(files, dest).unlisted == ()
             archive.check_files(dest, [dest.last, dest.best, dest.metrics, dest.state])
@@ -290,7 +290,7 @@ def test_results_of_an_earlier_session_are_not_brought(
 
 def test_results_without_slots_are_enough(colab: Colab, files: DriveFiles, dest: RunFolder, tmp_path: Path) -> None:
     results(colab, tmp_path, 9)
-    assert by_drive.look(files, RUN, LEG) is None
+    assert notebook_outputs.look(files, RUN, LEG) is None
     assert bring(files, dest).unlisted == ()
 
 
@@ -361,7 +361,7 @@ def test_of_folders_with_one_name_all_are_looked_into(colab: Colab, files: Drive
     through_the_api(colab, LEG, run, FOLDER)
     make(RunFolder(colab.drive.folder / "boneagectl (1)" / RUN / LEG / "a"), 4)
     assert len(files.folders("boneagectl")) == 2
-    seen = by_drive.look(files, RUN, LEG)
+    seen = notebook_outputs.look(files, RUN, LEG)
     assert seen
     assert seen["state"]["epoch"] == 4
     bring(files, dest)
@@ -393,7 +393,7 @@ def test_names_with_quotes_and_long_lists_are_found(colab: Colab, files: DriveFi
 def test_a_download_that_breaks_off_goes_on(colab: Colab, dest: RunFolder) -> None:
     made = slot(colab, "a", 3)
     size = made.last.stat().st_size
-    with google_signin.session() as session:
+    with drive.session() as session:
         told: list[tuple[int, int]] = []
         session.hooks["response"].append(lambda answer, **_: told.append((answer.status_code, length(answer))))
         files = DriveFiles(session)
@@ -452,7 +452,7 @@ def test_what_passes_is_asked_again(kind: str, call: str, colab: Colab, files: D
 def test_an_answer_that_does_not_come_is_not_waited_for(
     call: str, colab: Colab, files: DriveFiles, dest: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("boneagectl.targets.colab.drive_rest.TIMEOUT_S", (1.0, 0.3))
+    monkeypatch.setattr("boneagectl.targets.colab.drive.TIMEOUT_S", (1.0, 0.3))
     slot(colab, "a", 3)
     colab.faults.append(Fault(call, "hang"))
     bring(files, dest)
@@ -494,7 +494,7 @@ def test_of_two_reasons_the_telling_one_counts() -> None:
     for body, told in (({"error": said}, "not enabled"), ({"error": "x"}, "answered 403"), ([], "answered 403")):
         answer = requests.Response()
         answer.status_code, answer.raw = 403, io.BytesIO(json.dumps(body).encode())
-        assert told in drive_rest._translated("MyDrive", answer).message
+        assert told in drive._translated("MyDrive", answer).message
 
 
 def test_a_file_that_goes_or_changes_while_it_is_brought_is_looked_for_again(
@@ -516,7 +516,7 @@ def test_a_slot_that_is_being_written_does_not_hide_the_other(colab: Colab, file
     slot(colab, "a", 3)
     slot(colab, "b", 4)
     colab.faults.append(Fault("GET drive media/*", "404"))
-    seen = by_drive.look(files, RUN, LEG)
+    seen = notebook_outputs.look(files, RUN, LEG)
     assert seen
     assert seen["state"]["epoch"] in (3, 4)
 
@@ -531,30 +531,30 @@ def test_a_small_file_must_be_small(colab: Colab, files: DriveFiles) -> None:
 
 # ------------------------------------------------------------------------------------------ sign-in
 def test_nobody_is_signed_in(colab: Colab, monkeypatch: pytest.MonkeyPatch) -> None:
-    google_signin.file().unlink()
+    drive.file().unlink()
     with pytest.raises(MachineError, match="nobody is signed in to Google") as caught:
-        google_signin.session()
+        drive.session()
     assert caught.value.next_step.startswith("gcloud auth application-default login --client-id-file=client.json --sc")
     assert "drive.readonly" in caught.value.next_step
     assert "--from ZIP" in caught.value.next_step
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(colab.root / "elsewhere"))
-    assert google_signin.file().parent == colab.root / "elsewhere"
+    assert drive.file().parent == colab.root / "elsewhere"
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(colab.root / "key.json"))
     for text, said in (
         ('{"type": "service_account"}', "kind 'service_account', which has no Drive of yours"),
         ('{"type": "authorized_user"}', "is no login"),
         ("{", "is no login"),
     ):
-        google_signin.file().write_text(text)
+        drive.file().write_text(text)
         with pytest.raises(MachineError, match=said):
-            google_signin.session()
+            drive.session()
 
 
 def test_the_token_asked_for_reads_drive_and_no_more(colab: Colab, files: DriveFiles) -> None:
-    by_drive.look(files, RUN, LEG)
+    notebook_outputs.look(files, RUN, LEG)
     (granted,) = {scopes for scopes, _ in list(colab.login._access.values())[-1:]}
-    assert granted == (google_signin.SCOPE,)
-    with google_signin.session() as session:
+    assert granted == (drive.SCOPE,)
+    with drive.session() as session:
         answer = session.post(FILES, json={"name": "x"}, timeout=5)
         assert (answer.status_code, list(colab.drive.folder.iterdir())) == (403, [])
 
@@ -565,9 +565,9 @@ def test_a_login_that_may_not_read_drive_says_so(colab: Colab, tmp_path: Path) -
     kept = {name: colab.login.grant("drive.file")[name] for name in ("token", "expiry")}
     for scopes, more in ((("drive.file",), kept), (("drive.file",), {}), (("cloud-platform",), {})):
         sign_in(colab, *scopes, **more)
-        with google_signin.session() as session, pytest.raises(MachineError, match="may not read Drive") as caught:
-            by_drive.look(DriveFiles(session), RUN, LEG)
-        assert caught.value.next_step == google_signin.LOGIN
+        with drive.session() as session, pytest.raises(MachineError, match="may not read Drive") as caught:
+            notebook_outputs.look(DriveFiles(session), RUN, LEG)
+        assert caught.value.next_step == drive.LOGIN
 
 
 def test_drive_file_sees_nothing_of_what_a_mount_wrote(colab: Colab) -> None:
@@ -576,41 +576,41 @@ def test_drive_file_sees_nothing_of_what_a_mount_wrote(colab: Colab) -> None:
     transport = pytest.importorskip("google.auth.transport.requests")
     narrow = credentials.Credentials.from_authorized_user_info(colab.login.grant("drive.file"))
     with transport.AuthorizedSession(narrow) as session:
-        assert by_drive.look(DriveFiles(session), RUN, LEG) is None
+        assert notebook_outputs.look(DriveFiles(session), RUN, LEG) is None
 
 
 def test_a_token_that_ends_is_renewed_until_the_login_is_withdrawn(colab: Colab, files: DriveFiles) -> None:
     slot(colab, "a", 3)
-    assert by_drive.look(files, RUN, LEG)
+    assert notebook_outputs.look(files, RUN, LEG)
     colab.login.expire()
-    assert by_drive.look(files, RUN, LEG)
+    assert notebook_outputs.look(files, RUN, LEG)
     assert colab.calls.count("POST token") == 2
     colab.faults.append(Fault("POST token", "reset", times=99))
     colab.login.expire()
     with pytest.raises(Unreachable, match="sign-in cannot be reached"):
-        by_drive.look(files, RUN, LEG)
+        notebook_outputs.look(files, RUN, LEG)
     colab.faults.clear()
     colab.login.revoked = True
     with pytest.raises(MachineError, match="does not accept the login any more: invalid_grant") as caught:
-        by_drive.look(files, RUN, LEG)
-    assert google_signin.LOGIN in caught.value.next_step
+        notebook_outputs.look(files, RUN, LEG)
+    assert drive.LOGIN in caught.value.next_step
 
 
 def test_what_is_in_netrc_does_not_take_the_token_s_place(colab: Colab, files: DriveFiles) -> None:
     slot(colab, "a", 3)
     (colab.home / ".netrc").write_text("machine www.googleapis.com login alice password other\n")
-    assert by_drive.look(files, RUN, LEG)
+    assert notebook_outputs.look(files, RUN, LEG)
 
 
 def test_a_quota_project_is_named(colab: Colab, monkeypatch: pytest.MonkeyPatch) -> None:
     slot(colab, "a", 3)
     monkeypatch.setenv("GOOGLE_CLOUD_QUOTA_PROJECT", "my-project")
-    with google_signin.session() as session:
+    with drive.session() as session:
         heads: list[str] = []
         session.hooks["response"].append(
             lambda answer, **_: heads.append(answer.request.headers["x-goog-user-project"])
         )
-        assert by_drive.look(DriveFiles(session), RUN, LEG)
+        assert notebook_outputs.look(DriveFiles(session), RUN, LEG)
     assert set(heads) == {"my-project"}
 
 

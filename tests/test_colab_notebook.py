@@ -11,27 +11,27 @@ from typing import Any
 
 import pytest
 
-from boneage_trainer import colab, surroundings
 from boneage_trainer.contract import RESEARCH_ONLY, RunFolder, write_atomic, write_json
-from boneagectl import bundle, render
+from boneage_trainer.platforms import colab_notebook, detect
+from boneagectl import bundle, templates
 from boneagectl.errors import UsageError
-from boneagectl.records import Checkpoint, Handle, JobSpec
-from boneagectl.targets.colab import percent, rendering
+from boneagectl.models import Checkpoint, Handle, JobSpec
+from boneagectl.targets.colab import render as colab_render
 from support import assert_golden, make_spec
 
 LEG, SECOND = "hands-a1b2-01", "hands-a1b2-02"
 METADATA: dict[str, Any] = {"kernelspec": {"display_name": "Python 3", "name": "python3"}}
 
 
-def wishes(**other: str) -> rendering.Wishes:
-    return rendering.Wishes(**{"dataset": "kmader/rsna-bone-age", "pack": "", "gpu": "T4", **other})
+def wishes(**other: str) -> colab_render.Wishes:
+    return colab_render.Wishes(**{"dataset": "kmader/rsna-bone-age", "pack": "", "gpu": "T4", **other})
 
 
 def notebook(
     folder: Path, spec: JobSpec | None = None, leg: str = LEG, resume: Checkpoint | None = None, **other: str
 ) -> str:
     spec = spec or make_spec(preset="smoke")
-    rendering.write(spec, bundle.build(spec), leg, folder, resume, wishes(**other))
+    colab_render.write(spec, bundle.build(spec), leg, folder, resume, wishes(**other))
     return (folder / f"{leg}.ipynb").read_text()
 
 
@@ -76,8 +76,8 @@ def test_it_is_a_valid_notebook_without_outputs(tmp_path: Path) -> None:
 def test_jupytext_reads_the_template_to_the_same_cells(tmp_path: Path) -> None:
     jupytext = pytest.importorskip("jupytext")
     spec = make_spec(preset="smoke")
-    holes = rendering._holes(spec, bundle.build(spec), LEG, "", wishes())
-    theirs = jupytext.reads(render.fill("colab/notebook.py.j2", **holes), fmt="py:percent").cells
+    holes = colab_render._holes(spec, bundle.build(spec), LEG, "", wishes())
+    theirs = jupytext.reads(templates.fill("colab/notebook.py.j2", **holes), fmt="py:percent").cells
     ours = json.loads(notebook(tmp_path))["cells"]
     assert [cell.metadata.pop("title") for cell in theirs] == [cell["id"] for cell in ours]
     assert [(cell.cell_type, cell.source, cell.metadata) for cell in theirs] == [
@@ -117,16 +117,16 @@ def test_its_code_and_its_settings_are_the_bundle_that_was_booked(
 ) -> None:
     spec = make_spec(preset="smoke", epochs=7)
     notebook(tmp_path, spec)
-    path, values = rendering.read(tmp_path)
+    path, values = colab_render.read(tmp_path)
     code = cells(path.read_text())["begin"].split('"""')[1]
     (tmp_path / "code.zip").write_bytes(bz2.decompress(base64.b64decode(code)))
     monkeypatch.setenv("BONEAGE_REHEARSAL", "1")
     monkeypatch.setenv("BONEAGECTL_ROOT", str(tmp_path))
     given = {key.lower(): value for key, value in values.items()}
-    colab.Session(tmp_path / "code.zip", **given)
+    colab_notebook.Session(tmp_path / "code.zip", **given)
     made = (tmp_path / "boneagectl" / LEG / "tmp" / "bundle.zip").read_bytes()
     assert made == bundle.build(spec).content
-    assert surroundings.environment_limit_s() == (None, "")
+    assert detect.environment_limit_s() == (None, "")
 
 
 # -------------------------------------------------------------------------------------------- wishes
@@ -148,19 +148,19 @@ def test_wishes_that_cannot_be_granted(tmp_path: Path, other: dict[str, str], sa
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     pack = 'it\'s "quoted"\n# %% evil\nimport os'
     notebook(tmp_path, pack=pack)
-    _, values = rendering.read(tmp_path)
+    _, values = colab_render.read(tmp_path)
     assert values["PACK"] == pack
 
 
 def test_a_notebook_that_grew_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendering, "MAX_BYTES", 50_000)
+    monkeypatch.setattr(colab_render, "MAX_BYTES", 50_000)
     with pytest.raises(UsageError, match="over the limit of 50000"):
         notebook(tmp_path)
 
 
 def test_a_cell_without_a_name_is_a_fault_of_the_template() -> None:
     with pytest.raises(ValueError, match="no head of a cell"):
-        percent.notebook("# %%\nx = 1\n", METADATA)
+        colab_render.notebook("# %%\nx = 1\n", METADATA)
 
 
 # ------------------------------------------------------------------------------------ an earlier leg
@@ -173,7 +173,7 @@ def test_a_next_leg_names_the_one_before_and_says_what_drive_must_hold(tmp_path:
     text = notebook(tmp_path / "sent", leg=SECOND, resume=resume)
     assert f'RESUME = "{LEG}"' in cells(text)["settings"]
     assert str(tmp_path) not in text
-    note = (tmp_path / "sent" / rendering.NOTE).read_text()
+    note = (tmp_path / "sent" / colab_render.NOTE).read_text()
     assert f"MyDrive/boneagectl/hands-a1b2/{LEG}" in note
     assert str(earlier.last.parent) in note
 

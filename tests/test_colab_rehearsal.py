@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from boneage_trainer.contract import RunFolder, read_metrics
-from boneagectl import bundle, rehearsal
+from boneagectl import bundle
 from boneagectl.errors import MachineError
-from boneagectl.records import Finding
-from boneagectl.targets.colab import rehearsing, rendering, results
+from boneagectl.models import Finding
+from boneagectl.targets import rehearsal
+from boneagectl.targets.colab import notebook_outputs, render
+from boneagectl.targets.colab import rehearsal as colab_rehearsal
 from support import make_spec, wait_for
 
 LEG = "hands-a1b2-01"
@@ -25,27 +27,27 @@ LEG = "hands-a1b2-01"
 
 def sent(folder: Path, pack: str = "", **train: Any) -> Path:
     spec = make_spec(preset="smoke", deterministic=True, **train)
-    wishes = rendering.Wishes("kmader/rsna-bone-age", pack, "T4")
-    rendering.write(spec, bundle.build(spec), LEG, folder, None, wishes)
+    wishes = render.Wishes("kmader/rsna-bone-age", pack, "T4")
+    render.write(spec, bundle.build(spec), LEG, folder, None, wishes)
     return folder
 
 
 def rehearse(folder: Path, place: Path, python: str = sys.executable) -> list[Finding]:
     place.mkdir(exist_ok=True)
-    return list(rehearsing.rehearse(folder, place, python))
+    return list(colab_rehearsal.rehearse(folder, place, python))
 
 
 def test_two_sessions_and_what_it_cannot_check(tmp_path: Path) -> None:
     found = rehearse(sent(tmp_path / "sent"), tmp_path / "place")
     assert [one.what for one in found if one.level == "ok"] == ["data", "first session", "second session", "results"]
-    assert [one.detail for one in found if one.level == "warn"] == list(rehearsing.UNCHECKED)
+    assert [one.detail for one in found if one.level == "warn"] == list(colab_rehearsal.UNCHECKED)
     lines = read_metrics(RunFolder(tmp_path / "place" / "brought").metrics)
     assert [line["epoch"] for line in lines] == [1, 2]
 
 
 def test_a_trainer_that_fails_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = sent(tmp_path / "sent", pack="boneage/pack")
-    path, _ = rendering.read(folder)
+    path, _ = render.read(folder)
     path.write_text(path.read_text().replace("'epochs': 2", "'epochs': 'two'"))
     with pytest.raises(MachineError, match="no epoch reached Drive: STOPPED: epochs must be int"):
         rehearse(folder, tmp_path / "place")
@@ -59,7 +61,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pytest.importorskip("ipykernel")
     rehearsal.draw(tmp_path / "hands", sys.executable)
     rehearsal.pack(tmp_path / "hands", tmp_path / "drive" / "boneage" / "pack", sys.executable)
-    for name, value in rehearsing._surroundings(tmp_path).items():
+    for name, value in colab_rehearsal._surroundings(tmp_path).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     return tmp_path
@@ -96,7 +98,7 @@ def said(notebook: Any, cell: str) -> str:
 def test_two_sessions_in_kernels_with_a_drive_that_fails_every_third_write(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notebook, _ = rendering.read(sent(machine / "sent", pack="boneage/pack"))
+    notebook, _ = render.read(sent(machine / "sent", pack="boneage/pack"))
     monkeypatch.setenv("STUB_DRIVE_FAULT", "every:3")
     leg_on_drive = machine / "drive" / "boneagectl" / "hands-a1b2" / LEG
     first = run_all(notebook, machine / "content", leg_on_drive)
@@ -109,7 +111,7 @@ def test_two_sessions_in_kernels_with_a_drive_that_fails_every_third_write(
     assert "<svg" in said(second, "training")
     assert "test error:" in said(second, "results")
     dest = RunFolder(machine / "brought")
-    assert results.bring(machine / "downloads" / f"results-{LEG}.zip", LEG, dest).unlisted == ()
+    assert notebook_outputs.results_bring(machine / "downloads" / f"results-{LEG}.zip", LEG, dest).unlisted == ()
     assert json.loads(dest.state.read_text())["state"] == "complete"
     assert [line["epoch"] for line in read_metrics(dest.metrics)] == [1, 2]
 
@@ -119,7 +121,7 @@ def test_a_stopped_cell_shows_words_and_no_traceback(machine: Path, monkeypatch:
     import nbclient
     import nbformat
 
-    notebook, _ = rendering.read(sent(machine / "sent", pack="boneage/pack"))
+    notebook, _ = render.read(sent(machine / "sent", pack="boneage/pack"))
     monkeypatch.setenv("BONEAGE_REHEARSAL", "0")
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     with pytest.raises(nbclient.exceptions.CellExecutionError) as caught:

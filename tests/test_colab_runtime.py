@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from boneagectl.errors import MachineError, Unreachable
-from boneagectl.targets.colab import runtime as module
-from boneagectl.targets.colab.official import Access
-from boneagectl.targets.colab.runtime import Gone, Missing, Runtime
+from boneagectl.targets.colab import jupyter as module
+from boneagectl.targets.colab.colab_cli import Access
+from boneagectl.targets.colab.jupyter import Gone, Missing, Runtime
 from emulators.colab import Colab, Fault, Vm
 from emulators.colab_vms import Kind
 from support import wait_for

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from boneage_trainer import colab_unattended
 from boneage_trainer.contract import ContractError, RunFolder
+from boneage_trainer.platforms import colab_cli
 from boneagectl import bundle
-from boneagectl.targets.colab import submitting
+from boneagectl.targets.colab import cli_session
 from emulators import programs
 from support import DATA, make_pack, make_spec
 
@@ -66,12 +66,12 @@ def place(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def run(place: Path, given_back: list[str]) -> Run:
     def session(time_limit_s: float = 30, fetched: bool = True, **other: Any) -> dict[str, Any]:
         if fetched:
-            (place / colab_unattended.FETCHED).touch()
+            (place / colab_cli.FETCHED).touch()
         parameters = {"leg": LEG, "fingerprint": DATA["fingerprint"], "image_size_px": 96, "dataset": "",
                       "time_limit_s": time_limit_s, **other}  # fmt: skip
         guard = threading.Timer(60, lambda: given_back.append("guard"))
         guard.start()
-        colab_unattended.main(place, parameters, "", guard)
+        colab_cli.main(place, parameters, "", guard)
         assert guard.finished.is_set(), "what would have ended it soon is called off"
         return dict(json.loads(RunFolder(place / "run").state.read_text()))
 
@@ -87,13 +87,13 @@ def test_it_trains_and_gives_the_machine_back_once_all_is_fetched(run: Run, plac
     out = RunFolder(place / "run")
     assert out.model.exists()
     assert "complete: 3 epochs" in out.log.read_text()
-    assert (place / colab_unattended.OVER).exists()
+    assert (place / colab_cli.OVER).exists()
 
 
 def test_it_waits_to_be_fetched_but_not_for_long(
     run: Run, given_back: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(colab_unattended, "HOLD_S", 1.5)
+    monkeypatch.setattr(colab_cli, "HOLD_S", 1.5)
     began_s = time.monotonic()
     run(fetched=False)
     assert 1.5 <= time.monotonic() - began_s < 10
@@ -114,8 +114,8 @@ def test_it_stops_in_time_and_is_given_back_at_its_limit_at_the_latest(
 def test_a_session_that_hangs_is_given_back_at_its_limit(
     run: Run, given_back: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(colab_unattended.Unattended, "hold", lambda self: time.sleep(3))
-    monkeypatch.setattr(colab_unattended.Unattended, "run", lambda self, _: self._fail("it hung"))
+    monkeypatch.setattr(colab_cli.Unattended, "hold", lambda self: time.sleep(3))
+    monkeypatch.setattr(colab_cli.Unattended, "run", lambda self, _: self._fail("it hung"))
     run(time_limit_s=1, fetched=False)
     assert len(given_back) == 2, "at the limit, and as it ended"
 
@@ -140,11 +140,11 @@ def test_a_trainer_that_does_not_start_says_why(run: Run, monkeypatch: pytest.Mo
 
 def test_unknown_and_missing_parameters_are_refused() -> None:
     with pytest.raises(ContractError, match="parameter"):
-        colab_unattended.Parameters.from_mapping({"colour": "red"})
+        colab_cli.Parameters.from_mapping({"colour": "red"})
     with pytest.raises(ContractError, match="lacks the parameters leg"):
-        colab_unattended.Parameters.from_mapping({})
+        colab_cli.Parameters.from_mapping({})
 
 
 def test_both_sides_know_how_long_a_machine_waits() -> None:
-    ours = (submitting.HOLD_S, submitting.HOLD_SHARE)
-    assert ours == (colab_unattended.HOLD_S, colab_unattended.HOLD_SHARE)
+    ours = (cli_session.HOLD_S, cli_session.HOLD_SHARE)
+    assert ours == (colab_cli.HOLD_S, colab_cli.HOLD_SHARE)

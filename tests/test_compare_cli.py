@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from boneage_trainer.contract import RESEARCH_ONLY, RunFolder
-from boneagectl.ledger import opened
-from boneagectl.records import Handle, LegState, Snapshot
+from boneagectl.ledger.store import opened
+from boneagectl.models import Handle, LegState, Snapshot
 from report import several_runs
 from report.page import Page
 from report.several_runs import rows_of

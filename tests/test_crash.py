@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from boneagectl.ledger import opened
-from boneagectl.records import LegState
+from boneagectl.ledger.store import opened
+from boneagectl.models import LegState
 from support import Cli, end_leg, environment, make_pack, starts, wait_for
 
 # Runs the real command line; dies at the Nth line of the watched modules, or counts them where N is 0.

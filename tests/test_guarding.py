@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from boneagectl import guarding
-from boneagectl.guarding import HARD_AFTER_S, SOFT_AFTER_S, Does, Rules
-from boneagectl.records import Account, Capabilities, Leg, LegState, Snapshot, iso
+from boneagectl import alerts
+from boneagectl.alerts import HARD_AFTER_S, SOFT_AFTER_S, Does, Rules
+from boneagectl.models import Account, Capabilities, Leg, LegState, Snapshot, iso
 
 NOW_S, HOUR_S = 1_800_000_000, 3600
 CAN = Capabilities(unattended=True, can_stop=True, billed=True, max_session_hours=None, live_metrics=True,
@@ -22,8 +22,8 @@ RULES = Rules(5.0, 60, stops=False)
 
 
 def due(seen: Snapshot = RUNNING, account: Account = ACCOUNT, can: Capabilities = CAN,
-        at_s: tuple[tuple[int, int], ...] = (), rules: Rules = RULES) -> list[guarding.Act]:  # fmt: skip
-    return list(guarding.due(LEG, seen, account, can, at_s, rules, NOW_S))
+        at_s: tuple[tuple[int, int], ...] = (), rules: Rules = RULES) -> list[alerts.Act]:  # fmt: skip
+    return list(alerts.due(LEG, seen, account, can, at_s, rules, NOW_S))
 
 
 def spent(usd: float, running: float = 0.0, **more: Any) -> Account:
@@ -105,7 +105,7 @@ def test_what_fits_with_all_that_is_booked_is_left_to_the_remote_limit() -> None
 
 # ----------------------------------------------------------------------------------------- stall
 def test_no_new_epoch_for_a_multiple_of_the_usual_time_is_a_stall() -> None:
-    def acts(quiet_s: int, rules: Rules = RULES) -> list[guarding.Act]:
+    def acts(quiet_s: int, rules: Rules = RULES) -> list[alerts.Act]:
         at_s = ((0, NOW_S - quiet_s - 180), (1, NOW_S - quiet_s - 120), (3, NOW_S - quiet_s))
         return due(at_s=at_s, rules=rules)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from boneagectl.ledger import opened
-from boneagectl.records import LegState
+from boneagectl.ledger.store import opened
+from boneagectl.models import LegState
 from emulators.kaggle import Fault, Kaggle
 from support import KAGGLE_PACK, Cli, environment, first_or_long, make_pack, wait_for
 
@@ -118,7 +118,7 @@ def test_rehearsing_runs_the_very_script_here(
 
 def test_a_rehearsal_that_fails_says_where(on_kaggle: Kaggle, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BONEAGECTL_TARGETS__LOCAL__PYTHON", "/bin/false")
-    assert "/bin/false cannot run boneage_trainer.synth" in cli("rehearse", code=3).err
+    assert "/bin/false cannot run boneage_trainer.data.synth" in cli("rehearse", code=3).err
 
 
 def test_this_machine_has_nothing_to_rehearse(project: Path, cli: Cli) -> None:
@@ -190,7 +190,7 @@ def test_two_at_once_never_overbook_the_week(busy: Kaggle, cli: Cli, home: Path,
 def test_a_lost_answer_is_found_again(
     on_kaggle: Kaggle, cli: Cli, home: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("boneagectl.targets.kaggle.calls.TIMEOUT_S", (1.0, 0.5))
+    monkeypatch.setattr("boneagectl.targets.kaggle.client.TIMEOUT_S", (1.0, 0.5))
     on_kaggle.faults.append(Fault("SaveKernel", kind))
     cli("submit", "--name", "found-run", "-q")
     assert until_over(cli, "found-run") == "complete"
@@ -220,7 +220,7 @@ def test_what_never_arrives_is_released_when_it_no_longer_can(
     import time
 
     now_s = time.time
-    monkeypatch.setattr("boneagectl.workflow.time.time", lambda: now_s() + 601)
+    monkeypatch.setattr("boneagectl.runs.time.time", lambda: now_s() + 601)
     assert cli("ls", "--json").json["runs"][0]["state"] == "released"
     check_books(home, busy)
 
@@ -245,8 +245,8 @@ def test_every_fault_at_every_step_leaves_the_books_right(
     on_kaggle: Kaggle, cli: Cli, home: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever each command then answers, in words of its own: a run is listed, or never came to be."""
-    monkeypatch.setattr("boneagectl.targets.kaggle.calls.TIMEOUT_S", (0.5, 0.3))
-    monkeypatch.setattr("boneagectl.targets.kaggle.download.TIMEOUT_S", (0.5, 0.3))
+    monkeypatch.setattr("boneagectl.targets.kaggle.client.TIMEOUT_S", (0.5, 0.3))
+    monkeypatch.setattr("boneagectl.targets.http.TIMEOUT_S", (0.5, 0.3))
     for at, step in enumerate(STEPS if kind != "refuse" else ("SaveKernel", "DeleteKernel")):
         name = f"run-{at}"
         on_kaggle.faults.append(Fault(step, kind, times=1))
@@ -308,7 +308,7 @@ def test_fetch_shows_the_terms_once_and_wants_an_answer(on_kaggle: Kaggle, cli: 
 def test_fetch_needs_room(on_kaggle: Kaggle, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_pack(tmp_path / "hands")
     on_kaggle.add_dataset("alice/hands", tmp_path / "hands")
-    monkeypatch.setattr("boneagectl.targets.kaggle.api.Api.dataset_bytes", lambda *_: 10**18)
+    monkeypatch.setattr("boneagectl.targets.kaggle.client.Api.dataset_bytes", lambda *_: 10**18)
     said = cli("data", "fetch", tmp_path / "fetched", "--dataset", "alice/hands", "--yes", code=3)
     assert "free" in said.err
 

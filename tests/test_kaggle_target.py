@@ -13,9 +13,9 @@ import pytest
 from boneage_trainer.contract import RunFolder, write_atomic
 from boneagectl import bundle
 from boneagectl.errors import InDoubt, LimitRefused, MachineError, NotYet, UsageError
-from boneagectl.records import Checkpoint, Handle, JobSpec, LegState
-from boneagectl.targets.kaggle import KaggleTarget, api, calls, outputs, rendering
-from boneagectl.targets.kaggle.log import Log
+from boneagectl.models import Checkpoint, Handle, JobSpec, LegState
+from boneagectl.targets.kaggle import KaggleTarget, client, outputs, render
+from boneagectl.targets.kaggle.status import Log
 from contract_suite import LEG, SECOND, Behave, Kill, TargetContract, epochs_in
 from emulators.kaggle import Fault, Kaggle
 from support import KAGGLE_PACK, assert_golden, make_pack, make_spec, wait_for
@@ -24,10 +24,10 @@ Start = Callable[..., Handle]
 PACK = KAGGLE_PACK
 
 
-def wishes(**other: object) -> rendering.Wishes:
+def wishes(**other: object) -> render.Wishes:
     values = {"username": "alice", "dataset": PACK, "machine_shape": "NvidiaTeslaT4", "internet": False,
               "code": "embed", "models": (), **other}  # fmt: skip
-    return rendering.Wishes(**values)  # type: ignore[arg-type]
+    return render.Wishes(**values)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ class TestKaggle(TargetContract):
         behave(epochs=1000)
         handle = start()
         self.wait_until(target, handle, LegState.RUNNING)
-        target.api.delete(api.Kernel.of(handle))
+        target.api.delete(client.Kernel.of(handle))
         seen = target.poll(handle)
         assert (seen.state, seen.elapsed_s) == (LegState.LOST, None)
 
@@ -169,7 +169,7 @@ class TestKaggle(TargetContract):
     def test_an_answer_that_got_lost_never_leads_to_two(
         self, target: KaggleTarget, start: Start, kaggle: Kaggle, kind: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(calls, "TIMEOUT_S", (1.0, 0.3))
+        monkeypatch.setattr(client, "TIMEOUT_S", (1.0, 0.3))
         kaggle.faults.append(Fault("SaveKernel", kind))
         handle = start()
         assert handle.remote_id == f"alice/{LEG}/1"
@@ -180,7 +180,7 @@ class TestKaggle(TargetContract):
     def test_a_push_that_never_arrived_stays_in_doubt(
         self, target: KaggleTarget, start: Start, kaggle: Kaggle, kind: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(calls, "TIMEOUT_S", (1.0, 0.3))
+        monkeypatch.setattr(client, "TIMEOUT_S", (1.0, 0.3))
         kaggle.faults.append(Fault("SaveKernel", kind))
         with pytest.raises(InDoubt):
             start()
@@ -270,7 +270,7 @@ class TestKaggle(TargetContract):
         script += "for at in range(250): (run / f'{at}.txt').write_text(str(at))\n"
         spec = make_spec(make_pack(tmp_path / "pack"), time_limit_s=600)
         target.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
-        handle = target.api.save(rendering.read(tmp_path / "sent")[0], script).handle
+        handle = target.api.save(render.read(tmp_path / "sent")[0], script).handle
         wait_for(lambda: target.poll(handle).state.is_over)
         target.collect(handle, tmp_path / "brought")
         assert {path.name: path.read_text() for path in (tmp_path / "brought").glob("*.txt")} == {
@@ -367,8 +367,8 @@ def swapped(archive: Path) -> None:
 
 # ---------------------------------------------------------------------------------------- rendering
 def rendered(spec: JobSpec, folder: Path, **other: object) -> tuple[dict[str, object], str]:
-    rendering.write(spec, bundle.build(spec), LEG, folder, None, wishes(**other))
-    return rendering.read(folder)
+    render.write(spec, bundle.build(spec), LEG, folder, None, wishes(**other))
+    return render.read(folder)
 
 
 def test_the_metadata_says_everything(tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_imagenet_weights_need_internet(tmp_path: Path) -> None:
 
 
 def test_a_script_that_is_too_long_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendering, "MAX_SCRIPT_BYTES", 100_000)
+    monkeypatch.setattr(render, "MAX_SCRIPT_BYTES", 100_000)
     with pytest.raises(UsageError, match="Kaggle takes 100000") as caught:
         rendered(make_spec(make_pack(tmp_path / "pack")), tmp_path / "sent")
     assert "targets.kaggle.code=dataset" in caught.value.next_step

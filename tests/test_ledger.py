@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from boneagectl.errors import LimitRefused, MachineError, UsageError
-from boneagectl.ledger import Ledger, opened
-from boneagectl.migrations import MIGRATIONS, migrate
-from boneagectl.records import Handle, LegState, Plan, Quota, Snapshot, iso
+from boneagectl.ledger.schema import MIGRATIONS, migrate
+from boneagectl.ledger.store import Ledger, opened
+from boneagectl.models import Handle, LegState, Plan, Quota, Snapshot, iso
 from support import environment, make_plan
 
 RACERS, EACH = 16, 25
@@ -43,7 +43,7 @@ RACER = f"""
 import sys
 from pathlib import Path
 from boneagectl.errors import LimitRefused
-from boneagectl.ledger import opened
+from boneagectl.ledger.store import opened
 from support import make_plan
 name, path = sys.argv[1], Path(sys.argv[2])
 print("ready", flush=True)
@@ -83,7 +83,7 @@ def test_400_bookings_of_16_processes_stop_exactly_at_the_cap(path: Path) -> Non
 
 
 def test_16_processes_that_make_the_ledger_at_once_all_succeed(path: Path) -> None:
-    script = "import sys; from pathlib import Path; from boneagectl.ledger import Ledger; sys.stdin.readline(); "
+    script = "import sys; from pathlib import Path; from boneagectl.ledger.store import Ledger; sys.stdin.readline(); "
     script += "Ledger(Path(sys.argv[1])).close()"
     racers = [
         subprocess.Popen([sys.executable, "-c", script, str(path)], env=environment(), text=True,
@@ -284,7 +284,7 @@ def test_a_ledger_without_room_books_nothing(path: Path) -> None:
 import resource, sys
 from pathlib import Path
 from boneagectl.errors import MachineError
-from boneagectl.ledger import opened
+from boneagectl.ledger.store import opened
 from support import make_plan
 with opened(Path(sys.argv[1])) as ledger:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
@@ -330,7 +330,7 @@ def test_a_ledger_of_the_first_version_learns_of_weekly_hours(path: Path) -> Non
 
 def test_hours_come_back_with_the_week_and_open_legs_count_on(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [SATURDAY_S + 6 * 86_400]  # a Friday
-    monkeypatch.setattr("boneagectl.ledger._now_s", lambda: now[0])
+    monkeypatch.setattr("boneagectl.ledger.store._now_s", lambda: now[0])
     for name in ("over-run", "open-run"):
         ledger.reserve(kaggle_plan(name, 12 * HOUR_S), "0" * 64)
         ledger.attach(f"{name}-01", Handle("kaggle", f"alice/{name}-01/1"))
@@ -358,7 +358,7 @@ def test_a_leg_of_which_nobody_knows_how_long_it_ran_costs_the_most_it_can_have(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [SATURDAY_S]
-    monkeypatch.setattr("boneagectl.ledger._now_s", lambda: now[0])
+    monkeypatch.setattr("boneagectl.ledger.store._now_s", lambda: now[0])
     for name, later_s, cost_s in (("short-run", 600, 600), ("long-run", 5 * HOUR_S, HOUR_S)):
         ledger.reserve(kaggle_plan(name, HOUR_S), "0" * 64)
         ledger.attach(f"{name}-01", Handle("kaggle", f"alice/{name}-01/1"))
@@ -394,5 +394,5 @@ def test_what_is_free_lasts_as_long_as_the_last_week_says(ledger: Ledger, monkey
     account = ledger.account("local")
     assert (account.week_usd_micro, account.lasts_days) == (10_000_000, 63.0)
     now_s = time.time
-    monkeypatch.setattr("boneagectl.ledger.time.time", lambda: now_s() + 8 * 86_400)
+    monkeypatch.setattr("boneagectl.ledger.store.time.time", lambda: now_s() + 8 * 86_400)
     assert ledger.account("local").lasts_days is None

@@ -15,7 +15,7 @@ import pytest
 from boneage_trainer.contract import write_json
 from boneagectl import bundle, locks
 from boneagectl.errors import MachineError, UsageError
-from boneagectl.records import Handle, JobSpec, LegState
+from boneagectl.models import Handle, JobSpec, LegState
 from boneagectl.targets.local import LocalTarget
 from contract_suite import LEG, Behave, Kill, TargetContract
 from emulators import fake_trainer

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from boneage_trainer.contract import RunFolder, TrainConfig, write_atomic, write_json
-from boneagectl import speeds
-from boneagectl.ledger import opened
+from boneagectl import throughput
+from boneagectl.ledger.store import opened
 from emulators.kaggle import Kaggle
 from support import Cli
 
@@ -20,7 +20,7 @@ DATA = {"count": 1000, "image_size_px": 96, "fingerprint": "ab" * 32}
 
 def leave_run(folder: Path, leg: str, epochs: int, off: float = 0.0) -> RunFolder:
     """What a leg of `tiny` leaves whose epochs take as said, alternately `off` more and less; each first compiles."""
-    run, names = RunFolder(folder), list(speeds.kinds(TrainConfig.from_mapping({"epochs": epochs})))
+    run, names = RunFolder(folder), list(throughput.kinds(TrainConfig.from_mapping({"epochs": epochs})))
     elapsed_s, lines = 5.0, []
     for at, name in enumerate(names):
         first = name != (names[at - 1] if at else "")
@@ -39,10 +39,10 @@ def config(epochs: int) -> dict[str, object]:
 
 
 def test_an_estimate_is_the_sum_of_its_kinds_of_epochs(tmp_path: Path) -> None:
-    found = speeds.measured("local", "a-01", config(8), DATA, leave_run(tmp_path, "a-01", 8))
+    found = throughput.measured("local", "a-01", config(8), DATA, leave_run(tmp_path, "a-01", 8))
     assert found
     assert {kind: len(values) for kind, values in found.samples.items()} == {"small all": 3, "full all": 3}
-    told = speeds.estimate([found], TrainConfig.from_mapping({"epochs": 80}), DATA)
+    told = throughput.estimate([found], TrainConfig.from_mapping({"epochs": 80}), DATA)
     assert told
     expected_s = 5.0 + 2 * 3.0 + 7.0 + 640 * (40 * SMALL_S + 40 * FULL_S)
     assert told.seconds == pytest.approx(expected_s)
@@ -51,12 +51,12 @@ def test_an_estimate_is_the_sum_of_its_kinds_of_epochs(tmp_path: Path) -> None:
 
 
 def test_what_varies_widens_the_range_and_more_runs_narrow_it(tmp_path: Path) -> None:
-    one = speeds.measured("local", "a-01", config(8), DATA, leave_run(tmp_path / "one", "a-01", 8, off=0.2))
-    more = speeds.measured("local", "b-01", config(40), DATA, leave_run(tmp_path / "more", "b-01", 40, off=0.2))
+    one = throughput.measured("local", "a-01", config(8), DATA, leave_run(tmp_path / "one", "a-01", 8, off=0.2))
+    more = throughput.measured("local", "b-01", config(40), DATA, leave_run(tmp_path / "more", "b-01", 40, off=0.2))
     assert one
     assert more
-    wide = speeds.estimate([one], TrainConfig.from_mapping({"epochs": 80}), DATA)
-    narrow = speeds.estimate([one, more], TrainConfig.from_mapping({"epochs": 80}), DATA)
+    wide = throughput.estimate([one], TrainConfig.from_mapping({"epochs": 80}), DATA)
+    narrow = throughput.estimate([one, more], TrainConfig.from_mapping({"epochs": 80}), DATA)
     assert wide
     assert narrow
     assert 0 < narrow.high_s - narrow.low_s < 0.5 * (wide.high_s - wide.low_s)
@@ -64,30 +64,30 @@ def test_what_varies_widens_the_range_and_more_runs_narrow_it(tmp_path: Path) ->
 
 
 def test_other_work_was_not_measured(tmp_path: Path) -> None:
-    found = speeds.measured("local", "a-01", config(8), DATA, leave_run(tmp_path, "a-01", 8))
+    found = throughput.measured("local", "a-01", config(8), DATA, leave_run(tmp_path, "a-01", 8))
     assert found
-    assert speeds.estimate([found], TrainConfig.from_mapping({"width": 8}), DATA) is None
-    assert speeds.estimate([found], TrainConfig.from_mapping({}), {**DATA, "image_size_px": 128}) is None
+    assert throughput.estimate([found], TrainConfig.from_mapping({"width": 8}), DATA) is None
+    assert throughput.estimate([found], TrainConfig.from_mapping({}), {**DATA, "image_size_px": 128}) is None
     same = {"seed": 3, "learning_rate": 1e-4, "early_stopping_patience": 3}
-    assert speeds.estimate([found], TrainConfig.from_mapping(same), DATA)
+    assert throughput.estimate([found], TrainConfig.from_mapping(same), DATA)
 
 
 def test_only_a_leg_s_own_epochs_count(tmp_path: Path) -> None:
     run = leave_run(tmp_path, "a-01", 8)
-    assert speeds.measured("local", "a-02", config(8), DATA, run) is None
+    assert throughput.measured("local", "a-02", config(8), DATA, run) is None
 
 
 def test_a_rough_figure_says_so_and_grows_with_the_work() -> None:
     best = TrainConfig.from_mapping({"preset": "best"})
-    one = speeds.rough("T4", 1, best, {**DATA, "image_size_px": 384}, 60)
-    two = speeds.rough("T4", 2, best, {**DATA, "image_size_px": 384}, 60)
+    one = throughput.rough("T4", 1, best, {**DATA, "image_size_px": 384}, 60)
+    two = throughput.rough("T4", 2, best, {**DATA, "image_size_px": 384}, 60)
     assert one
     assert two
     assert one.is_rough
     assert one.seconds - 60 == pytest.approx(2 * (two.seconds - 60)), "computing decides, not feeding"
     assert one.low_s < one.seconds < one.high_s
-    assert speeds.rough("T4", 1, TrainConfig(), DATA, 60) is None, "tiny was never counted"
-    assert speeds.rough("", 0, best, DATA, 60) is None
+    assert throughput.rough("T4", 1, TrainConfig(), DATA, 60) is None, "tiny was never counted"
+    assert throughput.rough("", 0, best, DATA, 60) is None
 
 
 # ------------------------------------------------------------------------------------------ commands
@@ -111,7 +111,7 @@ def test_a_collected_run_tells_and_auto_takes_the_recommended(project: Path, cli
     leave_run(folder.root, "first-run-01", 8)
     with opened(home / "ledger.db") as ledger:
         run = ledger.find_run("first-run")
-        speed = speeds.measured("local", "first-run-01", run.config, run.data, folder)
+        speed = throughput.measured("local", "first-run-01", run.config, run.data, folder)
         assert speed
         ledger.note_speed("first-run-01", speed)
     said = choices(cli, *words)
@@ -165,6 +165,6 @@ def test_providers_are_asked_what_they_refuse_only_if_that_is_wished_for(
 
 
 def test_a_full_disk_blocks_every_target(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("boneagectl.limits.MIN_FREE_BYTES", 10**18)
+    monkeypatch.setattr("boneagectl.planner.MIN_FREE_BYTES", 10**18)
     words = ("--preset", "fast", "--set", "targets.kaggle.username=alice", "--set", "data.image_size_px=256")
     assert "disk: " in str(choices(cli, *words)["azure"]["blocks"])

@@ -12,7 +12,7 @@ import cv2
 import pytest
 
 from boneage_trainer.contract import RESEARCH_ONLY, RunFolder
-from boneage_trainer.synth import png
+from boneage_trainer.data.synth import png
 from support import Cli, Outcome, boneagectl
 
 
@@ -114,12 +114,12 @@ def test_a_run_that_has_no_model_yet_is_to_be_waited_for(
 def test_a_missing_package_is_named_with_what_brings_it(
     arguments: tuple[str, ...], missing: str, extra: str, cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from boneagectl.cli import handover
+    from boneagectl.cli import model as cli_model
 
     def found(name: str) -> Any:
         return None if name == missing else object()
 
-    monkeypatch.setattr(handover.importlib.util, "find_spec", found)
+    monkeypatch.setattr(cli_model.importlib.util, "find_spec", found)
     told = cli("export", *arguments, "--", model, code=3)
     assert f"needs {missing}, which is not installed" in told.err
     assert f"pip install 'boneagectl[{extra}]'" in told.err

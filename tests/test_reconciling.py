@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from boneagectl import reconciling
-from boneagectl.ledger import opened
-from boneagectl.records import Account, Handle, LegState, Quota, Snapshot
+from boneagectl import bills
+from boneagectl.ledger.store import opened
+from boneagectl.models import Account, Handle, LegState, Quota, Snapshot
 from emulators.kaggle import Kaggle
 from support import KAGGLE_PACK, Cli, make_plan
 
@@ -32,7 +32,7 @@ HOUR_S = 3600
 def test_more_is_booked_at_once_and_less_as_far_as_the_bill_must_know(
     theirs: int, ours: int, reserved: int, surely_told: int, booked: int
 ) -> None:
-    assert reconciling.money_difference(theirs, ours, reserved, surely_told) == booked
+    assert bills.money_difference(theirs, ours, reserved, surely_told) == booked
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_hours_are_given_back_only_while_nothing_runs(
     used_s: int, runs_there_s: int, ours_s: int, booked_here_s: int, booked_s: int
 ) -> None:
     account = Account("kaggle", None, None, 0, ours_s, 0, booked_here_s)
-    assert reconciling.hours_difference(Quota(used_s, runs_there_s, 30 * HOUR_S, 0), account) == booked_s
+    assert bills.hours_difference(Quota(used_s, runs_there_s, 30 * HOUR_S, 0), account) == booked_s
 
 
 def test_hours_that_run_without_us_are_booked_and_explained(kaggle: Kaggle, project: Path, cli: Cli) -> None:

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from boneage_trainer.contract import PackFolder, RunFolder, read_metrics, write_atomic
-from boneage_trainer.prepare import prepare
-from boneage_trainer.surroundings import NEED_GPU
-from boneage_trainer.synth import synthesize
-from boneagectl.targets.azure import rendering
+from boneage_trainer.data.prepare import prepare
+from boneage_trainer.data.synth import synthesize
+from boneage_trainer.platforms.detect import NEED_GPU
+from boneagectl.targets.azure import render
 from emulators.azure import Azure
 from emulators.kaggle import Kaggle
 from support import KAGGLE_PACK, Cli, wait_for
@@ -97,7 +97,7 @@ def on_azure(place: Path, pack: Path, azure: Azure) -> Machine:
     """Its outputs are written once a second, so that a kill may cost an epoch that the node had."""
     azure.python, azure.sync_s = sys.executable, 1.0
     workspace = next(iter(azure.computes.clusters)).partition("/computes/")[0]
-    azure.add_data(workspace, rendering.asset_of(PackFolder(pack).read_card()["fingerprint"]), pack)
+    azure.add_data(workspace, render.asset_of(PackFolder(pack).read_card()["fingerprint"]), pack)
     return Machine(lambda leg: RunFolder(azure.jobs[leg].folder / "outputs" / "run"), azure.preempt)
 
 

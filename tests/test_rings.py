@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from boneagectl import bundle, config, provenance, reconciling, watching, workflow
+from boneagectl import bills, bundle, config, monitor
+from boneagectl import runs as runs_module
 from boneagectl.config import Config, Setting
 from boneagectl.errors import BoneagectlError
-from boneagectl.ledger import Ledger
+from boneagectl.ledger.store import Ledger
+from boneagectl.models import Account, Bundle, Entry, JobSpec, Leg, LegState, Relay, Run
 from boneagectl.paths import Home
-from boneagectl.records import Account, Bundle, Entry, JobSpec, Leg, LegState, Relay, Run
 from simulated import Killed, Simulated, World
 from support import make_pack
 
@@ -58,9 +59,9 @@ class Rings(RuleBasedStateMachine):
         self.world, self.home = World(), Home(self.place / "home")
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr("time.time", lambda: self.world.now_s)
-        self.patch.setattr(workflow, "get", lambda name, home, config: Simulated(self.world, name))
+        self.patch.setattr(runs_module, "get", lambda name, home, config: Simulated(self.world, name))
         for place in (
-            provenance.collect,
+            bundle.collect,
             bundle.build,
         ):  # they cost more time here than all the rest, and change nothing
             self.patch.setattr(f"{place.__module__}.{place.__name__}", lambda given: GIVEN[type(given)])
@@ -77,11 +78,11 @@ class Rings(RuleBasedStateMachine):
             self.patch.undo()
             shutil.rmtree(self.place)
 
-    def flow(self, who: int, where: str, limit: str, is_firm: bool) -> workflow.Workflow:
+    def flow(self, who: int, where: str, limit: str, is_firm: bool) -> runs_module.Workflow:
         """A time limit that is not firm is cut to what is left."""
         given = {**self.settings, "target": Setting(where, "flag")}
         given["time_limit"] = Setting(limit, "flag" if is_firm else "a file")
-        return workflow.Workflow(self.home, Config(given), self.ledgers[who])
+        return runs_module.Workflow(self.home, Config(given), self.ledgers[who])
 
     def runs(self) -> list[Run]:
         return self.ledgers[0].runs()
@@ -103,7 +104,7 @@ class Rings(RuleBasedStateMachine):
             getattr(self, does)(self.flow(who, where, limit, at % 3 == 0), runs[at % len(runs)])
         self.world.next_fault = ""
 
-    def submit(self, flow: workflow.Workflow, at: int, where: str) -> None:
+    def submit(self, flow: runs_module.Workflow, at: int, where: str) -> None:
         def go() -> None:
             prepared = flow.preflight(flow.prepare())
             flow.submit(prepared)
@@ -113,38 +114,38 @@ class Rings(RuleBasedStateMachine):
 
         self.attempt(go)
 
-    def resume(self, flow: workflow.Workflow, run: Run) -> None:
+    def resume(self, flow: runs_module.Workflow, run: Run) -> None:
         self.attempt(lambda: flow.submit(flow.prepare_resume(run)))
 
-    def watch(self, flow: workflow.Workflow, run: Run) -> None:
-        self.attempt(watching.step, flow, run.run_id)
+    def watch(self, flow: runs_module.Workflow, run: Run) -> None:
+        self.attempt(monitor.step, flow, run.run_id)
 
-    def reconcile(self, flow: workflow.Workflow, at: int, where: str) -> None:
+    def reconcile(self, flow: runs_module.Workflow, at: int, where: str) -> None:
         """Azure's bill, which may be a day late."""
         self.world.bill_late_s = (at % 2) * 86_400
-        self.attempt(reconciling.reconcile, flow)
+        self.attempt(bills.reconcile, flow)
 
-    def stop(self, flow: workflow.Workflow, run: Run) -> None:
+    def stop(self, flow: runs_module.Workflow, run: Run) -> None:
         self.attempt(flow.stop, run)
 
-    def preempt(self, flow: workflow.Workflow, run: Run) -> None:
+    def preempt(self, flow: runs_module.Workflow, run: Run) -> None:
         if run.latest.leg_id in self.world.jobs:
             Simulated(self.world, run.latest.target).end(run.latest.leg_id, "lost")
 
-    def ls(self, flow: workflow.Workflow, at: int, where: str) -> None:
+    def ls(self, flow: runs_module.Workflow, at: int, where: str) -> None:
         self.attempt(flow.refresh)
 
-    def time(self, flow: workflow.Workflow, at: int, where: str) -> None:
+    def time(self, flow: runs_module.Workflow, at: int, where: str) -> None:
         """From a minute to more than a week."""
         self.world.now_s += 60 * (1, 15, 60, 60, 24 * 60, 8 * 24 * 60)[at % 6]
 
-    def network(self, flow: workflow.Workflow, at: int, where: str) -> None:
+    def network(self, flow: runs_module.Workflow, at: int, where: str) -> None:
         self.world.is_reachable = at % 3 > 0
 
-    def price(self, flow: workflow.Workflow, at: int, where: str) -> None:
+    def price(self, flow: runs_module.Workflow, at: int, where: str) -> None:
         self.world.rate_usd_micro = (100_000, 600_000, 3_000_000)[at % 3]
 
-    def cap(self, flow: workflow.Workflow, at: int, where: str) -> None:
+    def cap(self, flow: runs_module.Workflow, at: int, where: str) -> None:
         account = flow.ledger.account(where)
         if where == "azure":
             used = account.spent_usd_micro + account.reserved_usd_micro

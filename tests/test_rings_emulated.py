@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from boneagectl import locks
-from boneagectl.ledger import opened
-from boneagectl.records import LegState, Run
+from boneagectl.ledger.store import opened
+from boneagectl.models import LegState, Run
 from emulators import azure as azures
 from emulators import kaggle as kaggles
 from emulators.azure import Azure
@@ -158,8 +158,8 @@ def walk(
     )
     for name, value in (("FAKE_EPOCHS", "6"), ("FAKE_EPOCH_S", "0.5")):
         monkeypatch.setenv(name, value)
-    for name in ("calls", "download"):
-        monkeypatch.setattr(f"boneagectl.targets.kaggle.{name}.TIMEOUT_S", (0.5, 0.5))
+    for name in ("kaggle.client", "http"):
+        monkeypatch.setattr(f"boneagectl.targets.{name}.TIMEOUT_S", (0.5, 0.5))
     return lambda seed: Walk(cli, home, azure, kaggle, random.Random(seed))  # noqa: S311
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from boneagectl.ledger import opened
+from boneagectl.ledger.store import opened
 from support import Cli, end_leg, environment, wait_for
 
 PAID = ("--set", "targets.local.usd_per_hour=3600", "--time-limit", "100s", "--yes", "-q")

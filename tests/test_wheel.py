@@ -44,7 +44,7 @@ def test_it_renders_from_its_own_templates(python: Path, tmp_path: Path) -> None
     done = run(python, "-m", "boneagectl", "init", home=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'preset = "tiny"' in (tmp_path / "boneage.toml").read_text()
-    code = "from boneagectl.resources import data_dir as d; print(d('templates'), (d('infra') / 'README.md').is_file())"
+    code = "from boneagectl.paths import data_dir as d; print(d('templates'), (d('infra') / 'README.md').is_file())"
     place, infra = run(python, "-c", code, home=tmp_path).stdout.rsplit(maxsplit=1)
     assert "_data" in place
     assert infra == "True"

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from boneage_trainer.archive import pack_run
 from boneage_trainer.contract import ContractError, RunFolder, parse_object, sha256_of, write_manifest
 from boneagectl.errors import MachineError, NotYet
-from boneagectl.records import Artifacts
+from boneagectl.models import Artifacts
 
 
 def bring(source: RunFolder, dest: RunFolder) -> Artifacts:

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from boneagectl.config import Config
 from boneagectl.errors import BoneagectlError
-from boneagectl.ledger import opened
-from boneagectl.limits import MIN_FREE_BYTES
+from boneagectl.ledger.store import opened
+from boneagectl.models import Finding
 from boneagectl.paths import Home
-from boneagectl.records import Finding
+from boneagectl.planner import MIN_FREE_BYTES
 from boneagectl.targets import NAMES, get
 from boneagectl.units import format_bytes
 

@@ -96,7 +96,7 @@ class Screen:
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:
-    from boneagectl.records import as_json
+    from boneagectl.models import as_json
 
     return json.dumps(as_json(value), indent=indent)
 

@@ -136,3 +136,13 @@ class Home:
                 f"state folder {self.root} cannot be written: {error.strerror}",
                 f"free it, or set {HOME_VARIABLE} to a folder of your own",
             ) from None
+
+
+# == resources: Finds the folders shipped beside the code, in a wheel and in a checkout alike.
+
+
+def data_dir(name: str) -> Path:
+    """The folder `name` (``templates`` or ``infra``): in the wheel, else in the checkout."""
+    package = Path(__file__).resolve().parent
+    shipped = package / "_data" / name
+    return shipped if shipped.is_dir() else package.parents[1] / name

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from boneage_trainer.describe import describe, main, open_set
-from boneage_trainer.prepare import prepare
-from boneage_trainer.synth import synthesize
+from boneage_trainer.data.describe import describe, main, open_set
+from boneage_trainer.data.prepare import prepare
+from boneage_trainer.data.synth import synthesize
 from data.trees import make_tree
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from boneage_trainer.pixels import box_filter, decode, square, square_from
+from boneage_trainer.data.pixels import box_filter, decode, square, square_from
 from data.trees import Gray, picture, png
 
 

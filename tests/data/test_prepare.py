@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from boneage_trainer.contract import ContractError, PackFolder, sha256_of
-from boneage_trainer.pixels import square
-from boneage_trainer.prepare import main, prepare
+from boneage_trainer.data.pixels import square
+from boneage_trainer.data.prepare import main, prepare
 from data.trees import contents, make_tree, picture, png, run
 
 
@@ -128,8 +128,8 @@ def test_a_file_name_that_is_no_text_reaches_the_report(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------ fingerprint
 def test_workers_place_and_name_of_the_folder_do_not_change_a_pack(tmp_path: Path) -> None:
     root = make_tree(tmp_path / "set", 70)
-    assert run("prepare", root, "--out", tmp_path / "one", "--workers", 1).returncode == 0
-    assert run("prepare", root, "--out", tmp_path / "two", "--workers", 2).returncode == 0
+    assert run("data.prepare", root, "--out", tmp_path / "one", "--workers", 1).returncode == 0
+    assert run("data.prepare", root, "--out", tmp_path / "two", "--workers", 2).returncode == 0
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     shutil.move(root, tmp_path / "elsewhere")
     third = prepare(tmp_path / "elsewhere", tmp_path / "three")
@@ -215,7 +215,7 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------ command line
 def test_piped_progress_is_plain_lines_and_stdout_only_the_card(tmp_path: Path) -> None:
-    done = run("prepare", make_tree(tmp_path / "set", 40), "--out", tmp_path / "pack", "--json")
+    done = run("data.prepare", make_tree(tmp_path / "set", 40), "--out", tmp_path / "pack", "--json")
     assert json.loads(done.stdout)["count"] == 40
     assert "\r" not in done.stderr
     assert re.search(r"^prepared 40/40 \(100 %\), [\d,]+/s in [\d.]+ s$", done.stderr, re.MULTILINE)
@@ -230,7 +230,7 @@ def test_a_wrong_call_is_told_so(tmp_path: Path, arguments: list[str]) -> None:
 
 
 def test_a_wrong_tree_is_one_line_without_traceback(tmp_path: Path) -> None:
-    done = run("prepare", tmp_path / "nowhere", "--out", tmp_path / "pack")
+    done = run("data.prepare", tmp_path / "nowhere", "--out", tmp_path / "pack")
     assert done.returncode == 2
     assert re.fullmatch(r"error: .*nowhere is not a folder; .*\n", done.stderr)
     assert done.stdout == ""

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 import pytest
 
-from boneage_trainer import packing
-from boneage_trainer import prepare as module
 from boneage_trainer.contract import ContractError, PackFolder
-from boneage_trainer.prepare import main, prepare
+from boneage_trainer.data import pack_writer
+from boneage_trainer.data import prepare as module
+from boneage_trainer.data.prepare import main, prepare
 from data.trees import command, contents, environment, make_tree, picture, png, run
 
 COUNT = 320
@@ -48,7 +48,7 @@ def kill_after(root: Path, out: Path, lines: int) -> list[int]:
     """Starts `prepare`, kills it as soon as `lines` rows are logged; returns its workers' ids."""
     log = PackFolder(out).partial / "done.jsonl"
     process = subprocess.Popen(
-        command("prepare", root, "--out", out, "--workers", 2), env=environment(), stderr=subprocess.DEVNULL
+        command("data.prepare", root, "--out", out, "--workers", 2), env=environment(), stderr=subprocess.DEVNULL
     )
     limit_s = time.monotonic() + 20
     while not log.exists() or log.read_bytes().count(b"\n") < lines:
@@ -80,7 +80,7 @@ def test_killed_again_and_again_it_makes_the_same_pack(
         while any(Path(f"/proc/{pid}").exists() for pid in workers):
             assert time.monotonic() < limit_s, "the workers outlive their parent"
             time.sleep(0.01)
-    done = run("prepare", root, "--out", out)
+    done = run("data.prepare", root, "--out", out)
     assert done.returncode == 0
     assert "going on where an earlier run stopped" in done.stderr
     assert contents(out) == uninterrupted
@@ -117,8 +117,9 @@ def refuse(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize(
     ("place", "name", "after"),
-    [(os, "fsync", 1), (packing, "sha256_of", 0), (packing, "write_atomic", 0), (packing, "write_atomic", 1),
-     (packing, "write_json", 1), (Path, "rename", 0)],
+    [(os, "fsync", 1), (pack_writer, "sha256_of", 0), (pack_writer, "write_atomic", 0),
+     (pack_writer, "write_atomic", 1),
+     (pack_writer, "write_json", 1), (Path, "rename", 0)],
 )  # fmt: skip
 @pytest.mark.parametrize("spoil", [False, True])
 def test_a_kill_while_finishing_loses_no_image(
@@ -137,7 +138,7 @@ def test_a_kill_while_finishing_loses_no_image(
 
 def test_a_kill_after_the_pack_got_its_name_leaves_only_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, pack = make_tree(tmp_path / "set", 6), PackFolder(tmp_path / "pack")
-    with killed_at(monkeypatch, packing.shutil, "rmtree", after=2):
+    with killed_at(monkeypatch, pack_writer.shutil, "rmtree", after=2):
         prepare(root, pack.root)
     assert pack.root.exists()
     assert pack.partial.exists()
@@ -202,7 +203,7 @@ def test_it_starts_afresh_when_something_changed(tmp_path: Path, monkeypatch: py
     if change == "csv":
         (root / "labels.csv").write_text((root / "labels.csv").read_text().replace("1,12,", "1,13,"))
     if change == "algorithm":
-        monkeypatch.setattr("boneage_trainer.identity.ALGORITHM", "other")
+        monkeypatch.setattr("boneage_trainer.data.pack_writer.ALGORITHM", "other")
     if change == "file":
         os.utime(root / "images/images/1.png", (1, 1))
     if change == "plan":
@@ -232,13 +233,13 @@ LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource limits")
 def test_a_file_that_may_not_grow_is_one_clear_line(tmp_path: Path) -> None:
     root = make_tree(tmp_path / "set", 40)
-    done = run("prepare", root, "--out", tmp_path / "pack", before=LIMITED)
+    done = run("data.prepare", root, "--out", tmp_path / "pack", before=LIMITED)
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
     assert f"{tmp_path / 'pack.partial'}/rows.npy: " in done.stderr
     assert "MB free there" in done.stderr
     assert not (tmp_path / "pack").exists()
-    assert run("prepare", root, "--out", tmp_path / "pack").returncode == 0
+    assert run("data.prepare", root, "--out", tmp_path / "pack").returncode == 0
 
 
 def test_too_small_a_disk_is_refused_before_the_work(
@@ -311,7 +312,7 @@ def test_a_dead_worker_is_one_clear_line(tmp_path: Path, root: Path) -> None:
     """The second shrink of a worker ends it, as the kernel does when memory runs out."""
     done = run(
         "prepare", root, "--out", tmp_path / "pack", "--workers", 2,
-        before="import boneage_trainer.prepare as p, data.dying; p.shrink = data.dying.shrink",
+        before="import boneage_trainer.data.prepare as p, data.dying; p.shrink = data.dying.shrink",
     )  # fmt: skip
     assert done.returncode == 3
     assert "a worker process died" in done.stderr

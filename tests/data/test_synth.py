@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from boneage_trainer.contract import ContractError
-from boneage_trainer.hand import Subject, draw
-from boneage_trainer.synth import main, subject, synthesize
-from boneage_trainer.tree import read_tree
+from boneage_trainer.data.source import read_tree
+from boneage_trainer.data.synth import Subject, draw, main, subject, synthesize
 from data.trees import contents, run
 
 
@@ -36,10 +35,10 @@ def test_it_has_the_tree_and_csv_of_the_real_set(small: Path) -> None:
 
 
 def test_it_repeats_byte_for_byte_in_other_processes_too(small: Path, tmp_path: Path) -> None:
-    done = run("synth", tmp_path / "set", "--n", 40, "--size-px", 64, "--workers", 2, "--json")
+    done = run("data.synth", tmp_path / "set", "--n", 40, "--size-px", 64, "--workers", 2, "--json")
     assert json.loads(done.stdout)["count"] == 40
     larger = contents(tmp_path / "set")
-    assert run("synth", tmp_path / "again", "--n", 40, "--size-px", 64, "--workers", 1).returncode == 0
+    assert run("data.synth", tmp_path / "again", "--n", 40, "--size-px", 64, "--workers", 1).returncode == 0
     assert contents(tmp_path / "again") == larger
     for name, data in contents(small).items():
         assert larger[name] == data if name.endswith(".png") else larger[name].startswith(data)
@@ -104,7 +103,7 @@ def test_a_file_in_the_way_is_one_clear_line(tmp_path: Path, capsys: pytest.Capt
 
 def test_an_interrupted_run_leaves_nothing_under_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("boneage_trainer.synth.csv_text", lambda _: 1 / 0)
+        patch.setattr("boneage_trainer.data.synth.csv_text", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             synthesize(tmp_path / "set", n=2, size_px=32)
     assert not (tmp_path / "set").exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from boneage_trainer.contract import ContractError
-from boneage_trainer.tree import find_csv, read_labels, read_tree
+from boneage_trainer.data.source import find_csv, read_labels, read_tree
 from data.trees import make_tree, picture, png
 
 

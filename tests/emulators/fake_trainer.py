@@ -36,14 +36,14 @@ def install(folder: Path) -> Path:
 
 class FakeTrainer:
     def __init__(self, given: argparse.Namespace) -> None:
-        from boneage_trainer import rehearsal
         from boneage_trainer.contract import Job, PackFolder, RunFolder, read_metrics
+        from boneage_trainer.platforms import detect
 
         self.given, self.out, self.started_s = given, RunFolder(Path(given.out)), time.time()
         with zipfile.ZipFile(given.bundle) as archive:
             job = Job.from_json(archive.read("job.json").decode())
-        if rehearsal.is_on():
-            job = rehearsal.shortened(job, PackFolder(Path(given.data)))
+        if detect.is_on():
+            job = detect.shortened(job, PackFolder(Path(given.data)))
         self.epochs = int(os.environ.get("FAKE_EPOCHS", job.train.epochs))
         self.epoch_s, self.mode = float(os.environ.get("FAKE_EPOCH_S", "0.05")), os.environ.get("FAKE_MODE", "")
         self.is_stopped = False

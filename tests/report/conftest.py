@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from boneage_trainer.contract import RunFolder
-from boneagectl.report.build import ReportData, load_run, render_html
+from boneagectl.report.run_page import ReportData, load_run, render_html
 from report.page import Page
 from report.sample_run import FACTS, fill
 

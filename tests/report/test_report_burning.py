@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from boneage_trainer.contract import RunFolder
-from boneagectl.report import burning, index
-from boneagectl.report.build import load_run, render_html
+from boneagectl.report import budget_figures, index_page
+from boneagectl.report.run_page import load_run, render_html
 from report.browser import look
 from report.page import Page, Part
 from report.sample_run import FACTS
@@ -35,7 +35,7 @@ HOURS: dict[str, Any] = {
 
 def part(**changed: Any) -> Part:
     """The one figure of the page over all runs."""
-    (found,) = Page.of(index.render([], [DOLLARS | changed])).figures.values()
+    (found,) = Page.of(index_page.render([], [DOLLARS | changed])).figures.values()
     return found
 
 
@@ -95,7 +95,7 @@ def test_steps_that_fall_on_one_place_are_one() -> None:
 ])  # fmt: skip
 def test_no_label_lies_on_another_or_outside(changed: dict[str, Any]) -> None:
     """Counted as wide as a browser draws them, and then some."""
-    drawn = burning.figures([DOLLARS | changed])[0].svg
+    drawn = budget_figures.figures([DOLLARS | changed])[0].svg
     rows: dict[str, list[tuple[float, float]]] = {}
     for x, y, class_, anchor, words in re.findall(
         r'<text x="(\S+)" y="(\S+)" class="(\w+)" text-anchor="(\w+)">([^<]*)<', drawn
@@ -152,14 +152,14 @@ def test_the_table_has_a_row_a_day_and_the_figure_its_names() -> None:
 def test_a_run_shows_its_accounts_and_the_index_all_of_them(complete: RunFolder) -> None:
     run = Page.of(render_html(load_run(complete, FACTS | {"accounts": [HOURS]})))
     assert [key for key in run.figures if key.startswith("left-")] == ["left-kaggle-hours"]
-    assert [*Page.of(index.render([], [DOLLARS, HOURS])).figures] == ["left-azure-usd", "left-kaggle-hours"]
+    assert [*Page.of(index_page.render([], [DOLLARS, HOURS])).figures] == ["left-azure-usd", "left-kaggle-hours"]
 
 
 def test_where_nothing_is_known_nothing_is_shown(html: str) -> None:
     assert "What is left" not in html
-    assert "What is left" not in index.render([])
+    assert "What is left" not in index_page.render([])
 
 
 def test_axe_finds_nothing(complete: RunFolder, tmp_path: Path) -> None:
     look(render_html(load_run(complete, FACTS | {"accounts": [DOLLARS, HOURS]})), tmp_path)
-    look(index.render([], [DOLLARS, HOURS]), tmp_path)
+    look(index_page.render([], [DOLLARS, HOURS]), tmp_path)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from boneage_trainer import comparing
 from boneage_trainer.contract import RESEARCH_ONLY, RunFolder
-from boneagectl.report import compare, compared, reference, sheet
-from boneagectl.report.compare import Comparison
-from boneagectl.report.compared import Compared
+from boneage_trainer.evaluation import paired
+from boneagectl.report import comparison, comparison_run, comparison_tables
+from boneagectl.report.comparison import Comparison
+from boneagectl.report.comparison_run import Compared
 from report import several_runs
 from report.browser import look
 from report.page import Page
@@ -28,7 +28,7 @@ HOSTILE = ["<script>alert(1)</script>", "{{7*7}}", r"\input{/etc/passwd}", "a|b\
 def run(folder: Path, run_id: str, rows: list[dict[str, Any]] | None = None, **more: Any) -> Compared:
     """A run in `folder`, tested on `rows`."""
     given = rows_of(COUNT) if rows is None else rows
-    return compared.load(
+    return comparison_run.load(
         several_runs.fill(RunFolder(folder / "runs" / str(sum(map(ord, run_id)))), given), facts(run_id, **more)
     )
 
@@ -36,7 +36,7 @@ def run(folder: Path, run_id: str, rows: list[dict[str, Any]] | None = None, **m
 @pytest.fixture
 def two(tmp_path: Path) -> Comparison:
     runs = [run(tmp_path, "first-run"), run(tmp_path, "second-run", rows_of(COUNT, 0.8))]
-    return compare.compared(runs, "boneagectl compare first-run second-run")
+    return comparison.compared(runs, "boneagectl compare first-run second-run")
 
 
 def table(found: Comparison, key: str) -> dict[str, dict[str, str]]:
@@ -57,7 +57,7 @@ def test_every_number_is_the_runs_own(two: Comparison) -> None:
     assert (values["total_s"], values["prepare_s"], values["startup_s"]) == (3100, 150, 40)
     assert (values["load_s"], values["compute_s"], values["compile_s"]) == (24 * 12.5, 24 * 84.0, 5.0)
     assert (values["load_ms_per_image"], values["compute_ms_per_image"]) == (1.5, 10.4)
-    parts = [values[key] for key, _ in compare.PARTS]
+    parts = [values[key] for key, _ in comparison.PARTS]
     assert sum(parts) == pytest.approx(values["total_s"]), "every second stands somewhere"
     assert table(two, "time")["first-run"]["Load"] == "5.0 min"
     assert table(two, "cost")["first-run"]["Cost an epoch"] == "US$ 0.0625"
@@ -66,25 +66,25 @@ def test_every_number_is_the_runs_own(two: Comparison) -> None:
 def test_startup_adds_up_over_legs() -> None:
     lines = [{"leg": "a", "elapsed_s": 100, "epoch_s": 60}, {"leg": "a", "elapsed_s": 160, "epoch_s": 60},
              {"leg": "b", "elapsed_s": 95, "epoch_s": 60}]  # fmt: skip
-    data = compared.ReportData({}, tuple(lines), (), {}, {}, {}, ())
-    assert compared.values(data)["startup_s"] == 40 + 35
+    data = comparison_run.ReportData({}, tuple(lines), (), {}, {}, {}, ())
+    assert comparison_run.values(data)["startup_s"] == 40 + 35
     del lines[2]["epoch_s"]
-    assert compared.values(data)["startup_s"] is None, "a leg that does not tell is not a leg without start-up"
+    assert comparison_run.values(data)["startup_s"] is None, "a leg that does not tell is not a leg without start-up"
 
 
 def test_a_run_that_knows_nothing_has_no_zero_anywhere(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    nothing = compared.load(RunFolder(tmp_path / "empty"), {"run_id": "bare"})
+    nothing = comparison_run.load(RunFolder(tmp_path / "empty"), {"run_id": "bare"})
     assert {key for key, value in nothing.values.items() if value is not None} == {"run_id"}
-    found = compare.compared([run(tmp_path, "first-run"), nothing], "")
+    found = comparison.compared([run(tmp_path, "first-run"), nothing], "")
     for key in ("accuracy", "time", "cost", "same"):
         row = list(table(found, key)["bare"].values())
         assert set(row[1:]) == {"not known"}, key
     assert found.pairs[0].verdict == "it has no test predictions yet"
     assert "NOT KNOWN whether the data are the same: not told by bare." in found.notes
-    json.loads(compare.to_json(found))
-    assert compare.to_csv(found).splitlines()[2].startswith("bare,,,")
-    assert "No run" not in compare.to_html(found)
+    json.loads(comparison.to_json(found))
+    assert comparison.to_csv(found).splitlines()[2].startswith("bare,,,")
+    assert "No run" not in comparison.to_html(found)
 
 
 def test_a_run_no_better_than_guessing_has_no_cost_a_month(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_run_no_better_than_guessing_has_no_cost_a_month(tmp_path: Path) -> No
 # --------------------------------------------------------------------------------- the pairs
 def test_a_pair_is_the_trainers_own_comparison(two: Comparison) -> None:
     first, second = rows_of(COUNT), rows_of(COUNT, 0.8)
-    theirs = comparing.paired([row["boneage_months"] for row in first], [row["predicted_months"] for row in second],
+    theirs = paired.paired([row["boneage_months"] for row in first], [row["predicted_months"] for row in second],
                               [row["predicted_months"] for row in first])  # fmt: skip
     (pair,) = two.pairs
     assert pair.difference_months == pytest.approx(theirs["difference_months"], abs=1e-3)
@@ -107,14 +107,14 @@ def test_a_pair_is_the_trainers_own_comparison(two: Comparison) -> None:
 
 def test_only_the_same_images_are_paired(tmp_path: Path) -> None:
     other = run(tmp_path, "second-run", rows_of(COUNT, 0.8, first=100))
-    (pair,) = compare.compared([run(tmp_path, "first-run"), other], "").pairs
+    (pair,) = comparison.compared([run(tmp_path, "first-run"), other], "").pairs
     assert (pair.n, pair.own) == (COUNT - 100, COUNT)
 
 
 def test_the_same_id_with_another_content_is_another_image(tmp_path: Path) -> None:
     folder = several_runs.fill(RunFolder(tmp_path / "other"), rows_of(COUNT))
     write_split(folder.split, rows_of(COUNT), other="cd")
-    (pair,) = compare.compared([run(tmp_path, "first-run"), compared.load(folder, facts("b"))], "").pairs
+    (pair,) = comparison.compared([run(tmp_path, "first-run"), comparison_run.load(folder, facts("b"))], "").pairs
     assert (pair.n, pair.difference_months) == (0, None)
     assert pair.verdict == "no test image is in both with the same label"
 
@@ -123,7 +123,7 @@ def test_other_labels_are_left_out_and_told(tmp_path: Path) -> None:
     rows = rows_of(COUNT)
     for row in rows[:10]:
         row["boneage_months"] += 6
-    found = compare.compared([run(tmp_path, "first-run"), run(tmp_path, "second-run", rows)], "")
+    found = comparison.compared([run(tmp_path, "first-run"), run(tmp_path, "second-run", rows)], "")
     assert (found.pairs[0].n, found.pairs[0].relabelled) == (COUNT - 10, 10)
     assert any("left out of the pairs: second-run" in note for note in found.notes)
 
@@ -132,17 +132,17 @@ def test_other_labels_are_left_out_and_told(tmp_path: Path) -> None:
 def test_a_run_without_split_or_with_nan_is_not_paired(tmp_path: Path, place: int) -> None:
     runs = [several_runs.fill(RunFolder(tmp_path / name), rows_of(COUNT)) for name in "ab"]
     runs[place].split.unlink()
-    (pair,) = compare.compared([compared.load(folder, facts(folder.root.name)) for folder in runs], "").pairs
+    (pair,) = comparison.compared([comparison_run.load(folder, facts(folder.root.name)) for folder in runs], "").pairs
     assert pair.difference_months is None
     assert "no split.csv" in pair.verdict
     rows = rows_of(COUNT)
     rows[3]["predicted_months"] = "nan"
-    several = [compared.load(several_runs.fill(RunFolder(tmp_path / "c"), rows_of(COUNT)), facts("c"))]
+    several = [comparison_run.load(several_runs.fill(RunFolder(tmp_path / "c"), rows_of(COUNT)), facts("c"))]
     (tmp_path / "d").mkdir()
     broken = RunFolder(tmp_path / "d")
     several_runs.write_csv(broken.predictions, rows)
     write_split(broken.split, rows)
-    (pair,) = compare.compared([*several, compared.load(broken, facts("d"))], "").pairs
+    (pair,) = comparison.compared([*several, comparison_run.load(broken, facts("d"))], "").pairs
     assert (pair.difference_months, pair.verdict) == (None, "a prediction is no number")
 
 
@@ -154,12 +154,12 @@ def test_what_is_the_same_is_said(two: Comparison) -> None:
 def test_what_differs_is_said_first(tmp_path: Path) -> None:
     data = {**several_runs.DATA, "fingerprint": "0000" * 16}
     config = {**facts("x")["config"], "epochs": 12}
-    found = compare.compared([run(tmp_path, "first-run"), run(tmp_path, "second-run", data=data, config=config)], "")
+    found = comparison.compared([run(tmp_path, "first-run"), run(tmp_path, "second-run", data=data, config=config)], "")
     assert found.notes[0] == (
         "NOT THE SAME settings, so differences need not come from the environments: epochs 24 | 12."
     )
     assert found.notes[1] == "NOT THE SAME data: 9eab9eab9eab, 000000000000."
-    assert sheet.differing(found.runs) == {"epochs": [24, 12]}
+    assert comparison_tables.differing(found.runs) == {"epochs": [24, 12]}
 
 
 def test_the_papers_times_stand_beside_and_nothing_else_of_it(two: Comparison) -> None:
@@ -167,18 +167,24 @@ def test_the_papers_times_stand_beside_and_nothing_else_of_it(two: Comparison) -
     assert [row["Total"] for row in rows] == ["4 h 40 min", "4 h 40 min", "3 h 30 min", "1 h 39 min"]
     assert {cell for row in rows for cell in list(row.values())[2:]} == {"not told"}
     assert all("Paper" not in name for key in ("accuracy", "cost") for name in table(two, key))
-    assert reference.NOTE in compare.to_markdown(two).replace("\\", "")
+    assert comparison_tables.NOTE in comparison.to_markdown(two).replace("\\", "")
 
 
 # ------------------------------------------------------------------------------------ formats
 def test_every_format_says_it_is_for_research_only(two: Comparison) -> None:
-    for written in (compare.to_text, compare.to_html, compare.to_csv, compare.to_json, compare.to_markdown):
+    for written in (
+        comparison.to_text,
+        comparison.to_html,
+        comparison.to_csv,
+        comparison.to_json,
+        comparison.to_markdown,
+    ):
         assert RESEARCH_ONLY in written(two)
-    assert compare.to_latex(two).count(RESEARCH_ONLY) == 1 + len(two.tables), "a table travels alone"
+    assert comparison.to_latex(two).count(RESEARCH_ONLY) == 1 + len(two.tables), "a table travels alone"
 
 
 def test_json_has_stable_names(two: Comparison) -> None:
-    told = json.loads(compare.to_json(two))
+    told = json.loads(comparison.to_json(two))
     assert sorted(told) == ["command", "differing_settings", "notes", "pairs", "reference", "research_only", "runs",
                             "schema"]  # fmt: skip
     assert list(told["runs"][0]) == list(two.runs[0].values)
@@ -187,14 +193,14 @@ def test_json_has_stable_names(two: Comparison) -> None:
 
 
 def test_csv_keeps_full_precision_and_empty_cells(two: Comparison) -> None:
-    first, second = csv.DictReader(io.StringIO(compare.to_csv(two)))
+    first, second = csv.DictReader(io.StringIO(comparison.to_csv(two)))
     assert float(second["mae_months"]) == two.runs[1].values["mae_months"]
     assert float(second["against_first_difference_months"]) == two.pairs[0].difference_months
     assert first["against_first_difference_months"] == ""
 
 
 def test_text_is_ascii_and_aligned(two: Comparison) -> None:
-    text = compare.to_text(two)
+    text = comparison.to_text(two)
     assert text.isascii()
     lines = text.splitlines()
     head = next(line for line in lines if line.startswith("Run") and "MAE (months)" in line)
@@ -203,7 +209,7 @@ def test_text_is_ascii_and_aligned(two: Comparison) -> None:
 
 
 def test_latex_is_balanced_and_as_wide_as_it_says(two: Comparison) -> None:
-    text = compare.to_latex(two)
+    text = comparison.to_latex(two)
     for one in two.tables:
         body = text.split(f"tab:boneage-{one.key}")[1].split(r"\end{tabular}")[0]
         width = len(re.search(r"\{tabular\}\{(\w+)\}", body)[1])  # type: ignore[index]
@@ -216,26 +222,26 @@ def test_latex_is_balanced_and_as_wide_as_it_says(two: Comparison) -> None:
 def test_hostile_text_stays_text(tmp_path: Path, hostile: str) -> None:
     legs = [{"target": hostile, "state": "complete", "elapsed_s": 9}]
     odd = run(tmp_path, hostile, legs=legs, config={hostile: hostile})
-    found = compare.compared([run(tmp_path, "first-run"), odd], hostile)
-    page = Page.of(compare.to_html(found))
+    found = comparison.compared([run(tmp_path, "first-run"), odd], hostile)
+    page = Page.of(comparison.to_html(found))
     assert not {"script", "img"} & {tag for tag, _ in page.elements}
     assert "49" not in "".join(note for note in found.notes)
-    markdown = compare.to_markdown(found)
+    markdown = comparison.to_markdown(found)
     assert "<script" not in markdown
     tables = [line for line in markdown.splitlines() if line.startswith("|")]
     widths = {1 + len(one.columns) for one in found.tables}
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} <= widths, "no cell broke its row"
-    latex = compare.to_latex(found)
+    latex = comparison.to_latex(found)
     assert r"\input" not in re.sub(r"(?m)^%.*$", "", latex)
     assert not re.search(r"(?<!\\)[#~^]|(?<!\\)\$(?!-\$)(?<!-\$)", re.sub(r"(?m)^%.*$", "", latex))
-    (_, cells) = list(csv.reader(io.StringIO(compare.to_csv(found))))[1:]
+    (_, cells) = list(csv.reader(io.StringIO(comparison.to_csv(found))))[1:]
     assert not cells[0].startswith(("=", "+", "-", "@"))
-    json.loads(compare.to_json(found))
+    json.loads(comparison.to_json(found))
 
 
 # --------------------------------------------------------------------------------------- HTML
 def test_the_page_draws_errors_and_times_as_they_are(two: Comparison) -> None:
-    page = Page.of(compare.to_html(two))
+    page = Page.of(comparison.to_html(two))
     assert list(page.figures) == ["errors", "times"]
     maes = [run_.values["mae_months"] for run_ in two.runs]
     assert [row[1] for row in page.figures["errors"].rows[1:]] == [f"{mae:.2f} months" for mae in maes]
@@ -247,16 +253,16 @@ def test_the_page_draws_errors_and_times_as_they_are(two: Comparison) -> None:
 
 
 def test_the_page_needs_nothing_and_runs_nothing(two: Comparison) -> None:
-    html = compare.to_html(two)
+    html = comparison.to_html(two)
     page = Page.of(html)
     assert not {"script", "iframe", "img", "form", "link"} & {
         tag for tag, given in page.elements if given.get("rel") != "icon"
     }
     assert not re.search(r"https?:|url\(|@import", html)
-    assert html == compare.to_html(two)
+    assert html == comparison.to_html(two)
     ids = [given["id"] for _, given in page.elements if "id" in given]
     assert len(ids) == len(set(ids))
 
 
 def test_axe_finds_nothing(two: Comparison, tmp_path: Path) -> None:
-    look(compare.to_html(two), tmp_path)
+    look(comparison.to_html(two), tmp_path)

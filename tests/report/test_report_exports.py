@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from boneagectl.report.build import ReportData, to_csv, to_json
 from boneagectl.report.export import CSV_COLUMNS
+from boneagectl.report.run_page import ReportData, to_csv, to_json
 
 
 @pytest.fixture

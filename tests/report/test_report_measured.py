@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boneage_trainer import comparing, figures
 from boneage_trainer.contract import RunFolder
-from boneagectl.report import bootstrap, measured
-from boneagectl.report.build import ReportData, load_run, render_html
-from boneagectl.report.predictions import Prediction, read_predictions
+from boneage_trainer.evaluation import metrics
+from boneage_trainer.evaluation import paired as trainer_paired
+from boneagectl.report import measured, paired
+from boneagectl.report.data import Prediction, read_predictions
+from boneagectl.report.run_page import ReportData, load_run, render_html
 from report.page import Page
 from report.sample_run import COUNTS, FACTS, evaluation, predictions, write_csv
 
@@ -28,7 +29,7 @@ def rows(complete: RunFolder) -> list[Prediction]:
 @pytest.fixture(scope="module")
 def theirs(rows: list[Prediction]) -> dict[str, Any]:
     male, actual, guess = zip(*((row.male, row.boneage_months, row.predicted_months) for row in rows), strict=True)
-    return figures.evaluate([row.id for row in rows], np.array(male), actual, guess)
+    return metrics.evaluate([row.id for row in rows], np.array(male), actual, guess)
 
 
 def test_every_measure_is_the_trainers(rows: list[Prediction], theirs: dict[str, Any]) -> None:
@@ -62,20 +63,20 @@ def test_a_paired_interval_is_the_trainers(rows: list[Prediction]) -> None:
     actual = [row.boneage_months for row in rows]
     first = [row.predicted_months for row in rows]
     second = [value + (3 if place % 2 else -2) for place, value in enumerate(first)]
-    theirs = comparing.paired(actual, first, second)
+    theirs = trainer_paired.paired(actual, first, second)
     ours = [abs(a - b) - abs(c - b) for a, b, c in zip(first, actual, second, strict=True)]
-    (interval,) = bootstrap.intervals([ours])
+    (interval,) = paired.intervals([ours])
     assert interval == pytest.approx(theirs["difference_ci95_months"], abs=DRAWN_APART)
-    assert bootstrap.intervals([ours, [-2 * one for one in ours]])[0] == interval, "more columns, the same draws"
+    assert paired.intervals([ours, [-2 * one for one in ours]])[0] == interval, "more columns, the same draws"
 
 
 @pytest.mark.parametrize("column", [[], [3.0], [1.0, float("nan")], [0.0, 1e16]])
 def test_there_is_no_interval_of_what_cannot_be_drawn(column: list[float]) -> None:
-    assert bootstrap.intervals([column]) == [None]
+    assert paired.intervals([column]) == [None]
 
 
 def test_an_interval_of_equal_values_has_no_width() -> None:
-    assert bootstrap.intervals([[-7.5] * 40]) == [(-7.5, -7.5)]
+    assert paired.intervals([[-7.5] * 40]) == [(-7.5, -7.5)]
 
 
 def test_an_evaluation_is_filled_and_never_replaced(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from boneagectl.report.build import ReportData
+from boneagectl.report.run_page import ReportData
 from report.page import Page
 from report.sample_run import BANDS, COUNTS, EPOCHS, LEG_ENDS_AFTER
 

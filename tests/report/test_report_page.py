@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from boneage_trainer.contract import RESEARCH_ONLY, RunFolder
-from boneagectl.report.build import ReportData, load_run, render_html
-from boneagectl.resources import data_dir
+from boneagectl.paths import data_dir
+from boneagectl.report.run_page import ReportData, load_run, render_html
 from report.browser import look
 from report.page import Page
 from report.sample_run import FACTS

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from boneage_trainer.contract import ContractError, RunFolder
-from boneagectl.report.build import ReportData, load_run, render_html, to_csv, to_json
+from boneagectl.report.run_page import ReportData, load_run, render_html, to_csv, to_json
 from report.page import Page
 from report.sample_run import FACTS, metrics, predictions, write_csv, write_lines
 

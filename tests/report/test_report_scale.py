@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from boneagectl.report import words
-from boneagectl.report.scale import age_axis, axis, epoch_axis, nice_step, tick_text, time_axis
+from boneagectl.report import text as report_text
+from boneagectl.report.svg import age_axis, axis, epoch_axis, nice_step, tick_text, time_axis
 
 NINTH_NOV_S = 1_794_218_400
 """A Monday of 2026, 10:00 UTC."""
@@ -77,19 +77,19 @@ def test_ticks_are_short(value: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("shown", "text"),
     [
-        (words.plain(-0.04), "0.0"),
-        (words.signed(0.04), "0.0"),
-        (words.signed(1.26), "+1.3"),
-        (words.plain(None), "not known"),
-        (words.months(math.nan), "not known"),
-        (words.share(0.4183), "41.8 %"),
-        (words.interval([-1, 2]), "−1.0 to 2.0"),
-        (words.interval([1, None]), "not known"),
-        (words.duration(59), "59.0 s"),
-        (words.duration(5024), "1 h 24 min"),
-        (words.duration(7199), "2 h 00 min"),
-        (words.listed({"a": [1, True, 0.5]}), "a 1, yes, 0.5"),
-        (words.listed(1), "1"),
+        (report_text.plain(-0.04), "0.0"),
+        (report_text.signed(0.04), "0.0"),
+        (report_text.signed(1.26), "+1.3"),
+        (report_text.plain(None), "not known"),
+        (report_text.months(math.nan), "not known"),
+        (report_text.share(0.4183), "41.8 %"),
+        (report_text.interval([-1, 2]), "−1.0 to 2.0"),
+        (report_text.interval([1, None]), "not known"),
+        (report_text.duration(59), "59.0 s"),
+        (report_text.duration(5024), "1 h 24 min"),
+        (report_text.duration(7199), "2 h 00 min"),
+        (report_text.listed({"a": [1, True, 0.5]}), "a 1, yes, 0.5"),
+        (report_text.listed(1), "1"),
     ],
 )
 def test_numbers_in_words(shown: str, text: str) -> None:

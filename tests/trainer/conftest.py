@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from boneage_trainer.contract import Job, PackFolder, RunFolder, TrainConfig, read_metrics, write_atomic
-from boneage_trainer.prepare import prepare
-from boneage_trainer.synth import synthesize
+from boneage_trainer.data.prepare import prepare
+from boneage_trainer.data.synth import synthesize
 
 SOURCE = Path(__file__).resolve().parents[2] / "trainer"
 
@@ -106,6 +106,6 @@ def wait_until(holds: Callable[[], bool], limit_s: float = 60) -> None:
 
 def handed_over(run: RunFolder, *arguments: object) -> subprocess.CompletedProcess[str]:
     """`run` given to an experiment tracker, by a process of its own."""
-    command = [sys.executable, "-m", "boneage_trainer.handover.track", *map(str, arguments), "--json", "--", run.root]
+    command = [sys.executable, "-m", "boneage_trainer.export.track", *map(str, arguments), "--json", "--", run.root]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from boneage_trainer.gradcam import FEATURE_MAP
+from boneage_trainer.evaluation.gradcam import FEATURE_MAP
 
 
 def brightness(px: int, sex: bool = True, named: str = FEATURE_MAP, frozen: bool = False) -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boneage_trainer import card, evaluate
 from boneage_trainer.contract import RESEARCH_ONLY, Job, RunFolder, TrainConfig, write_json
-from boneage_trainer.pack import Pack
-from boneage_trainer.splits import split
+from boneage_trainer.data.pack import Pack
+from boneage_trainer.data.splits import split
+from boneage_trainer.evaluation import evaluate, model_card
 
 COUNT = 200
 HEADINGS = [
@@ -50,7 +50,7 @@ def evaluation(folder: Path, views: int = 1, names: str = "id") -> dict[str, Any
 def as_text(found: dict[str, Any], environment: dict[str, Any] | None = None, **train: Any) -> str:
     import dataclasses
 
-    return card.text(dataclasses.asdict(job(**train)), found, environment or ENVIRONMENT)
+    return model_card.text(dataclasses.asdict(job(**train)), found, environment or ENVIRONMENT)
 
 
 def headings(text: str) -> list[str]:
@@ -72,7 +72,7 @@ def rows_of(text: str, head: str) -> dict[str, list[str]]:
 def test_it_is_made_of_the_files_in_the_run_folder(tmp_path: Path) -> None:
     found, folder = evaluation(tmp_path), RunFolder(tmp_path)
     write_json(folder.environment, ENVIRONMENT)
-    card.write(folder, job())
+    model_card.write(folder, job())
     assert folder.model_card.read_text() == as_text(found)
     assert folder.model_card in list(folder.listed())
 
@@ -156,14 +156,14 @@ def test_hostile_values_stay_in_their_cells(where: str, tmp_path: Path) -> None:
 
 
 def test_a_run_with_next_to_nothing_still_has_a_card() -> None:
-    text = card.text({}, {}, {})
+    text = model_card.text({}, {}, {})
     assert headings(text) == HEADINGS
     assert "nan" not in text.lower().split()
 
 
 def test_the_weights_licence_is_told() -> None:
     def network(train: dict[str, str]) -> str:
-        return card.text({"train": train}, {}, {})
+        return model_card.text({"train": train}, {}, {})
 
     assert "Visual Geometry Group" in network({"backbone": "vgg16", "weights": "imagenet"})
     assert "publisher's licence" in network({"backbone": "xception", "weights": "imagenet"})

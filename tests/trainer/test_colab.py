@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from boneage_trainer import colab, colab_drive
-from boneage_trainer.colab_google import Stop
 from boneage_trainer.contract import PackFolder, RunFolder, TrainConfig, read_metrics, write_atomic, write_manifest
+from boneage_trainer.platforms import colab_drive, colab_notebook
+from boneage_trainer.platforms.colab_api import Stop
 from boneagectl import bundle
-from boneagectl.records import JobSpec
-from boneagectl.targets.colab import rendering, results
+from boneagectl.models import JobSpec
+from boneagectl.targets.colab import notebook_outputs, render
 from colab_stub import colab_at
 from support import make_spec, wait_for
 
@@ -42,7 +42,7 @@ class Colab:
         shutil.copytree(self.pack, self.my_drive / "boneage" / "pack")
         self.spec.data.update(PackFolder(self.pack).job_data())
         self.code = self.root / "code.zip"
-        self.code.write_bytes(rendering._code(bundle.build(self.spec)))
+        self.code.write_bytes(render._code(bundle.build(self.spec)))
 
     @property
     def content(self) -> Path:
@@ -59,13 +59,13 @@ class Colab:
         for name, value in switches.items():
             self.monkeypatch.setenv(f"FAKE_{name.upper()}", str(value))
 
-    def session(self, **other: Any) -> colab.Session:
+    def session(self, **other: Any) -> colab_notebook.Session:
         given: dict[str, Any] = {
             "leg": LEG, "resume": "", "dataset": "kmader/rsna-bone-age", "pack": "boneage/pack",
             "time_limit_s": 36_000, "allow_cpu": True, "train": asdict(self.spec.train), "data": self.spec.data,
             "provenance": self.spec.provenance,
         }  # fmt: skip
-        return colab.Session(self.code, **{**given, **other})
+        return colab_notebook.Session(self.code, **{**given, **other})
 
     def run_all(self, new_machine: bool = True, **other: Any) -> None:
         """Every cell, in order; the first that stops is the last."""
@@ -79,14 +79,14 @@ class Colab:
         """What the browser got, brought and checked."""
         dest = RunFolder(self.root / "brought")
         shutil.rmtree(dest.root, ignore_errors=True)
-        results.bring(self.root / "downloads" / f"results-{leg}.zip", leg, dest)
+        notebook_outputs.results_bring(self.root / "downloads" / f"results-{leg}.zip", leg, dest)
         return dest
 
 
 @pytest.fixture
 def place(tmp_path: Path, pack: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colab]:
     monkeypatch.setattr(colab_drive, "PAUSES_S", (0.01, 0.02))
-    monkeypatch.setattr(colab, "_SETTLE_S", 5.0)
+    monkeypatch.setattr(colab_notebook, "_SETTLE_S", 5.0)
     monkeypatch.setattr(sys, "executable", str(trainer))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.delenv("BONEAGE_REHEARSAL", raising=False)
@@ -218,7 +218,7 @@ def test_a_training_without_a_last_word(place: Colab) -> None:
 
 
 def test_a_training_that_hangs_is_ended(place: Colab) -> None:
-    place.monkeypatch.setattr(colab, "_MARGIN_S", 0.5)
+    place.monkeypatch.setattr(colab_notebook, "_MARGIN_S", 0.5)
     place.behave(mode="mute")
     with pytest.raises(Stop, match="killed: it had not ended after"):
         place.run_all(time_limit_s=2)

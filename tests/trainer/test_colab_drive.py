@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from boneage_trainer import archive, colab_drive
-from boneage_trainer.colab_drive import SLOTS, Drive, carried, epoch_in, take_back
-from boneage_trainer.colab_mirror import Mirror
+from boneage_trainer import archive
 from boneage_trainer.contract import ContractError, RunFolder, read_metrics, write_atomic, write_json, write_manifest
+from boneage_trainer.platforms import colab_drive
+from boneage_trainer.platforms.colab_drive import SLOTS, Drive, Mirror, carried, epoch_in, take_back
 from colab_stub import colab_at
 
 LEG = "hands-a1b2-01"

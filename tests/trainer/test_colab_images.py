@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from boneage_trainer import colab_drive, colab_google, colab_images, kaggle_download
-from boneage_trainer.colab_drive import Drive
-from boneage_trainer.colab_images import Wanted
 from boneage_trainer.contract import ContractError, PackFolder
-from boneage_trainer.rented import misfit
+from boneage_trainer.platforms import colab_api, colab_drive, colab_images, kaggle_download
+from boneage_trainer.platforms.colab_drive import Drive
+from boneage_trainer.platforms.colab_images import Wanted
+from boneage_trainer.platforms.session import misfit
 from colab_stub import colab_at
 
 DATASET, TOKEN = "kmader/rsna-bone-age", "a-secret-token"
@@ -175,7 +175,7 @@ def kaggle(my_drive: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def fetch(dest: Path) -> None:
-    kaggle_download.fetch(DATASET, kaggle_download.authorization(colab_google.secret), dest)
+    kaggle_download.fetch(DATASET, kaggle_download.authorization(colab_api.secret), dest)
 
 
 def test_the_set_is_unpacked_and_the_token_goes_to_kaggle_alone(
@@ -270,13 +270,13 @@ def test_without_a_token_it_says_how_to_make_one(
     if answer == "denied":
         monkeypatch.setenv("STUB_SECRET_KAGGLE_API_TOKEN", TOKEN)
     with pytest.raises(ContractError, match=said) as caught:
-        kaggle_download.authorization(colab_google.secret)
+        kaggle_download.authorization(colab_api.secret)
     assert "Settings > API" in str(caught.value)
     assert TOKEN not in str(caught.value)
 
 
 def test_a_secret_is_not_in_its_own_words(my_drive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUB_SECRET_KAGGLE_KEY", TOKEN)
-    assert TOKEN not in repr(colab_google.secret("KAGGLE_KEY"))
+    assert TOKEN not in repr(colab_api.secret("KAGGLE_KEY"))
     monkeypatch.setenv("STUB_SECRET_KAGGLE_KEY", "")
-    assert colab_google.secret("KAGGLE_KEY").missing == "the secret KAGGLE_KEY is empty"
+    assert colab_api.secret("KAGGLE_KEY").missing == "the secret KAGGLE_KEY is empty"

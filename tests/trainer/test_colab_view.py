@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from boneage_trainer.colab_view import View, duration, plot
 from boneage_trainer.contract import sentinel_line
+from boneage_trainer.platforms.colab_view import View, duration, plot
 
 
 def line(epoch: int) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from boneage_trainer.contract import ContractError, PackFolder, RunFolder, TrainConfig, read_metrics
-from boneage_trainer.device import Device, find
-from boneage_trainer.surroundings import NEED_GPU
-from boneage_trainer.tuning import tuned
+from boneage_trainer.platforms.detect import NEED_GPU
+from boneage_trainer.train.autotune import tuned
+from boneage_trainer.train.device import Device, find
 from trainer.conftest import SOURCE, Bench, wait_until
 
 TWO_CPUS = """
@@ -168,7 +168,7 @@ def choosing(times_ms: dict[str, float], images: int = 10**6, **train: Any) -> t
 
 @pytest.fixture
 def cpu_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("boneage_trainer.tuning._cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr("boneage_trainer.train.autotune._cpu_has_bfloat16", lambda: True)
 
 
 @pytest.mark.usefixtures("cpu_with_bfloat16")
@@ -193,10 +193,10 @@ def test_short_and_deterministic_trainings_are_not_measured() -> None:
 
 
 def test_a_next_leg_computes_as_the_one_before(tmp_path: Path, pack: Path) -> None:
-    from boneage_trainer import checkpoint
-    from boneage_trainer.pack import open_pack
-    from boneage_trainer.settling import settled
-    from boneage_trainer.splits import split
+    from boneage_trainer.data.pack import open_pack
+    from boneage_trainer.data.splits import split
+    from boneage_trainer.train import checkpoint
+    from boneage_trainer.train.autotune import settled
 
     settings = {"precision": "mixed_bfloat16", "jit": False, "accumulate": 4}
     checkpoint.save(RunFolder(tmp_path).last, [], {"device": settings})

@@ -8,7 +8,7 @@ import resource
 import pytest
 
 from boneage_trainer.contract import read_metrics, sha256_of
-from boneage_trainer.saver import Saver
+from boneage_trainer.train.checkpoint import Saver
 from trainer.conftest import Bench, wait_until
 
 

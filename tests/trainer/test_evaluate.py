@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boneage_trainer import evaluate
 from boneage_trainer.contract import RunFolder
-from boneage_trainer.pack import Pack
-from boneage_trainer.splits import Split
+from boneage_trainer.data.pack import Pack
+from boneage_trainer.data.splits import Split
+from boneage_trainer.evaluation import evaluate
 
 COUNT = 40
 MONTHS = np.arange(1, COUNT + 1, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""``python -m boneage_trainer.evaluate`` on a real model file and a real pack, as a process of its own."""
+"""``python -m boneage_trainer.evaluation.evaluate`` on a real model file and a real pack, as a process of its own."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boneage_trainer import ages, evaluate, seen
 from boneage_trainer.contract import PackFolder, RunFolder
-from boneage_trainer.pack import Pack, open_pack
-from boneage_trainer.splits import split
+from boneage_trainer.data import splits
+from boneage_trainer.data.pack import Pack, open_pack
+from boneage_trainer.data.splits import split
+from boneage_trainer.evaluation import evaluate
+from boneage_trainer.inference import model
 from trainer.conftest import SOURCE
 from trainer.models import brightness
 
@@ -40,13 +42,13 @@ def run(opened: Pack, tmp_path: Path) -> RunFolder:
     parts = split("paper", opened.ids)
     rest = {name: np.zeros(len(getattr(parts, name))) for name in ("validation", "test")}
     evaluate.write(folder, opened, parts, rest)
-    seen.write(folder, opened, parts)
+    splits.write(folder, opened, parts)
     brightness(PX).save(folder.model)
     return folder
 
 
 def start(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "boneage_trainer.evaluate", *map(str, arguments)]
+    command = [sys.executable, "-m", "boneage_trainer.evaluation.evaluate", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
@@ -148,7 +150,7 @@ def test_what_cannot_be_is_refused_with_a_line(harm: str, said: str, pack: Path,
 def test_a_model_without_sex_gets_the_image_alone(opened: Pack, tmp_path: Path) -> None:
     brightness(PX, sex=False).save(tmp_path / "model.keras")
     rows = [5, 3, 90]
-    found = ages.of_pack(ages.load(tmp_path / "model.keras"), opened, rows, 2)
+    found = model.of_pack(model.load(tmp_path / "model.keras"), opened, rows, 2)
     assert (found.shape, found.dtype) == ((2, 3), np.float32)
     assert found[0] == pytest.approx(expected(opened, rows) - 10 * opened.male[rows], abs=0.01)
 
@@ -166,6 +168,6 @@ def test_an_image_in_two_parts_counts_as_trained_on(opened: Pack, tmp_path: Path
     hashes = list(opened.sha256)
     hashes[parts.test[0]] = hashes[parts.train[0]]
     twice, folder = replace(opened, sha256=hashes), RunFolder(tmp_path)
-    seen.write(folder, twice, parts)
-    for known in (seen.read(folder), seen.of_split(twice, parts)):
-        assert seen.counted(twice, parts.test, known)["trained_on_count"] == 1
+    splits.write(folder, twice, parts)
+    for known in (splits.read(folder), splits.of_split(twice, parts)):
+        assert splits.counted(twice, parts.test, known)["trained_on_count"] == 1

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boneage_trainer import ages
 from boneage_trainer.contract import RESEARCH_ONLY, PackFolder, RunFolder
-from boneage_trainer.pack import Pack, open_pack
+from boneage_trainer.data.pack import Pack, open_pack
+from boneage_trainer.inference import model
 from trainer.conftest import SOURCE, Bench
 from trainer.models import brightness
 
@@ -33,7 +33,7 @@ pytestmark = [
 
 
 def exported(*arguments: object, driver: str = "") -> subprocess.CompletedProcess[str]:
-    code = f"import sys\n{driver}\nfrom boneage_trainer.handover.export import main\nsys.exit(main())"
+    code = f"import sys\n{driver}\nfrom boneage_trainer.export.command import main\nsys.exit(main())"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
@@ -59,7 +59,7 @@ def opened(finished: Bench) -> Pack:
 @pytest.fixture(scope="module")
 def wanted(finished: Bench, opened: Pack) -> Any:
     """The run's own answers for its whole pack, months (n,)."""
-    return ages.of_pack(ages.load(finished.out("whole").model), opened, range(len(opened.ids)), 1)[0]
+    return model.of_pack(model.load(finished.out("whole").model), opened, range(len(opened.ids)), 1)[0]
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +136,9 @@ def test_a_file_that_predicts_otherwise_is_not_left(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "model.tflite").write_bytes(b"an earlier one")
     driver = (
-        "from boneage_trainer.handover import as_tflite as it, formats\nreal = it.FORMAT\n"
-        "off = lambda path: (lambda inputs: real.opened(path)(inputs) + 0.1)\n"
-        "it.FORMAT = formats.Format(real.name, real.write, off)"
+        "from boneage_trainer.export import formats\nreal = formats.FORMATS['tflite']\n"
+        "off = lambda path: (lambda inputs: real.open(path)(inputs) + 0.1)\n"
+        "formats.FORMATS['tflite'] = formats.Format(real.name, real.write, off)"
     )
     done = exported("--format", "tflite", "--out", tmp_path / "out", "--", run.root, driver=driver)
     assert done.returncode == 2

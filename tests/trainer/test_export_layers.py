@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from boneage_trainer.contract import RunFolder
-from boneage_trainer.handover.export import TOLERANCE_MONTHS, export
+from boneage_trainer.export.command import TOLERANCE_MONTHS, export
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # the converters' own

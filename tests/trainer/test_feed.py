@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from boneage_trainer.contract import ContractError, PackFolder
-from boneage_trainer.feed import Feed, augmented
-from boneage_trainer.pack import Pack, StoredImages, open_pack
+from boneage_trainer.data.pack import Pack, StoredImages, open_pack
+from boneage_trainer.train.feed import Feed, augmented
 
 
 @pytest.fixture(scope="module")

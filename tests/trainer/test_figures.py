@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from boneage_trainer.comparing import baselines, medians, paired, rank_correlation
-from boneage_trainer.figures import calibration, evaluate, regression_to_the_mean
+from boneage_trainer.evaluation.metrics import calibration, evaluate, regression_to_the_mean
+from boneage_trainer.evaluation.paired import baselines, medians, paired, rank_correlation
 
 MALE = np.array([1, 1, 0, 0], np.float32)
 MONTHS = np.array([24, 100, 130, 200], np.float32)

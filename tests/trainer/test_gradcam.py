@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from boneage_trainer import gradcam
 from boneage_trainer.contract import RunFolder
-from boneage_trainer.pack import Pack
+from boneage_trainer.data.pack import Pack
+from boneage_trainer.evaluation import gradcam
 from trainer.models import brightness, of_corner
 
 PX = 64

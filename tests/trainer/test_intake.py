@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pytest
 
 from boneage_trainer.contract import ContractError
-from boneage_trainer.handover import intake
-from boneage_trainer.pixels import square
-from boneage_trainer.synth import png
+from boneage_trainer.data.pixels import square
+from boneage_trainer.data.synth import png
+from boneage_trainer.inference import intake
 
 Gray = npt.NDArray[np.uint8]
 needs_pydicom = pytest.mark.skipif(find_spec("pydicom") is None, reason="pydicom is not installed")

@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 
-from boneage_trainer import checkpoint, rehearsal
 from boneage_trainer.archive import check_run
 from boneage_trainer.contract import (
     Job,
@@ -32,10 +31,12 @@ from boneage_trainer.contract import (
     write_atomic,
     write_manifest,
 )
-from boneage_trainer.synth import synthesize
+from boneage_trainer.data.synth import synthesize
+from boneage_trainer.platforms import detect
+from boneage_trainer.train import checkpoint
 from boneagectl import bundle
-from boneagectl.records import JobSpec
-from boneagectl.render import fill
+from boneagectl.models import JobSpec
+from boneagectl.templates import fill
 from emulators import fake_trainer
 from support import DATA, make_pack, make_spec, wait_for
 
@@ -463,7 +464,7 @@ def test_a_rehearsal_cuts_the_training_and_nothing_else(packed: Kaggle) -> None:
 
 def test_a_rehearsal_takes_whatever_images_are_there(packed: Kaggle) -> None:
     job = Job(train=packed.spec.train, data={**DATA, "fingerprint": "beef" * 16}, provenance={})
-    short = rehearsal.shortened(job, PackFolder(packed.input / "datasets" / DATASET))
+    short = detect.shortened(job, PackFolder(packed.input / "datasets" / DATASET))
     assert (short.data, short.train.epochs) == (DATA, 2)
 
 

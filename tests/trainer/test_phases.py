@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from boneage_trainer.contract import TrainConfig, read_metrics
-from boneage_trainer.features import FeatureCache
+from boneage_trainer.train.feed import FeatureCache
 from trainer.conftest import Bench, wait_until
 from trainer.test_training import assert_same_weights
 
@@ -35,7 +35,7 @@ class Counting:
 def test_features_are_computed_once_and_found_by_row(
     share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("boneage_trainer.features._MEMORY_SHARE", share)
+    monkeypatch.setattr("boneage_trainer.train.feed._MEMORY_SHARE", share)
     counting = Counting()
     cache = FeatureCache(counting, (1,), np.float32, 10, tmp_path)
     assert cache.on_disk == (share == 0.0)
@@ -90,7 +90,7 @@ def test_small_images_come_first_and_the_best_is_of_the_full_size(bench: Bench) 
     assert code == 0, output
     lines = read_metrics(bench.out("small").metrics)
     assert [line["compile_s"] > 0 for line in lines] == [True, False, True, False]
-    from boneage_trainer import checkpoint
+    from boneage_trainer.train import checkpoint
 
     assert checkpoint.read(bench.out("small").best)[0]["epoch"] in (3, 4)
 

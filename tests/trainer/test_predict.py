@@ -16,13 +16,12 @@ import numpy as np
 import pytest
 
 from boneage_trainer.contract import RESEARCH_ONLY, PackFolder
-from boneage_trainer.handover.limits import OwnErrors
-from boneage_trainer.handover.predict import years
+from boneage_trainer.inference.command import OwnErrors, years
 from trainer.conftest import SOURCE, Bench
 
 
 def predicted(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "boneage_trainer.handover.predict", *map(str, arguments)]
+    command = [sys.executable, "-m", "boneage_trainer.inference.command", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
@@ -118,7 +117,7 @@ def test_a_wrong_call_is_told_at_once(
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_every_view_of_every_picture_is_answered_for_in_order(hands: Path) -> None:
     """More pictures than a batch has, some without an answer, by a model that says 100 x mean gray."""
-    from boneage_trainer.handover.answers import BATCH, Reader, Request
+    from boneage_trainer.inference.reader import BATCH, Reader, Request
     from trainer.models import brightness
 
     files = sorted(hands.glob("*.png"))[: 2 * BATCH + 3]

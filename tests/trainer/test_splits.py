@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from boneage_trainer.contract import ContractError
-from boneage_trainer.splits import split
+from boneage_trainer.data.splits import split
 
 IDS = [str(number) for number in range(12_611)]
 

@@ -10,8 +10,8 @@ import pytest
 
 from boneage_trainer.__main__ import _parser, _source
 from boneage_trainer.contract import RunFolder, write_atomic, write_json
-from boneage_trainer.session import Session
-from boneage_trainer.surroundings import environment_limit_s, is_chief
+from boneage_trainer.platforms.detect import environment_limit_s, is_chief
+from boneage_trainer.train.session import Session
 
 VARIABLES = ("SLURM_JOB_END_TIME", "KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "TF_CONFIG")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from boneage_trainer.contract import RESEARCH_ONLY, RunFolder, read_metrics
-from boneage_trainer.handover import record
+from boneage_trainer.export import run_record
 from trainer.conftest import Bench, handed_over
 
 needs_tensorboard = pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")
@@ -55,8 +55,8 @@ def test_a_run_is_called_by_its_own_id(run: RunFolder, tmp_path: Path) -> None:
     state = json.loads(other.state.read_text())
     for leg, name in (("first-run-02", "first-run"), ("", "artifacts")):
         other.state.write_text(json.dumps({**state, "leg": leg}))
-        assert record.of(other, None).name == name
-    assert record.of(other, "mine").name == "mine"
+        assert run_record.of(other, None).name == name
+    assert run_record.of(other, "mine").name == "mine"
 
 
 def test_a_run_without_an_epoch_is_told(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from boneage_trainer.views import MOST, view
+from boneage_trainer.inference.model import MOST, view
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (3, 32, 32)).astype(np.uint8)
 

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from boneage_trainer import rehearsal
 from boneage_trainer.contract import RESEARCH_ONLY, ContractError, Job, PackFolder, RunFolder
-from boneage_trainer.session import Session, Stopped, first_start_s
-from boneage_trainer.surroundings import is_chief
+from boneage_trainer.platforms import detect
+from boneage_trainer.platforms.detect import is_chief
+from boneage_trainer.train.session import Session, Stopped, first_start_s
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -60,17 +60,17 @@ def _run(session: Session, arguments: argparse.Namespace, source: RunFolder) -> 
 
 def _train(session: Session, arguments: argparse.Namespace, source: RunFolder) -> None:
     job = Job.from_json(_job_text(arguments.job))
-    if rehearsal.is_on():
-        job = rehearsal.shortened(job, PackFolder(arguments.data.absolute()))
+    if detect.is_on():
+        job = detect.shortened(job, PackFolder(arguments.data.absolute()))
     session.epochs = job.train.epochs
     print(RESEARCH_ONLY, flush=True)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["TF_USE_LEGACY_KERAS"] = "0"  # Azure's image sets it to 1; this is a Keras 3 trainer
-    from boneage_trainer.pack import open_pack  # a wrong pack is told before TensorFlow's seconds
+    from boneage_trainer.data.pack import open_pack  # a wrong pack is told before TensorFlow's seconds
 
     pack = open_pack(arguments.data.absolute(), job.data)
-    from boneage_trainer.training import train
+    from boneage_trainer.train.loop import train
 
     train(job, pack, session, source)
 

@@ -34,9 +34,9 @@ from boneage_trainer.contract import (
     write_atomic,
     write_json,
 )
-from boneage_trainer.prepare import prepare
-from boneage_trainer.session import Session, Stopped
-from boneage_trainer.synth import synthesize
+from boneage_trainer.data.prepare import prepare
+from boneage_trainer.data.synth import synthesize
+from boneage_trainer.train.session import Session, Stopped
 
 LEARNED, ASIDE = 32, 4
 """How many images are learned by heart, and how many each are for validation and test."""
@@ -88,8 +88,8 @@ def _job(preset: str, pack: PackFolder) -> Job:
 
 def _leg(job: Job, pack: PackFolder, out: RunFolder, stop_after: int | None) -> str:
     """Trains in this process and returns how it ended; asks it to stop once `stop_after` epochs are written."""
-    from boneage_trainer.pack import open_pack
-    from boneage_trainer.training import train
+    from boneage_trainer.data.pack import open_pack
+    from boneage_trainer.train.loop import train
 
     session = _Pausing(out, stop_after)
     session.begin()
@@ -157,9 +157,9 @@ def _by_heart(lines: list[dict[str, Any]], pack: PackFolder, most: float) -> Che
 
 def _answers(out: RunFolder, pack: PackFolder) -> list[Check]:
     """The saved model, loaded, against what was written; from the pack, and from a file."""
-    from boneage_trainer.predict import load, predict, squares_of
+    from boneage_trainer.inference.model import predict, predict_load, squares_of
 
-    model, images, rows = load(out.model), np.load(pack.images, mmap_mode="r"), _rows(pack)
+    model, images, rows = predict_load(out.model), np.load(pack.images, mmap_mode="r"), _rows(pack)
     place = {row["id"]: at for at, row in enumerate(rows)}
     with open(out.predictions, newline="", encoding="utf-8") as stream:
         written = list(csv.DictReader(stream))

@@ -31,15 +31,15 @@ COMMANDS = {
     "stop": ("runs:stop", "Have a run save and end; it can be resumed later."),
     "collect": ("runs:collect", "Bring what a run has made into one folder, checked."),
     "report": ("report:report", "Write a run's report: HTML, JSON or CSV."),
-    "compare": ("compare:compare", "Compare runs: error, time, cost, what was the same."),
-    "predict": ("predict:predict", "Read ages off radiographs. Research only."),
-    "export": ("export:export", "Hand a model to other runtimes, a run to a tracker."),
+    "compare": ("report:compare", "Compare runs: error, time, cost, what was the same."),
+    "predict": ("model:predict", "Read ages off radiographs. Research only."),
+    "export": ("model:export", "Hand a model to other runtimes, a run to a tracker."),
     "rehearse": ("runs:rehearse", "Run here what a target would be sent, first."),
     "data": ("data:app", "Draw, fetch, prepare, describe and push images."),
-    "train": ("train:app", "List presets; check a trainer, evaluate a model."),
-    "infra": ("infra:app", "Make, show and remove what Azure needs."),
-    "prices": ("prices:app", "List Azure's GPU prices; ask for today's."),
-    "budget": ("money:app", "Show what is spent and reserved; set the caps."),
+    "train": ("model:app", "List presets; check a trainer, evaluate a model."),
+    "infra": ("azure:app", "Make, show and remove what Azure needs."),
+    "prices": ("azure:prices_app", "List Azure's GPU prices; ask for today's."),
+    "budget": ("budget:app", "Show what is spent and reserved; set the caps."),
 }
 
 

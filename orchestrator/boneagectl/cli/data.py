@@ -9,7 +9,7 @@ import typer
 
 from boneage_trainer.contract import PackFolder, write_atomic
 from boneagectl import units
-from boneagectl.cli import handover, options
+from boneagectl.cli import model, options
 from boneagectl.errors import UsageError
 from boneagectl.output import Printer
 from boneagectl.paths import Home
@@ -50,7 +50,7 @@ def synth(
 
     Example: boneagectl data synth hands --n 600 --size 96
     """
-    _run("synth", str(dest), "--n", str(n), "--size-px", str(size), "--seed", str(seed), json=json)
+    _run("data.synth", str(dest), "--n", str(n), "--size-px", str(size), "--seed", str(seed), json=json)
 
 
 @app.command()
@@ -69,7 +69,7 @@ def prepare(
     Example: boneagectl data prepare rsna-bone-age --out pack --size 256
     """
     optional = [*(["--csv", csv] if csv else []), *(["--workers", str(workers)] if workers else [])]
-    _run("prepare", str(source), "--out", str(out), "--size-px", str(size), *optional, json=json)
+    _run("data.prepare", str(source), "--out", str(out), "--size-px", str(size), *optional, json=json)
 
 
 @app.command()
@@ -89,7 +89,7 @@ def describe(
     Example: boneagectl data describe pack --json
     """
     optional = [*(["--samples", str(samples)] if samples else []), *(["--csv", csv] if csv else [])]
-    _run("describe", str(source), "--split", split, *optional, json=json)
+    _run("data.describe", str(source), "--split", split, *optional, json=json)
 
 
 @app.command()
@@ -152,4 +152,4 @@ def _home() -> Home:
 
 
 def _run(module: str, *arguments: str, json: bool) -> None:
-    handover.run(module, arguments, ("numpy", "pandas", "cv2"), "data", json)
+    model.run_trainer(module, arguments, ("numpy", "pandas", "cv2"), "data", json)

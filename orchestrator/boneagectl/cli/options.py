@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:  # --help needs none of these
     from boneagectl.config import Config
-    from boneagectl.workflow import Workflow
+    from boneagectl.runs import Workflow
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with documented field names.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
@@ -45,14 +45,14 @@ def open_page(path: Path) -> None:
 @contextmanager
 def workflow(merged: Config | None = None, may_write: bool = True) -> Iterator[Workflow]:
     """Opens the state folder and the ledger. With `may_write` false nothing is made that is not there."""
-    from boneagectl import ledger
+    from boneagectl.ledger import store
     from boneagectl.paths import Home
-    from boneagectl.workflow import Workflow
+    from boneagectl.runs import Workflow
 
     home = Home.default()
     merged = merged or settings()
     if may_write:
         home.create()
     path = home.ledger if may_write or home.ledger.exists() else Path(":memory:")
-    with ledger.opened(path) as book:
+    with store.opened(path) as book:
         yield Workflow(home, merged, book)

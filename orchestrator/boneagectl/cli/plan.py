@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from boneagectl.cli import options, present
+from boneagectl.cli import format_runs, options
 from boneagectl.output import Printer
 from boneagectl.targets import NAMES, check_name
 
@@ -36,15 +36,15 @@ def plan(
 
     Example: boneagectl plan --prefer fastest
     """
-    from boneagectl import choosing
+    from boneagectl import target_choice
 
     named = {"data__pack": str(pack) if pack else None, "train__preset": preset, "prefer": prefer}
     merged = options.settings(config, None, set_, time_limit=time_limit, **named)
     if target != "all":
         check_name(target)
     with options.workflow(merged, may_write=False) as flow:
-        found = choosing.choices(flow, NAMES if target == "all" else (target,), ask)
-        Printer(json).data({"choices": found}, present.choices_text(found, merged["prefer"]))
+        found = target_choice.choices(flow, NAMES if target == "all" else (target,), ask)
+        Printer(json).data({"choices": found}, format_runs.choices_text(found, merged["prefer"]))
 
 
 def calibrate(
@@ -65,7 +65,7 @@ def calibrate(
 
     Example: boneagectl calibrate --target local
     """
-    from boneagectl import speeds
+    from boneagectl import throughput
     from boneagectl.cli.runs import launch
     from boneagectl.cli.watch import follow, raise_if_failed
 
@@ -78,7 +78,7 @@ def calibrate(
         raise_if_failed(ended)
         flow.collect(ended.run)
         spec = prepared.plan.spec
-        work = speeds.work_of(spec.train, spec.data["image_size_px"])
+        work = throughput.work_of(spec.train, spec.data["image_size_px"])
         found = flow.ledger.speeds(target, work)
-        printer.data({"run_id": ended.run.run_id, "speeds": found}, "\n".join(map(present.speed_text, found[-1:])))
+        printer.data({"run_id": ended.run.run_id, "speeds": found}, "\n".join(map(format_runs.speed_text, found[-1:])))
         printer.talk("next: boneagectl plan")

@@ -9,10 +9,10 @@ import typer
 
 from boneagectl.cli import options
 from boneagectl.errors import UsageError
-from boneagectl.output import Format, Printer
+from boneagectl.output import ComparisonFormat, Format, Printer
 
 if TYPE_CHECKING:
-    from boneagectl.workflow import Workflow
+    from boneagectl.runs import Workflow
 
 _Samples = Annotated[
     Path | None, typer.Option("--samples", metavar="PNG", help="Show this sheet of radiographs in it.")
@@ -39,7 +39,7 @@ def report(
 
     Example: boneagectl report last --format csv
     """
-    from boneagectl import reporting
+    from boneagectl.report import collect
 
     printer = Printer(quiet=quiet)
     path: Path | None
@@ -49,9 +49,9 @@ def report(
             path = _report_all(flow, run, format_, samples, out, printer)
         else:
             found = flow.ledger.find_run(run or "last")
-            content = reporting.build(flow, found, format_, samples)
+            content = collect.build(flow, found, format_, samples)
             path = out or (flow.home.report(found.run_id) if format_ is Format.HTML else None)
-            reporting.deliver(content, path)
+            collect.deliver(content, path)
         if path:
             printer.data({"report": path}, str(path))
         if open_ and path:
@@ -62,11 +62,47 @@ def _report_all(
     flow: Workflow, run: str | None, format_: Format, samples: Path | None, out: Path | None, printer: Printer
 ) -> Path:
     """Writes the page over all runs and returns its place."""
-    from boneagectl import reporting
+    from boneagectl.report import collect
 
     if run or samples or format_ is not Format.HTML:
         raise UsageError("--all writes one HTML page over all runs", "leave out RUN, --format and --samples")
     path = out or flow.home.index
-    for trouble in reporting.build_index(flow, path):
+    for trouble in collect.build_index(flow, path):
         printer.talk(f"shown as far as the ledger tells: {trouble}")
     return path
+
+
+# == compare: The command that puts runs beside each other.
+
+_Runs = Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two runs or more; the first is the measure.")]
+_Format = Annotated[ComparisonFormat | None, typer.Option("--format", help="By default text; with --open, html.")]
+_Out = Annotated[Path | None, typer.Option("--out", "-o", help="File to write; by default stdout, HTML in a file.")]
+
+
+def compare(
+    runs: _Runs,
+    format_: _Format = None,
+    out: _Out = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the HTML comparison in the browser.")] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compare runs: error, time, cost, what was the same.
+
+    Collects each run first. Errors are paired: the same test images only, by id and content.
+
+    Example: boneagectl compare kaggle-run azure-run --format markdown
+    """
+    from boneagectl.report import collect
+
+    wanted = format_ or (ComparisonFormat.HTML if open_ else ComparisonFormat.TEXT)
+    if open_ and wanted is not ComparisonFormat.HTML:
+        raise UsageError(f"--open shows HTML, not {wanted}", "leave out --format, or --open")
+    with options.workflow() as flow:
+        flow.refresh()
+        content = collect.comparing_build(flow, collect.find(flow, runs), wanted)
+        path = out or (flow.home.comparison if wanted is ComparisonFormat.HTML else None)
+        collect.deliver(content, path)
+        if path:
+            Printer(quiet=quiet).data({}, str(path))
+        if open_ and path:
+            options.open_page(path)

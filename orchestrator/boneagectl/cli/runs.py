@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from boneagectl import units
-from boneagectl.cli import options, present
+from boneagectl.cli import format_runs, options
 from boneagectl.errors import UsageError
+from boneagectl.models import Handle, Relay
 from boneagectl.output import Printer, Screen
-from boneagectl.records import Handle, Relay
 from boneagectl.targets import NAMES
 
 if TYPE_CHECKING:
-    from boneagectl.workflow import Prepared, Workflow
+    from boneagectl.runs import Prepared, Workflow
 
 _WHERE = f"Where to train: {', '.join(NAMES)}; submit: or auto."
 _Target = Annotated[str | None, typer.Option("--target", "-t", help=_WHERE)]
@@ -63,16 +63,18 @@ def submit(
     printer = Printer(json, quiet)
     with options.workflow(merged, may_write=not dry_run) as flow:
         if merged["target"] == "auto":
-            from boneagectl import choosing
+            from boneagectl import target_choice
 
-            flow.config = merged.with_values(target=choosing.best(flow))
+            flow.config = merged.with_values(target=target_choice.best(flow))
         prepared = flow.prepare(name)
         if dry_run:
             _dry_run(flow, prepared, out, printer)
         else:
-            from boneagectl import relaying
+            from boneagectl import relay as relay_module
 
-            relay = relaying.agreed(legs, units.parse_duration_s(merged["time_limit"]), prepared.plan.spec.target, then)
+            relay = relay_module.agreed(
+                legs, units.parse_duration_s(merged["time_limit"]), prepared.plan.spec.target, then
+            )
             start(flow, prepared, printer, yes, relay, open_)
 
 
@@ -99,7 +101,7 @@ def rehearse(
         for finding in flow.rehearse():
             findings.append(finding)
             if not json:
-                printer.data({}, present.findings_text([finding]))
+                printer.data({}, format_runs.findings_text([finding]))
         if json:
             printer.data({"findings": findings}, "")
 
@@ -130,8 +132,8 @@ def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Prin
     plan, bundle = prepared.plan, prepared.bundle
     folder = (out or Path(plan.leg_id)).absolute()
     flow.render(prepared, folder)
-    text = f"{present.plan_text(plan, bundle)}\n\n{present.bundle_table(bundle)}\n\nrendered to {folder}"
-    printer.data({**present.plan_json(plan, bundle), "folder": folder}, text)
+    text = f"{format_runs.plan_text(plan, bundle)}\n\n{format_runs.bundle_table(bundle)}\n\nrendered to {folder}"
+    printer.data({**format_runs.plan_json(plan, bundle), "folder": folder}, text)
     exactly = f"--name {plan.run_id} --time-limit {plan.spec.time_limit_s}s"  # one that is demanded is not cut
     printer.talk(f"nothing was booked or sent; to send exactly this: boneagectl submit {exactly}")
 
@@ -142,7 +144,7 @@ def start(
     """Launches, and tells what came of it and what is next."""
     prepared, handle = launch(flow, prepared, printer, yes, relay)
     plan, steps = prepared.plan, prepared.target.next_steps(handle)
-    value = {**present.plan_json(plan, prepared.bundle), "handle": str(handle)}
+    value = {**format_runs.plan_json(plan, prepared.bundle), "handle": str(handle)}
     printer.data(value, plan.run_id)
     for line in steps:
         printer.talk(line)
@@ -157,7 +159,7 @@ def launch(
     """Shows the plan, asks where it costs, books and sends; nothing goes to stdout."""
     prepared = flow.preflight(prepared)
     plan = prepared.plan
-    text = present.plan_text(plan, prepared.bundle, relay)
+    text = format_runs.plan_text(plan, prepared.bundle, relay)
     if plan.quote.worst_usd_micro and not plan.refusals and not yes:
         Printer().talk(text)  # what is asked about is shown, however quiet
         printer.confirm("Book and start this?", yes)
@@ -189,8 +191,8 @@ def ls(
     with options.workflow() as flow:
         flow.refresh()
         runs = flow.ledger.runs(limit)
-        text = "\n".join(run.run_id for run in runs) if ids else present.runs_table(runs)
-        Printer(json).data({"runs": [present.run_json(run) for run in runs]}, text)
+        text = "\n".join(run.run_id for run in runs) if ids else format_runs.runs_table(runs)
+        Printer(json).data({"runs": [format_runs.run_json(run) for run in runs]}, text)
 
 
 def show(run: options.RunName = "last", json: options.Json = False) -> None:
@@ -198,17 +200,17 @@ def show(run: options.RunName = "last", json: options.Json = False) -> None:
 
     Example: boneagectl show last
     """
-    from boneagectl import reporting
+    from boneagectl.report import collect as report_collect
 
     with options.workflow() as flow:
         flow.reconcile()
         snapshot = flow.look(flow.ledger.find_run(run))
         found = flow.ledger.find_run(run)
         folder = flow.home.run(found.run_id)
-        curve = "" if json else present.curve_text(reporting.history(flow, found))
+        curve = "" if json else format_runs.curve_text(report_collect.history(flow, found))
         relay = flow.ledger.relay(found.run_id)
-        value = {**present.run_json(found), "metrics": snapshot.metrics, "folder": folder, "relay": relay}
-        Printer(json).data(value, present.run_text(found, snapshot, str(folder), relay, curve))
+        value = {**format_runs.run_json(found), "metrics": snapshot.metrics, "folder": folder, "relay": relay}
+        Printer(json).data(value, format_runs.run_text(found, snapshot, str(folder), relay, curve))
 
 
 def logs(
@@ -239,12 +241,12 @@ def stop(
         flow.refresh()
         found = flow.ledger.find_run(run)
         if not found.latest.state.is_over:
-            printer.confirm(present.stop_question(found, flow.target(found.latest.target).capabilities), yes)
+            printer.confirm(format_runs.stop_question(found, flow.target(found.latest.target).capabilities), yes)
             printer.talk("stopping …")
         flow.ledger.set_relay(found.run_id, None)  # a person who stops it does not want it to go on by itself
         snapshot = flow.stop(found)
         printer.data(
-            {"run_id": found.run_id, "snapshot": snapshot}, f"{found.run_id}  {present.snapshot_text(snapshot)}"
+            {"run_id": found.run_id, "snapshot": snapshot}, f"{found.run_id}  {format_runs.snapshot_text(snapshot)}"
         )
         screen = Screen(printer)
         for line in flow.wind_down(found):

@@ -9,7 +9,7 @@ import typer
 
 from boneage_trainer.contract import write_atomic
 from boneagectl import config as configuration
-from boneagectl.cli import options, present, present_azure
+from boneagectl.cli import azure, format_runs, options
 from boneagectl.config import Config
 from boneagectl.errors import UsageError
 from boneagectl.output import Printer, table
@@ -27,7 +27,7 @@ def init(
 
     Example: boneagectl init my-project
     """
-    from boneagectl.render import fill
+    from boneagectl.templates import fill
 
     path = folder / configuration.PROJECT_FILE
     if path.exists():
@@ -65,7 +65,7 @@ def doctor(
     if target in (None, "local"):
         printer.talk("looking; starting TensorFlow takes some seconds …")
     findings = examination.examine(Home.default(), settings, target)
-    printer.data({"findings": findings}, present.findings_text(findings))
+    printer.data({"findings": findings}, format_runs.findings_text(findings))
     if any(finding.level == "bad" for finding in findings):
         raise typer.Exit(3)
 
@@ -81,7 +81,7 @@ def _compare(regions: str, target: str | None, settings: Config, printer: Printe
     for offer in azure_target(Home.default(), settings).offers(names):
         printer.talk(f"{offer.region}: {'looked at' if offer.allowed else 'not allowed'}")
         offers.append(offer)
-    printer.data({"offers": offers}, present_azure.offers_text(offers))
+    printer.data({"offers": offers}, azure.offers_text(offers))
 
 
 def config(

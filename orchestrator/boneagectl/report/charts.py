@@ -6,13 +6,14 @@ as in colour, so that a figure reads the same in gray.
 
 from __future__ import annotations
 
+import html
 import itertools
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from boneagectl.report import svg
-from boneagectl.report.plot import RIGHT, Plot, legend
-from boneagectl.report.scale import age_axis, axis, epoch_axis
+from boneagectl.report.svg import RIGHT, Axis, Plot, age_axis, axis, epoch_axis, legend
 
 Point = tuple[float, float]
 _MOST_MARKERS = 40
@@ -151,3 +152,165 @@ def _steps(plot: Plot, edges: Sequence[float], counts: Sequence[int]) -> list[Po
     for index, number in enumerate(counts):
         corners += [(edges[index], float(number)), (edges[index + 1], float(number))]
     return [plot.at(x, y) for x, y in [*corners, (edges[-1], 0.0)]]
+
+
+# == bars: Figures made of bars: upright ones with intervals, and lying ones with their value in words.
+
+_AIR = 1.08
+_CAP = 6
+_ROW = 46
+_WIDEST_BAR = 54
+_LEGEND_ROW, _LEGEND_COLUMNS = 18, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar: its name, a second line under it, its value, the value in words, and its 95 % interval; the lead
+    bar is the one the figure is about.
+    """
+
+    name: str
+    note: str
+    value: float
+    words: str
+    interval: tuple[float, ...] | None = None
+    is_lead: bool = False
+
+    @property
+    def top(self) -> float:
+        """The highest value the drawing must hold."""
+        return max((self.value, *(self.interval or ())))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One bar made of parts: its name, the whole in words, and a value for each part."""
+
+    name: str
+    words: str
+    parts: tuple[float, ...]
+
+
+def upright(key: str, title: str, desc: str, label: str, bars: Sequence[Bar], high: float) -> str:
+    """Bars side by side with whiskers on a scale of 0..`high`; each value stands above its own whisker."""
+    plot = Plot(Axis.of("", (0, 1)), axis(label, [_AIR * high], zero=True), height=270, top=32)
+    step = (RIGHT - plot.left) / len(bars)
+    parts = [_upright_bar(plot, bar, plot.left + step * (index + 0.5), step) for index, bar in enumerate(bars)]
+    return svg.drawing(key, title, desc, plot.height, [plot.y_side(), *parts, plot.base()])
+
+
+def _upright_bar(plot: Plot, bar: Bar, x: float, step: float) -> str:
+    width = min(_WIDEST_BAR, 0.6 * step)
+    y = plot.at_y(bar.value)
+    parts = [svg.rect(x - width / 2, y, width, plot.bottom - y, "bar")]
+    if bar.interval:
+        low, high = map(plot.at_y, bar.interval)
+        parts.append(svg.line(x, low, x, high, "whisker"))
+        parts += [svg.line(x - _CAP, end, x + _CAP, end, "whisker") for end in (low, high)]
+    parts.append(svg.text(bar.words, x, plot.at_y(bar.top) - 7, "value", "middle"))
+    parts.append(svg.text(bar.name, x, plot.bottom + 18, "tick", "middle"))
+    parts.append(svg.text(bar.note, x, plot.bottom + 35, "note", "middle"))
+    return "".join(parts)
+
+
+def lying(key: str, title: str, desc: str, bars: Sequence[Bar], high: float) -> str:
+    """Bars under each other on a scale of 0..`high`, name and value in a line above each."""
+    parts = [_lying_bar(bar, index * _ROW, high) for index, bar in enumerate(bars)]
+    return svg.drawing(key, title, desc, _ROW * len(bars), parts)
+
+
+def _lying_bar(bar: Bar, y: float, high: float) -> str:
+    scale = svg.WIDTH / high if high > 0 else 0
+    parts = [svg.text(bar.name, 0, y + 13, "label"), svg.text(bar.words, svg.WIDTH, y + 13, "value", "end")]
+    parts.append(svg.rect(0, y + 20, svg.WIDTH, 10, "track"))
+    parts.append(svg.rect(0, y + 20, bar.value * scale, 10, "bar lead" if bar.is_lead else "bar"))
+    if bar.interval:
+        low, top = (edge * scale for edge in bar.interval)
+        parts.append(svg.line(low, y + 25, top, y + 25, "whisker"))
+        parts += [svg.line(edge, y + 18, edge, y + 32, "whisker") for edge in (low, top)]
+    return "".join(parts)
+
+
+def stacked(key: str, title: str, desc: str, names: Sequence[str], stacks: Sequence[Stack]) -> str:
+    """Bars under each other on one scale, each split into the parts `names`; the legend stands above, four a line."""
+    top = _LEGEND_ROW * -(-len(names) // _LEGEND_COLUMNS) + 8
+    high = max(sum(stack.parts) for stack in stacks)
+    parts = [_legend_entry(place, name) for place, name in enumerate(names)]
+    parts += [_stack(stack, top + place * _ROW, svg.WIDTH / high) for place, stack in enumerate(stacks)]
+    return svg.drawing(key, title, desc, top + _ROW * len(stacks), parts)
+
+
+def _legend_entry(place: int, name: str) -> str:
+    row, column = divmod(place, _LEGEND_COLUMNS)
+    x, y = column * svg.WIDTH / _LEGEND_COLUMNS, row * _LEGEND_ROW
+    return svg.rect(x + 1, y + 3, 14, 10, f"part p{place}") + svg.text(name, x + 20, y + 12)
+
+
+def _stack(stack: Stack, y: float, scale: float) -> str:
+    parts = [svg.text(stack.name, 0, y + 13, "label"), svg.text(stack.words, svg.WIDTH, y + 13, "value", "end")]
+    x = 0.0
+    for place, value in enumerate(stack.parts):
+        if value > 0:
+            parts.append(svg.rect(x, y + 20, value * scale, 12, f"part p{place}"))
+        x += value * scale
+    return "".join(parts)
+
+
+# == spark: A curve as small as a word: in a terminal, and in a table of a page.
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_ASCII = "_.-~=+*#"
+_FAR_OFF = 4
+"""Times the median: a network that starts far off would flatten the rest."""
+_WIDTH, _HEIGHT, _EDGE = 120.0, 28.0, 3.0
+
+Curve = Sequence[float | None]
+
+
+def text(values: Curve, width: int, is_plain: bool) -> str:
+    """`values` in at most `width` characters, a gap for what is not known; `is_plain` keeps to ASCII."""
+    drawn = _clipped(_thinned(values, width))
+    known = [value for value in drawn if value is not None]
+    if not known:
+        return ""
+    marks, low, span = _ASCII if is_plain else _BLOCKS, min(known), max(known) - min(known)
+    steps = len(marks) - 1
+    return "".join(
+        " " if value is None else marks[round((value - low) / span * steps) if span else 0] for value in drawn
+    )
+
+
+def _thinned(values: Curve, width: int) -> list[float | None]:
+    """At most `width` values: the mean of the known ones of each stretch."""
+    if len(values) <= width:
+        return list(values)
+    edges = [len(values) * place // width for place in range(width + 1)]
+    pieces = ([value for value in values[edges[at] : edges[at + 1]] if value is not None] for at in range(width))
+    return [statistics.fmean(piece) if piece else None for piece in pieces]
+
+
+def _clipped(values: Curve) -> list[float | None]:
+    known = [value for value in values if value is not None]
+    if not known:
+        return list(values)
+    high = _FAR_OFF * statistics.median(known)
+    return [None if value is None else min(value, high) for value in values]
+
+
+def drawing(values: Curve, words: str) -> str:
+    """The same as a drawing; `words` say it to those who do not see it. Nothing where nothing is known."""
+    drawn = _clipped(values)
+    known = [value for value in drawn if value is not None]
+    if not known:
+        return ""
+    low, span, last = min(known), max(known) - min(known) or 1.0, max(1, len(drawn) - 1)
+    places = [
+        None if value is None else (_EDGE + at / last * (_WIDTH - 2 * _EDGE),
+                                    _HEIGHT - _EDGE - (value - low) / span * (_HEIGHT - 2 * _EDGE))
+        for at, value in enumerate(drawn)
+    ]  # fmt: skip
+    ends = [place for place in places if place]
+    content = svg.polyline(places, "curve b") + svg.dots([ends[-1]], "mark b")
+    title = svg.tag("title", html.escape(words))
+    box = f"0 0 {_WIDTH:g} {_HEIGHT:g}"
+    return svg.tag("svg", title + content, viewBox=box, role="img", class_="spark", aria_label=words)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from boneage_trainer.contract import RunFolder, parse_object, read_metrics
-from boneagectl.report.measured import completed
-from boneagectl.report.predictions import Prediction, read_predictions
-from boneagectl.report.words import number, section
+from boneagectl.report.text import number, section
 
 SETS = ("test", "validation")
 """The sets a run is judged on, the one that counts first."""
@@ -74,6 +74,8 @@ def load_run(folder: RunFolder, facts: Mapping[str, Any], with_predictions: bool
     Raises:
         ContractError: a file is there and broken; a missing one is no error.
     """
+    from boneagectl.report.measured import completed
+
     predictions = read_predictions(folder.predictions) if with_predictions else []
     expected = (folder.metrics, folder.predictions, folder.evaluation, folder.environment, folder.state)
     return ReportData(
@@ -89,3 +91,51 @@ def load_run(folder: RunFolder, facts: Mapping[str, Any], with_predictions: bool
 
 def _read_object(path: Path) -> dict[str, Any]:
     return parse_object(path.read_text(encoding="utf-8"), path.name) if path.is_file() else {}
+
+
+# == predictions: The rows of a predictions file, as every part of the report reads them.
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One radiograph with its label and what the network said; a prediction that is no number is NaN."""
+
+    id: str
+    split: str
+    male: bool
+    boneage_months: float
+    predicted_months: float
+
+    @property
+    def error_months(self) -> float:
+        return self.predicted_months - self.boneage_months
+
+    @property
+    def is_usable(self) -> bool:
+        return math.isfinite(self.error_months)
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """The rows of a predictions file in file order; a missing file has none."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [_prediction(row) for row in csv.DictReader(stream)]
+
+
+def _prediction(row: Mapping[str, str]) -> Prediction:
+    return Prediction(
+        id=row.get("id") or "",
+        split=row.get("split") or "",
+        male=(row.get("male") or "").strip().lower() in ("true", "1"),
+        boneage_months=to_months(row.get("boneage_months")),
+        predicted_months=to_months(row.get("predicted_months")),
+    )
+
+
+def to_months(text: str | None) -> float:
+    """An age as written; NaN where it is no number."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from boneage_trainer.contract import RESEARCH_ONLY
-from boneagectl.report import measures
+from boneagectl.report import metrics
 from boneagectl.report.data import SETS, ReportData
-from boneagectl.report.words import number, section
+from boneagectl.report.text import number, section
 
 SCHEMA = 1
 CSV_COLUMNS = ("set", "group", "metric", "value", "unit")
@@ -62,8 +62,8 @@ def _sets(data: ReportData) -> list[str]:
 
 
 def _group_values(data: ReportData, name: str) -> Iterator[tuple[str, dict[str, float | None]]]:
-    for group, values in measures.groups(data.set_of(name)):
-        yield group, measures.flat(values)
+    for group, values in metrics.groups(data.set_of(name)):
+        yield group, metrics.flat(values)
 
 
 def _finite(value: Any) -> Any:
@@ -94,7 +94,7 @@ def to_csv(data: ReportData) -> str:
 def _csv_rows(data: ReportData) -> Iterator[tuple[str, str, str, float | None, str]]:
     for name in _sets(data):
         for group, values in _group_values(data, name):
-            yield from ((name, group, metric, value, measures.unit_of(metric)) for metric, value in values.items())
+            yield from ((name, group, metric, value, metrics.unit_of(metric)) for metric, value in values.items())
     for place, epoch in enumerate(data.epochs, 1):
         group = f"epoch:{epoch.get('epoch', place)}"
         yield from (("training", group, key, number(epoch.get(key)), unit) for key, unit in EPOCH_UNITS.items())

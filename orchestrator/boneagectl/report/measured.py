@@ -6,11 +6,13 @@ import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from boneagectl.report.bootstrap import intervals, percentile
-from boneagectl.report.predictions import Prediction
-from boneagectl.report.words import section
+from boneagectl.report.paired import intervals, percentile
+from boneagectl.report.text import section
+
+if TYPE_CHECKING:
+    from boneagectl.report.data import Prediction
 
 BANDS = (("0-59", 0, 60), ("60-119", 60, 120), ("120-179", 120, 180), ("180-228", 180, 10_000))
 """The trainer's age bands, in months of labelled bone age."""

@@ -41,7 +41,7 @@ def get(name: str, home: Home, config: Config) -> Target:
 def kaggle_target(home: Home, config: Config) -> KaggleTarget:
     """The kaggle target, by its own type: its data sets have commands of their own."""
     from boneagectl.targets.kaggle import KaggleTarget
-    from boneagectl.targets.kaggle.rendering import Wishes
+    from boneagectl.targets.kaggle.render import Wishes
 
     names = ("username", "dataset", "machine_shape", "internet", "code")
     wishes = {name: config[f"targets.kaggle.{name}"] for name in names}
@@ -51,7 +51,7 @@ def kaggle_target(home: Home, config: Config) -> KaggleTarget:
 def azure_target(home: Home, config: Config) -> AzureTarget:
     """The azure target, by its own type: its infrastructure and prices have commands of their own."""
     from boneagectl.targets.azure import AzureTarget
-    from boneagectl.targets.azure.rendering import Wishes
+    from boneagectl.targets.azure.render import Wishes
 
     names = ("subscription", "resource_group", "workspace", "region", "cluster", "size", "tier", "nodes",
              "environment", "pack")  # fmt: skip
@@ -62,8 +62,8 @@ def azure_target(home: Home, config: Config) -> AzureTarget:
 
 def _colab(home: Home, config: Config) -> Target:
     from boneagectl.targets.colab import ColabTarget
-    from boneagectl.targets.colab.by_cli import CliWishes
-    from boneagectl.targets.colab.rendering import Wishes
+    from boneagectl.targets.colab.cli_mode import CliWishes
+    from boneagectl.targets.colab.render import Wishes
 
     own = {name: config[f"targets.colab.{name}"] for name in ("dataset", "pack", "gpu", "program", "auth", "paid")}
     by_hand = Wishes(own["dataset"], own["pack"], own["gpu"])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from boneagectl.records import (
+from boneagectl.models import (
     Artifacts,
     Bill,
     Bundle,

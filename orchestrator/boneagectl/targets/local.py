@@ -21,7 +21,7 @@ from typing import Any
 from boneage_trainer.contract import RunFolder, parse_object, read_metrics, write_atomic, write_json
 from boneagectl import artifacts, locks, units
 from boneagectl.errors import MachineError, UsageError
-from boneagectl.records import (
+from boneagectl.models import (
     Artifacts,
     Bill,
     Bundle,
@@ -65,9 +65,9 @@ class LocalTarget:
 
     # -------------------------------------------------------------------------- before the start
     def check(self) -> list[Finding]:
-        from boneagectl import inspection
+        from boneagectl.targets import local_check
 
-        return inspection.training_findings(self.python)
+        return local_check.training_findings(self.python)
 
     def quota(self) -> Quota | None:
         return None

@@ -17,7 +17,7 @@ from typing import Any
 from boneage_trainer.contract import PackFolder, RunFolder, parse_object, write_json
 from boneagectl import units
 from boneagectl.errors import BoneagectlError, InDoubt, MachineError
-from boneagectl.records import (
+from boneagectl.models import (
     Artifacts,
     Bill,
     Bundle,
@@ -31,23 +31,10 @@ from boneagectl.records import (
     Snapshot,
     Verdict,
 )
-from boneagectl.targets.azure import (
-    blobs,
-    capacity,
-    checking,
-    costs,
-    jobs,
-    outputs,
-    prices,
-    rehearsing,
-    rendering,
-    rest,
-    signin,
-    watching,
-)
-from boneagectl.targets.azure.examining import Examination
+from boneagectl.targets.azure import billing, client, jobs, outputs, preflight, pricing, rehearsal, render, status
 from boneagectl.targets.azure.infra import Infra
-from boneagectl.targets.azure.remote import Remote
+from boneagectl.targets.azure.preflight import Examination
+from boneagectl.targets.azure.status import Remote
 
 _LOOKS_S = (1.0, 4.0, 10.0)
 _FOLLOW_S = 5.0
@@ -74,20 +61,20 @@ class AzureTarget:
         poll_every_s=30.0,
     )
 
-    def __init__(self, root: Path, wishes: rendering.Wishes, stop_grace_s: float = 120) -> None:
+    def __init__(self, root: Path, wishes: render.Wishes, stop_grace_s: float = 120) -> None:
         self.root, self.wishes, self.stop_grace_s = root, wishes, stop_grace_s
         self._legs: dict[str, Remote] = {}
 
     @cached_property
-    def arm(self) -> rest.Arm:
-        return rest.Arm(signin.credential())
+    def arm(self) -> client.Arm:
+        return client.Arm(client.credential())
 
     @cached_property
-    def place(self) -> rest.Place:
+    def place(self) -> client.Place:
         """Where new legs go. Without a subscription in the settings, the only one that the login sees."""
         wishes = self.wishes
-        subscription = wishes.subscription or checking.only_subscription(self.arm)
-        return rest.Place(subscription, wishes.resource_group, wishes.workspace)
+        subscription = wishes.subscription or preflight.only_subscription(self.arm)
+        return client.Place(subscription, wishes.resource_group, wishes.workspace)
 
     @property
     def infra(self) -> Infra:
@@ -107,50 +94,50 @@ class AzureTarget:
         except BoneagectlError as error:
             return [Finding("bad", "azure", error.message, error.next_step)]
 
-    def offers(self, regions: Sequence[str]) -> Iterator[capacity.Offer]:
+    def offers(self, regions: Sequence[str]) -> Iterator[preflight.Offer]:
         """What each region has for the size that is wished for, one after the other."""
         subscription = self.place.subscription
-        allowed = capacity.allowed_regions(self.arm, subscription)
+        allowed = preflight.allowed_regions(self.arm, subscription)
         for region in regions:
-            yield capacity.offer(self.arm, subscription, region, self.wishes, allowed, self.prices_file)
+            yield preflight.offer(self.arm, subscription, region, self.wishes, allowed, self.prices_file)
 
     def quota(self) -> Quota | None:
         return None
 
     def bill(self) -> Bill:
-        return costs.this_month(self.arm, self.place.subscription)
+        return billing.this_month(self.arm, self.place.subscription)
 
     def preflight(self, spec: JobSpec) -> list[Verdict]:
-        return checking.verdicts(self.arm, self.place, self.wishes, self._pack(spec))
+        return preflight.verdicts(self.arm, self.place, self.wishes, self._pack(spec))
 
     def quote(self, spec: JobSpec) -> Quote:
         """Every node from its start-up to the end of its idle time, and what the workspace costs a day."""
         price, wishes = self._price(), self.wishes
-        worst = prices.worst_case(price, wishes.nodes, spec.time_limit_s, wishes.idle_s, STARTUP_S, DAILY_USD_MICRO)
+        worst = pricing.worst_case(price, wishes.nodes, spec.time_limit_s, wishes.idle_s, STARTUP_S, DAILY_USD_MICRO)
         return Quote(self.name, spec.time_limit_s, worst, self._rate(), 1, price.source, price.date)
 
-    def _price(self) -> prices.Price:
+    def _price(self) -> pricing.Price:
         wishes = self.wishes
-        return prices.lookup(wishes.size, wishes.region, wishes.tier == "low_priority", self.prices_file)
+        return pricing.lookup(wishes.size, wishes.region, wishes.tier == "low_priority", self.prices_file)
 
     def _rate(self) -> int:
         return self._price().usd_micro_per_hour * self.wishes.nodes
 
     def _pack(self, spec: JobSpec) -> str:
-        return self.wishes.pack or f"azureml:{rendering.asset_of(spec.data['fingerprint'])}:1"
+        return self.wishes.pack or f"azureml:{render.asset_of(spec.data['fingerprint'])}:1"
 
     def render(self, spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None) -> None:
-        rendering.write(spec, bundle, leg_id, dest, resume, self.wishes)
+        render.write(spec, bundle, leg_id, dest, resume, self.wishes)
 
     def rehearse(self, rendered: Path, place: Path, python: str) -> Iterator[Finding]:
-        return rehearsing.rehearse(rendered, place, python)
+        return rehearsal.rehearse(rendered, place, python)
 
     def push_pack(self, pack: Path) -> str:
         """Registers a pack as a data asset named by its fingerprint, so that the same pack is uploaded once."""
-        name = rendering.asset_of(PackFolder(pack).read_card()["fingerprint"])
+        name = render.asset_of(PackFolder(pack).read_card()["fingerprint"])
         try:
-            self.arm.get(f"{self.place.path}/data/{name}/versions/1", rest.JOBS)
-        except rest.Missing:
+            self.arm.get(f"{self.place.path}/data/{name}/versions/1", client.JOBS)
+        except client.Missing:
             with tempfile.TemporaryDirectory() as folder:
                 for file in PackFolder(pack).files():  # what else lies beside them stays here
                     os.link(file, Path(folder, file.name))
@@ -197,23 +184,23 @@ class AzureTarget:
 
     def find(self, leg_id: str) -> Handle | None:
         noted = self._noted(leg_id)
-        leg = Remote(self.arm, rest.Place.of(noted["place"]) if noted else self.place, leg_id)
+        leg = Remote(self.arm, client.Place.of(noted["place"]) if noted else self.place, leg_id)
         return leg.handle if leg.job() else None
 
     # ---------------------------------------------------------------------------- while it runs
     def _leg(self, handle: Handle) -> Remote:
         """Where it was sent to, with its stores left open."""
         if handle.remote_id not in self._legs:
-            place = rest.Place.of(handle.url) if handle.url else self.place
+            place = client.Place.of(handle.url) if handle.url else self.place
             self._legs[handle.remote_id] = Remote(self.arm, place, handle.remote_id)
         return self._legs[handle.remote_id]
 
     def poll(self, handle: Handle) -> Snapshot:
         seen, noted = self._leg(handle).look(), self._noted(handle.remote_id)
         if seen is None:
-            return watching.gone()
+            return status.gone()
         rate = noted["usd_micro_per_hour"] if noted else self._rate()
-        return watching.snapshot(seen, rate, noted["unseen_s"] if noted else STARTUP_S + self.wishes.idle_s)
+        return status.snapshot(seen, rate, noted["unseen_s"] if noted else STARTUP_S + self.wishes.idle_s)
 
     def logs(self, handle: Handle, follow: bool) -> Iterator[str]:
         """Reads the blob anew each time: it is some hundred kilobytes, and appended to as it likes."""
@@ -254,5 +241,5 @@ class AzureTarget:
 
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
         leg = self._leg(handle)
-        outputs.bring_default(leg.logs, blobs.default_of(leg.name), dest / "outputs")
-        return outputs.bring(leg.outputs, blobs.run_of(leg.name), leg.log(), RunFolder(dest))
+        outputs.bring_default(leg.logs, outputs.default_of(leg.name), dest / "outputs")
+        return outputs.bring(leg.outputs, outputs.run_of(leg.name), leg.log(), RunFolder(dest))

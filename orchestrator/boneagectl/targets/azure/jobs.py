@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from boneagectl.errors import InDoubt, MachineError
-from boneagectl.targets.azure.rendering import JOB
-from boneagectl.targets.azure.rest import LATER, Place
+from boneagectl.targets.azure.client import LATER, Place
+from boneagectl.targets.azure.render import JOB
 
 _CLEAR = range(400, 500)
 _UNCLEAR = (408, 429)

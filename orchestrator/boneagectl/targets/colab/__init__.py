@@ -11,7 +11,7 @@ from pathlib import Path
 
 from boneage_trainer.contract import RunFolder
 from boneagectl.errors import UsageError
-from boneagectl.records import (
+from boneagectl.models import (
     Artifacts,
     Bill,
     Bundle,
@@ -25,9 +25,9 @@ from boneagectl.records import (
     Snapshot,
     Verdict,
 )
-from boneagectl.targets.colab import rendering
-from boneagectl.targets.colab.by_cli import KIND, ByCli, CliWishes
-from boneagectl.targets.colab.by_hand import ByHand
+from boneagectl.targets.colab import render
+from boneagectl.targets.colab.cli_mode import KIND, ByCli, CliWishes
+from boneagectl.targets.colab.notebook_mode import ByHand
 
 SESSION_HOURS = 12.0
 """Of a free account; research.google.com/colaboratory/faq.html."""
@@ -49,7 +49,7 @@ class ColabTarget:
 
     name = "colab"
 
-    def __init__(self, root: Path, wishes: rendering.Wishes, cli_wishes: CliWishes, via: str, drive: bool) -> None:
+    def __init__(self, root: Path, wishes: render.Wishes, cli_wishes: CliWishes, via: str, drive: bool) -> None:
         self._via_cli = via == "cli"
         self.by_hand = ByHand(root, wishes, drive)
         self.by_cli = ByCli(root / "by-cli", cli_wishes)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
 from boneagectl.errors import MachineError, Unreachable
-from boneagectl.targets.colab.legs import Note
-from boneagectl.targets.colab.official import Access, Official
-from boneagectl.targets.colab.runtime import Gone, Runtime
+from boneagectl.targets.colab.cli_state import Note
+from boneagectl.targets.colab.colab_cli import Access, Official
+from boneagectl.targets.colab.jupyter import Gone, Runtime
 
 _SPARE_S = 120.0
 _LOOKS_S = (0.0, 2.0, 5.0)

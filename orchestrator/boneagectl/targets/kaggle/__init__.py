@@ -15,7 +15,7 @@ from pathlib import Path
 
 from boneage_trainer.contract import RunFolder, parse_object, write_json
 from boneagectl.errors import InDoubt, MachineError, NotYet, Unreachable
-from boneagectl.records import (
+from boneagectl.models import (
     Artifacts,
     Bill,
     Bundle,
@@ -29,10 +29,19 @@ from boneagectl.records import (
     Snapshot,
     Verdict,
 )
-from boneagectl.targets.kaggle import checking, credentials, datasets, outputs, rehearsing, rendering, watching
-from boneagectl.targets.kaggle.api import Api, Kernel
-from boneagectl.targets.kaggle.calls import LATER, Missing
-from boneagectl.targets.kaggle.log import Log, events_in, lines_of
+from boneagectl.targets.kaggle import (
+    credentials,
+    datasets,
+    outputs,
+    preflight,
+    rehearsal,
+    render,
+)
+from boneagectl.targets.kaggle import (
+    status as kaggle_status,
+)
+from boneagectl.targets.kaggle.client import LATER, Api, Kernel, Missing
+from boneagectl.targets.kaggle.status import Log, events_in, lines_of
 
 _IDLE_S = 0.2
 """Without news for so long, a running log has been read as far as it goes: it is replayed in one go."""
@@ -61,7 +70,7 @@ class KaggleTarget:
         attaches_data=True,
     )
 
-    def __init__(self, root: Path, wishes: rendering.Wishes) -> None:
+    def __init__(self, root: Path, wishes: render.Wishes) -> None:
         self.root, self.wishes = root, wishes
         self._signed_in: Api | None = None
 
@@ -71,7 +80,7 @@ class KaggleTarget:
             self._signed_in = Api(credentials.find())
         return self._signed_in
 
-    def _named(self, ask: bool) -> rendering.Wishes:
+    def _named(self, ask: bool) -> render.Wishes:
         """The wishes with the user's name: as set, as the credentials say, or else, with `ask`, as Kaggle says."""
         if not self.wishes.username:
             name = _username_here()
@@ -80,7 +89,7 @@ class KaggleTarget:
 
     # -------------------------------------------------------------------------- before the start
     def check(self) -> list[Finding]:
-        return checking.findings(lambda: self.api, lambda: self._named(ask=True))
+        return preflight.findings(lambda: self.api, lambda: self._named(ask=True))
 
     def quota(self) -> Quota | None:
         return self.api.quota() if self._signed_in or credentials.are_there() else None
@@ -89,7 +98,7 @@ class KaggleTarget:
         return None
 
     def preflight(self, spec: JobSpec) -> list[Verdict]:
-        return checking.verdicts(self.api, self._named(ask=True))
+        return preflight.verdicts(self.api, self._named(ask=True))
 
     def quote(self, spec: JobSpec) -> Quote:
         """Kaggle ends the session at the time limit that is sent with it; it costs GPU hours, and no money."""
@@ -97,12 +106,12 @@ class KaggleTarget:
         return Quote(self.name, spec.time_limit_s, 0, 0, 1, "kaggle.com/docs/notebooks", today, spec.time_limit_s)
 
     def render(self, spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None) -> None:
-        rendering.write(spec, bundle, leg_id, dest, resume, self._named(ask=False))
+        render.write(spec, bundle, leg_id, dest, resume, self._named(ask=False))
 
     # ------------------------------------------------------------------------------- the start
     def submit(self, leg_id: str, rendered: Path) -> Handle:
-        metadata, script = rendering.read(rendered)
-        for folder in (rendered / rendering.CODE, rendered / rendering.RESUME):
+        metadata, script = render.read(rendered)
+        for folder in (rendered / render.CODE, rendered / render.RESUME):
             if folder.exists():
                 datasets.push(self.api, folder)
         try:
@@ -150,11 +159,11 @@ class KaggleTarget:
         kernel = Kernel.of(handle)
         found = self._status(kernel)
         if found is None:
-            return watching.gone(*self._kept(kernel))
+            return kaggle_status.gone(*self._kept(kernel))
         status, failure = found
-        if status in watching.OVER:
-            return watching.when_over(status, failure, self._final_log(kernel))
-        return watching.while_running(status, self._log_so_far(kernel))
+        if status in kaggle_status.OVER:
+            return kaggle_status.when_over(status, failure, self._final_log(kernel))
+        return kaggle_status.while_running(status, self._log_so_far(kernel))
 
     def _log_so_far(self, kernel: Kernel) -> Log:
         """Empty where there is none yet, or the stream fails: the state is known without it."""
@@ -177,7 +186,7 @@ class KaggleTarget:
         if found is None:
             log, _ = self._kept(kernel)
             yield from log.lines if log else []
-        elif found[0] in watching.OVER:
+        elif found[0] in kaggle_status.OVER:
             yield from self._final_log(kernel).lines
         elif follow:
             yield from self._followed(kernel)
@@ -194,7 +203,7 @@ class KaggleTarget:
                         seen = at + 1
                         yield line
             found = self._status(kernel)
-            if found is None or found[0] in watching.OVER:
+            if found is None or found[0] in kaggle_status.OVER:
                 yield from self._final_log(kernel).lines[seen:] if found else []
                 return
             time.sleep(_RECONNECT_S)
@@ -203,10 +212,10 @@ class KaggleTarget:
         """Keeps what the log tells, then deletes the kernel: Kaggle knows no other way from outside."""
         kernel = Kernel.of(handle)
         found = self._status(kernel)
-        if found is None or found[0] in watching.OVER:
+        if found is None or found[0] in kaggle_status.OVER:
             return
         log = self._log_so_far(kernel)
-        elapsed_s = watching.while_running(found[0], log).elapsed_s
+        elapsed_s = kaggle_status.while_running(found[0], log).elapsed_s
         write_json(self._keep(kernel), {"lines": log.lines, "elapsed_s": elapsed_s})
         self.api.delete(kernel)
         if self._status(kernel):
@@ -225,7 +234,7 @@ class KaggleTarget:
             if kept is None:
                 raise NotYet(f"{kernel.slug} is not on Kaggle", "boneagectl show")
             return outputs.kept(kept, folder)
-        if found[0] not in watching.OVER:
+        if found[0] not in kaggle_status.OVER:
             return outputs.kept(self._log_so_far(kernel), folder)
         files, text = self.api.outputs(kernel)
         log = Log.read(events_in(text))
@@ -234,7 +243,7 @@ class KaggleTarget:
     # ------------------------------------------------------------------------------- beside the legs
     def rehearse(self, rendered: Path, place: Path, python: str) -> Iterator[Finding]:
         """Runs the rendered script below the new folder `place`; see `rehearsing`."""
-        return rehearsing.rehearse(rendered, place, python)
+        return rehearsal.rehearse(rendered, place, python)
 
     def push_pack(self, pack: Path) -> str:
         """Uploads `pack` as a private data set, once, and returns its name; see `datasets`."""

@@ -12,8 +12,7 @@ from pathlib import Path
 from boneage_trainer.contract import PackFolder, write_json
 from boneagectl import units
 from boneagectl.errors import MachineError
-from boneagectl.targets.kaggle.api import Api
-from boneagectl.targets.kaggle.calls import Missing
+from boneagectl.targets.kaggle.client import Api, Missing
 
 METADATA = "dataset-metadata.json"
 _COMMAND = [sys.executable, "-m", "kaggle"]

@@ -12,9 +12,9 @@ from boneage_trainer import archive
 from boneage_trainer.contract import ContractError, RunFolder, parse_object, write_atomic
 from boneagectl import artifacts
 from boneagectl.errors import MachineError, NotYet
-from boneagectl.records import Artifacts
-from boneagectl.targets.kaggle import download
-from boneagectl.targets.kaggle.log import Log
+from boneagectl.models import Artifacts
+from boneagectl.targets import http
+from boneagectl.targets.kaggle.status import Log
 
 ZIP = "run.zip"
 LOOSE = "run/"
@@ -35,9 +35,9 @@ def bring(files: Files, log: Log, dest: RunFolder) -> Artifacts:
         artifacts.check_name(name)
     incoming = dest.root / _INCOMING
     wanted = {name: url for name, url in files if name == ZIP or name.startswith(LOOSE)}
-    with download.session() as session:
+    with http.session() as session:
         if ZIP in wanted:
-            download.fetch(session, wanted[ZIP], incoming / ZIP)
+            http.fetch(session, wanted[ZIP], incoming / ZIP)
             found = unpacked(incoming / ZIP, log, dest)
         else:
             _write_log(log, dest)
@@ -49,7 +49,7 @@ def bring(files: Files, log: Log, dest: RunFolder) -> Artifacts:
 def _loose(session: Any, wanted: dict[str, str], incoming: Path, dest: RunFolder) -> Iterator[tuple[str, str]]:
     """Brings files one by one; name and sha256 of each."""
     for name, url in wanted.items():
-        sha256, place = download.fetch(session, url, incoming / name), name.removeprefix(LOOSE)
+        sha256, place = http.fetch(session, url, incoming / name), name.removeprefix(LOOSE)
         artifacts.put(incoming / name, dest.root / place)
         yield place, sha256
 

@@ -1,0 +1,220 @@
+"""budget: what each account may spend, has spent and has promised."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from boneagectl import units
+from boneagectl.cli import azure, format_budget, options
+from boneagectl.errors import MachineError, UsageError
+from boneagectl.output import Printer
+from boneagectl.targets import NAMES, check_name
+
+app = typer.Typer(
+    name="budget",
+    help="Show what is spent and reserved; set the caps.",
+    rich_markup_mode=None,
+    add_completion=False,
+)
+
+
+class _AtCap(StrEnum):
+    STOP = "stop"
+    REFUSE = "refuse"
+
+
+class _Format(StrEnum):
+    CSV = "csv"
+    JSON = "json"
+
+
+_NONE = "none"
+_USD = typer.Option("--cap-usd", help="Dollars this account may ever cost; 'none' lifts the cap.")
+_BALANCE = typer.Option(metavar="USD", help="What the portal says is left of the Azure credit now.")
+_ENDS = typer.Option(metavar="DATE", help="The last day of the Azure credit, e.g. 2027-08-31.")
+_ALERT = typer.Option(
+    metavar="50,80,95", help="Shares of a limit, in percent, to tell; 'none': only when it is reached."
+)
+_AT_CAP = typer.Option(help="At a limit, refuse new legs, or also stop those that run.")
+_HOURS = typer.Option("--cap-hours", help="Hours its legs may ever take; 'none' lifts the cap.")
+
+
+@app.callback(invoke_without_command=True)
+def budget(context: typer.Context, json: options.Json = False, quiet: options.Quiet = False) -> None:
+    """Show each account: cap, spent, reserved, free.
+
+    What Kaggle and Azure count themselves stands beside our own count.
+
+    Example: boneagectl budget --json
+    """
+    if context.invoked_subcommand:
+        return
+    with options.workflow() as flow:
+        flow.refresh()
+        counts = flow.own_counts()
+        accounts = [flow.ledger.account(name) for name in NAMES]
+        texts = ["\n".join([format_budget.accounts_table(accounts), *format_budget.account_notes(accounts)])]
+        texts += [
+            format_budget.quota_text(name, quota, flow.ledger.account(name)) for name, quota in counts.quotas.items()
+        ]
+        texts += [
+            azure.bill_text(name, bill, flow.ledger.spent_usd_micro(name, bill.since_s))
+            for name, bill in counts.bills.items()
+        ]
+        printer = Printer(json, quiet)
+        value = {"accounts": accounts, "quotas": counts.quotas, "bills": counts.bills}
+        printer.data(value, "\n\n".join(texts))
+        for name, trouble in counts.troubles.items():
+            printer.talk(f"{name}'s own count cannot be asked for: {trouble}")
+
+
+@app.command("set")
+def set_(
+    account: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(NAMES)}.")] = None,
+    cap_usd: Annotated[str | None, _USD] = None,
+    cap_hours: Annotated[str | None, _HOURS] = None,
+    azure_balance: Annotated[str | None, _BALANCE] = None,
+    azure_credit_ends: Annotated[str | None, _ENDS] = None,
+    alert_at: Annotated[str | None, _ALERT] = None,
+    at_cap: Annotated[_AtCap | None, _AT_CAP] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Set an account's caps, alerts, or its credit.
+
+    What is not named stays as it is. Alerts and stops are `watch`'s work, at the terminal, by webhook and by command:
+    the settings alert.webhook and alert.command. No Azure API tells a student's balance: read it at
+    microsoftazuresponsorships.com and type it in; what is spent from then on is subtracted.
+
+    Example: boneagectl budget set --azure-balance 87.40
+    """
+    is_credit = azure_balance is not None or azure_credit_ends is not None
+    account = _which(account, is_credit)
+    with options.workflow() as flow:
+        if is_credit:
+            left = None if azure_balance is None else units.usd_micro(azure_balance)
+            flow.ledger.set_credit(account, left, None if azure_credit_ends is None else _end_s(azure_credit_ends))
+        now = flow.ledger.account(account)
+        usd = now.cap_usd_micro if cap_usd is None else _usd_micro(cap_usd)
+        hours_s = now.cap_s if cap_hours is None else _seconds(cap_hours)
+        flow.ledger.set_cap(account, usd, hours_s)
+        shares = now.alert_at if alert_at is None else _shares(alert_at)
+        changed = flow.ledger.set_alerts(account, shares, now.at_cap if at_cap is None else str(at_cap))
+        Printer(json, quiet).data(
+            changed, "\n".join([format_budget.accounts_table([changed]), *format_budget.account_notes([changed])])
+        )
+
+
+def _which(account: str | None, is_credit: bool) -> str:
+    if account is None and not is_credit:
+        raise UsageError("which account?", f"boneagectl budget set NAME, one of {', '.join(NAMES)}")
+    if is_credit and account not in (None, "azure"):
+        raise UsageError(f"a credit belongs to azure, not to {account}", "boneagectl budget set --azure-balance 87.40")
+    check_name(account or "azure")
+    return account or "azure"
+
+
+def _end_s(text: str) -> int:
+    """The end of that day, in UTC."""
+    from datetime import UTC, datetime, timedelta
+
+    try:
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a date", "write it as 2027-08-31") from None
+    return int((day + timedelta(days=1)).timestamp()) - 1
+
+
+def _shares(text: str) -> tuple[int, ...]:
+    try:
+        shares = {int(part) for part in text.split(",")} if text != _NONE else set()
+    except ValueError:
+        shares = {0}
+    if any(not 0 < share < 100 for share in shares):
+        raise UsageError(f"{text!r} are no shares of a limit", "write whole percents between 0 and 100: 50,80,95")
+    return tuple(sorted(shares))
+
+
+def _usd_micro(text: str) -> int | None:
+    return None if text == _NONE else units.usd_micro(text)
+
+
+def _seconds(text: str) -> int | None:
+    return None if text == _NONE else units.parse_hours_s(text)
+
+
+@app.command("test-alert")
+def test_alert() -> None:
+    """Send a test alert where alerts go.
+
+    To alert.webhook and alert.command, as set in boneage.toml, the user's own settings, or BONEAGECTL_ALERT__WEBHOOK,
+    which keeps the address out of files. Exits with 3 where it did not arrive.
+
+    Example: boneagectl budget test-alert
+    """
+    from boneagectl import alerts
+
+    config = options.settings()
+    webhook, command = config["alert.webhook"], config["alert.command"]
+    if not (webhook or command):
+        raise UsageError("neither alert.webhook nor alert.command is set", "boneagectl config shows where from")
+    text = "boneagectl: this is a test; alerts arrive here"
+    if troubles := list(alerts.send(webhook, command, {"event": "test", "does": "tell", "text": text})):
+        raise MachineError("; ".join(troubles))
+    Printer().talk("sent")
+
+
+@app.command()
+def reconcile(json: options.Json = False) -> None:
+    """Compare with the providers' counts; book what differs.
+
+    What a provider counts more is booked at once. What it counts less is given back once its bill must be complete:
+    Azure's after three days, Kaggle's hours when nothing runs. `budget explain` and `export` show each such line.
+
+    Example: boneagectl budget reconcile
+    """
+    from boneagectl import bills
+
+    with options.workflow() as flow:
+        flow.refresh()
+        found, troubles = bills.reconcile(flow)
+        printer = Printer(json)
+        printer.data({"accounts": found}, format_budget.reconciled_text(found))
+        for name, trouble in troubles.items():
+            printer.talk(f"{name}'s own count cannot be asked for: {trouble}")
+
+
+@app.command()
+def explain(run: options.RunName, json: options.Json = False) -> None:
+    """Tell line by line what a run has booked and paid.
+
+    The lines add up to what it costs its accounts now.
+
+    Example: boneagectl budget explain last
+    """
+    with options.workflow() as flow:
+        flow.reconcile()
+        run_id = flow.ledger.find_run(run).run_id
+        lines = [entry for entry in flow.ledger.entries() if entry.run_id == run_id]
+        Printer(json).data({"run_id": run_id, "entries": lines}, format_budget.entries_text(lines))
+
+
+@app.command()
+def export(
+    format_: Annotated[_Format, typer.Option("--format", help="What to write.")] = _Format.CSV,
+    account: Annotated[str | None, typer.Option("--account", help="Only this one.")] = None,
+) -> None:
+    """Print the whole ledger, line by line.
+
+    Example: boneagectl budget export --format csv > ledger.csv
+    """
+    if account:
+        check_name(account)
+    with options.workflow() as flow:
+        flow.reconcile()
+        lines = [entry for entry in flow.ledger.entries() if account in (None, entry.account)]
+        printer = Printer(json=format_ is _Format.JSON)
+        printer.data({"entries": lines}, format_budget.entries_csv(lines))

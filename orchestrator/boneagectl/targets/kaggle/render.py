@@ -1,0 +1,166 @@
+"""What is sent to Kaggle: a folder that ``kaggle kernels push -p`` takes as it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boneage_trainer.contract import RunFolder, parse_object, write_atomic, write_json
+from boneagectl import artifacts
+from boneagectl.errors import UsageError
+from boneagectl.models import Bundle, Checkpoint, JobSpec
+from boneagectl.targets.kaggle.client import Kernel
+from boneagectl.templates import base64_lines, fill, literal
+
+METADATA = "kernel-metadata.json"
+SCRIPT = "kernel.py"
+CODE = "code"
+RESUME = "resume"
+BUNDLE = "bundle.bin"
+"""Not .zip: Kaggle unpacks archives in a data set."""
+CHECKPOINT = "run.bin"
+MAX_SCRIPT_BYTES = 900_000
+"""Kaggle takes "less than 1 megabytes"; a wheel that made 771 kB of base64 was refused (unslothai/unsloth's notes)."""
+GPUS = {"NvidiaTeslaT4": 2}
+_RETIRED = {"NvidiaTeslaP100": "NvidiaTeslaT4", "TpuV38": "TpuV5E8"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """The settings below ``targets.kaggle``."""
+
+    username: str
+    dataset: str
+    machine_shape: str
+    internet: bool
+    code: str
+    models: tuple[str, ...]
+
+
+def write(spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None, wishes: Wishes) -> None:
+    """Writes the folder.
+
+    Raises:
+        UsageError: a wish that Kaggle does not grant, or a script over 900 kB.
+    """
+    _check(spec, wishes)
+    before = _source_of(resume, leg_id, wishes)
+    embedded = wishes.code == "embed"
+    script = fill(
+        "kaggle/kernel.py.j2",
+        leg_id=leg_id,
+        parameters=literal(_parameters(spec, leg_id, wishes, before)),
+        bundle_sha256=bundle.sha256,
+        bundle_base64_lines=base64_lines(bundle.content) if embedded else [],
+        code_dataset="" if embedded else code_dataset(leg_id, wishes),
+    )
+    if len(script.encode()) > MAX_SCRIPT_BYTES:
+        raise UsageError(
+            f"the script has {len(script.encode())} bytes, Kaggle takes {MAX_SCRIPT_BYTES}",
+            "send the code as a private data set: --set targets.kaggle.code=dataset",
+        )
+    write_atomic(dest / SCRIPT, script)
+    write_json(dest / METADATA, _metadata(spec, leg_id, wishes, before))
+    if not embedded:
+        write_atomic(dest / CODE / BUNDLE, bundle.content)
+        _write_dataset(dest / CODE, code_dataset(leg_id, wishes))
+    if resume and before and before.kind == "datasets":
+        artifacts.pack_checkpoint(resume.folder, dest / RESUME / CHECKPOINT)
+        _write_dataset(dest / RESUME, before.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the leg to go on from is found: the output of a kernel (notebooks), or a private data set (datasets)."""
+
+    kind: str
+    name: str
+
+
+def code_dataset(leg_id: str, wishes: Wishes) -> str:
+    """One data set a leg, since the version of an attached one floats."""
+    return f"{wishes.username}/{leg_id}-code"
+
+
+def _source_of(resume: Checkpoint | None, leg_id: str, wishes: Wishes) -> Source | None:
+    """A leg that ended in order on Kaggle is attached where it lies; anything else goes there as a data set."""
+    if resume is None:
+        return None
+    if resume.handle.target != "kaggle" or _was_cut(RunFolder(resume.folder)):
+        return Source("datasets", f"{wishes.username}/{leg_id}-from")
+    kernel = Kernel.of(resume.handle)
+    return Source("notebooks", f"{kernel.owner}/{kernel.slug}")
+
+
+def _was_cut(leg: RunFolder) -> bool:
+    """Whether its kernel was killed or failed: nobody promises that the output of such a one can be attached."""
+    if not leg.state.exists():
+        return False
+    return parse_object(leg.state.read_text(), leg.state.name).get("state") not in ("complete", "paused")
+
+
+def _check(spec: JobSpec, wishes: Wishes) -> None:
+    if not wishes.username:
+        raise UsageError(
+            "whose kernel it is must be known before it is written",
+            "set your Kaggle user name: targets.kaggle.username in boneage.toml",
+        )
+    if better := _RETIRED.get(wishes.machine_shape):
+        raise UsageError(f"Kaggle retired {wishes.machine_shape}: it would silently become {better}",
+                         f"--set targets.kaggle.machine_shape={better}")  # fmt: skip
+    if wishes.dataset.count("/") != 1 or not all(wishes.dataset.split("/")):
+        raise UsageError(f"targets.kaggle.dataset must be OWNER/NAME, not {wishes.dataset!r}")
+    if spec.train.weights == "imagenet" and not wishes.internet:
+        raise UsageError(
+            "imagenet weights are downloaded, and the kernel has no internet",
+            "--set targets.kaggle.internet=true (needs a verified phone), or --weights none",
+        )
+
+
+def _parameters(spec: JobSpec, leg_id: str, wishes: Wishes, before: Source | None) -> dict[str, Any]:
+    return {
+        "leg": leg_id,
+        "owner": wishes.username,
+        "dataset": wishes.dataset,
+        "image_size_px": spec.data["image_size_px"],
+        "fingerprint": spec.data["fingerprint"],
+        "resume": before.name if before else None,
+        "resume_kind": before.kind if before else "notebooks",
+        "time_limit_s": spec.time_limit_s,
+        "gpus": GPUS.get(wishes.machine_shape, 1),
+    }
+
+
+def _metadata(spec: JobSpec, leg_id: str, wishes: Wishes, before: Source | None) -> dict[str, Any]:
+    """Every field is written: Kaggle's own defaults differ between its documentation and its client."""
+    datasets = [wishes.dataset] + ([] if wishes.code == "embed" else [code_dataset(leg_id, wishes)])
+    datasets += [before.name] if before and before.kind == "datasets" else []
+    return {
+        "id": f"{wishes.username}/{leg_id}",
+        "title": leg_id,  # Kaggle makes the slug from it
+        "code_file": SCRIPT,
+        "language": "python",
+        "kernel_type": "script",
+        "is_private": True,
+        "enable_gpu": True,
+        "enable_tpu": False,
+        "enable_internet": wishes.internet,
+        "machine_shape": wishes.machine_shape,
+        "session_timeout_seconds": spec.time_limit_s,
+        "dataset_sources": datasets,
+        "kernel_sources": [before.name] if before and before.kind == "notebooks" else [],
+        "model_sources": list(wishes.models),
+        "competition_sources": [],
+    }
+
+
+def _write_dataset(folder: Path, ref: str) -> None:
+    name = ref.partition("/")[2]
+    write_json(folder / "dataset-metadata.json", {"id": ref, "title": name, "licenses": [{"name": "unknown"}]})
+
+
+def read(folder: Path) -> tuple[dict[str, Any], str]:
+    """The metadata and the script of a rendered folder."""
+    return json.loads((folder / METADATA).read_text()), (folder / SCRIPT).read_text()

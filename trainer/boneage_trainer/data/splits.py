@@ -1,0 +1,155 @@
+"""Who is trained on, validated on and tested on: by name, reproducible on every machine."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boneage_trainer.contract import ContractError, RunFolder, write_atomic
+from boneage_trainer.data.pack import Pack
+
+NAMES = ("train", "validation", "test")
+FEWEST = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Row numbers of each part, in the order the split drew them."""
+
+    name: str
+    train: list[int]
+    validation: list[int]
+    test: list[int]
+    sha256: str
+
+    def counts(self) -> dict[str, int]:
+        return {name: len(getattr(self, name)) for name in NAMES}
+
+
+def split(name: str, ids: Sequence[str], folder: Path | None = None) -> Split:
+    """Splits the rows with these `ids`; `folder` is where a csv's relative path is meant from.
+
+    `sha256` is that of the test ids in split order, joined by newlines: two models were tested on the
+    same images if it is equal.
+
+    Raises:
+        ContractError: an unknown name, too few rows, or a csv that does not fit.
+    """
+    if len(ids) < FEWEST:
+        raise ContractError(f"{len(ids)} images are too few to split; at least {FEWEST} are needed")
+    if name == "paper":
+        parts = _drawn(len(ids), 0.2, 2018)
+    elif name.startswith("holdout:"):
+        parts = _drawn(len(ids), *_holdout(name))
+    else:
+        parts = _from_csv((folder or Path()) / name, ids)
+    digest = hashlib.sha256("\n".join(ids[row] for row in parts[2]).encode()).hexdigest()
+    return Split(name, *parts, digest)
+
+
+def _drawn(count: int, fraction: float, seed: int) -> tuple[list[int], list[int], list[int]]:
+    """As scikit-learn's train_test_split draws train and test, then as Keras' validation_split cuts
+    validation: the *first* rows of the shuffled train frame."""
+    order = np.random.RandomState(seed).permutation(count).tolist()
+    test_count = math.ceil(fraction * count)
+    kept = order[test_count : test_count + math.floor((1 - fraction) * count)]
+    validation_count = max(1, int(fraction * len(kept)))
+    return kept[validation_count:], kept[:validation_count], order[:test_count]
+
+
+def _holdout(name: str) -> tuple[float, int]:
+    try:
+        _, fraction_text, seed_text = name.split(":")
+        fraction, seed = float(fraction_text), int(seed_text)
+    except ValueError:
+        raise ContractError(f"split {name!r} must be holdout:FRACTION:SEED, e.g. holdout:0.2:1") from None
+    if not 0.01 <= fraction <= 0.5 or not 0 <= seed < 2**32:
+        raise ContractError(f"split {name!r}: the fraction must lie in 0.01..0.5 and the seed in 0..4294967295")
+    return fraction, seed
+
+
+def _from_csv(path: Path, ids: Sequence[str]) -> tuple[list[int], list[int], list[int]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            rows = [(row["id"], row["split"]) for row in csv.DictReader(stream)]
+    except OSError as error:
+        raise ContractError(
+            f"split is neither paper, holdout:FRACTION:SEED nor a csv: {path}: {error.strerror}"
+        ) from None
+    except (KeyError, UnicodeDecodeError):
+        raise ContractError(f"split csv {path} must have the columns id,split") from None
+    place = {key: row for row, key in enumerate(ids)}
+    parts: dict[str, list[int]] = {part: [] for part in NAMES}
+    for key, part in rows:
+        if key not in place or part not in parts:
+            raise ContractError(
+                f"split csv {path}: no image {key!r} in the pack, or {part!r} is not one of {', '.join(NAMES)}"
+            )
+        parts[part].append(place.pop(key))  # a second mention of an id is no image any more
+    if empty := [part for part in NAMES if not parts[part]]:
+        raise ContractError(f"split csv {path} leaves {', '.join(empty)} empty")
+    return parts["train"], parts["validation"], parts["test"]
+
+
+# == seen: Which images a model has seen: ``split.csv``, by the content of the source files, not by their names.
+
+_DIGITS = 16  # of sha256: two of a million images share them with a chance of 3 in 100 million
+
+
+def write(folder: RunFolder, pack: Pack, parts: Split) -> None:
+    """Writes ``split.csv``: id,split,sha256 (its first 16 digits) of every image of `parts`, in pack order."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("id", "split", "sha256"))
+    named = {row: name for name in NAMES for row in getattr(parts, name)}
+    writer.writerows((pack.ids[row], named[row], pack.sha256[row][:_DIGITS]) for row in sorted(named))
+    write_atomic(folder.split, buffer.getvalue())
+
+
+def of_split(pack: Pack, parts: Split) -> dict[str, str]:
+    """The part each image of `parts` was in, by the digits of its sha256; training comes before the others."""
+    return {pack.sha256[row][:_DIGITS]: name for name in reversed(NAMES) for row in getattr(parts, name)}
+
+
+def read(folder: RunFolder) -> dict[str, str] | None:
+    """As `of_split`, from the ``split.csv`` of a run; None where it has none.
+
+    Raises:
+        ContractError: it is not one.
+    """
+    try:
+        with open(folder.split, encoding="utf-8", newline="") as stream:
+            rows = [(row["sha256"], row["split"]) for row in csv.DictReader(stream)]
+    except FileNotFoundError:
+        return None
+    except (KeyError, UnicodeDecodeError, csv.Error):
+        raise ContractError(f"{folder.split} must have the columns id,split,sha256") from None
+    if strange := {name for _, name in rows} - set(NAMES):
+        raise ContractError(f"{folder.split} has the split {min(strange)!r}; known: {', '.join(NAMES)}")
+    return {sha256: name for wanted in reversed(NAMES) for sha256, name in rows if name == wanted}
+
+
+def counted(pack: Pack, rows: Sequence[int], seen: Mapping[str, str] | None) -> dict[str, Any]:
+    """What of `rows` the model had seen.
+
+    Returns:
+        trained_on, trained_on_count, and validated_on_count: images that chose the epoch that was kept.
+        All null where `seen` is None: then nobody knows.
+    """
+    if seen is None:
+        return {"trained_on": None, "trained_on_count": None, "validated_on_count": None}
+    found = Counter(seen.get(pack.sha256[row][:_DIGITS]) for row in rows)
+    return {
+        "trained_on": found["train"] > 0,
+        "trained_on_count": found["train"],
+        "validated_on_count": found["validation"],
+    }

@@ -1,0 +1,125 @@
+"""One leg as the outside sees it: ``state.json``, signals, the stop request and the deadline.
+
+Standard library only: it stands before TensorFlow is imported, so that a stop in those first seconds
+ends as "paused" like any other.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from types import FrameType
+
+from boneage_trainer.contract import SCHEMA, ContractError, RunFolder, parse_object, write_json, write_manifest
+from boneage_trainer.platforms.detect import environment_limit_s
+
+_CHECK_EVERY_S = 0.2
+EXIT_HARD_LIMIT = 4
+
+
+class Stopped(Exception):
+    """The leg should save and end; the message is the reason."""
+
+
+def first_start_s(folder: RunFolder, leg: str) -> float | None:
+    """When `leg` first started in `folder`, if it did: what was booked for it holds for all its processes together."""
+    with suppress(OSError, ContractError):
+        before = parse_object(folder.state.read_text(encoding="utf-8"), folder.state.name)
+        if leg and before.get("leg") == leg and isinstance(before.get("started_s"), int | float):
+            return float(before["started_s"])
+    return None
+
+
+class Session:
+    """Keeps `folder`'s state up to date and says when to stop.
+
+    `time_limit_s` counts from the start of the leg: the process, or the first one where a preempted node
+    has the same leg started again in the same folder. Two rings: the loop stops itself early enough
+    to save (`check`, `fits`), and at the limit itself a watchdog ends the process, whatever it does.
+    Where the surroundings end the session earlier (Kaggle, Colab, Slurm), that is the loop's limit.
+    """
+
+    def __init__(self, folder: RunFolder, leg: str, time_limit_s: float | None) -> None:
+        self.folder = folder
+        self.leg = leg
+        self.time_limit_s = time_limit_s
+        self.started_s = first_start_s(folder, leg) or time.time()
+        self.epoch = 0
+        self.epochs = 0
+        self._clock_s = time.monotonic() - max(0.0, time.time() - self.started_s)
+        self._limits = [(limit_s, name) for limit_s, name in ((time_limit_s, "time limit"), environment_limit_s())
+                        if limit_s is not None]  # fmt: skip
+        self._signal = ""
+        self._next_check_s = 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._clock_s
+
+    def begin(self) -> None:
+        """Notes that the leg runs, and listens from here on."""
+        self.folder.root.mkdir(parents=True, exist_ok=True)
+        self.folder.stop_request.unlink(missing_ok=True)
+        for left in self.folder.root.rglob(".*.tmp"):  # by a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+        self.listen()
+        self.note("running", "starting")
+        if self.time_limit_s:
+            threading.Thread(target=self._end_at_limit, args=(self.time_limit_s,), daemon=True).start()
+
+    def listen(self) -> None:
+        """Takes the signals that ask to stop; once more after TensorFlow, whose clusters take them too."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._hear)
+
+    def note(self, state: str, reason: str = "") -> None:
+        """Writes ``state.json``."""
+        write_json(self.folder.state, {
+            "schema": SCHEMA, "state": state, "reason": reason, "epoch": self.epoch, "epochs": self.epochs,
+            "pid": os.getpid(), "leg": self.leg, "started_s": round(self.started_s, 3),
+            "updated_s": round(time.time(), 3), "elapsed_s": round(self.elapsed_s, 3),
+        })  # fmt: skip
+
+    def end(self, state: str, reason: str = "") -> None:
+        """The last note, and the manifest of what is left behind."""
+        self.note(state, reason)
+        write_manifest(self.folder)
+
+    def wish(self) -> str:
+        """Why to stop now, or nothing; cheap enough for every batch."""
+        now_s = time.monotonic()
+        if self._signal or now_s < self._next_check_s:
+            return self._signal
+        self._next_check_s = now_s + _CHECK_EVERY_S
+        return "stop requested" if self.folder.stop_request.exists() else self.exceeded(0)
+
+    def check(self) -> None:
+        """Raises Stopped where somebody asked for it or the time is up."""
+        if reason := self.wish():
+            raise Stopped(reason)
+
+    def exceeded(self, needed_s: float) -> str:
+        """The limit that `needed_s` more seconds, and the margin that saving takes, would break; or nothing."""
+        for limit_s, name in self._limits:
+            margin_s = min(60.0, 0.1 * limit_s)
+            if self.elapsed_s + needed_s + margin_s > limit_s:
+                return name
+        return ""
+
+    def _hear(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = f"signal {signal.Signals(number).name}"
+
+    def _end_at_limit(self, limit_s: float) -> None:
+        """The last ring: a training that hangs must not cost more than was booked."""
+        time.sleep(max(0.0, limit_s - self.elapsed_s))
+        print(
+            "error: ended by force at the time limit; the last epoch's checkpoint stands", file=sys.stderr, flush=True
+        )
+        try:
+            self.note("paused", "time limit, by force")
+        finally:
+            os._exit(EXIT_HARD_LIMIT)
