@@ -21,7 +21,7 @@ from pathlib import Path
 
 from boneage_trainer.contract import TrainConfig
 from boneagectl.ledger.store import opened
-from boneagectl.models import Handle, JobSpec, LegState, Plan, Quote, Snapshot
+from boneagectl.models import Handle, JobSpec, LegState, Observation, Plan, Quote
 from boneagectl.paths import Home
 
 AT_MOST = 1.5
@@ -44,7 +44,7 @@ def fill_ledger() -> None:
             plan = finished_plan(f"bone-261123-run{number}")
             ledger.reserve(plan, "0" * 64)
             ledger.attach(plan.leg_id, Handle("local", plan.leg_id))
-            ledger.observe(plan.leg_id, Snapshot(LegState.COMPLETE, "", 24, 24, 600))
+            ledger.observe(plan.leg_id, Observation(LegState.COMPLETE, "", 24, 24, 600))
 
 
 def finished_plan(run_id: str) -> Plan:

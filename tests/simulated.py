@@ -13,7 +13,7 @@ from typing import Any
 
 from boneage_trainer.contract import RunFolder, write_atomic, write_json, write_manifest
 from boneagectl import artifacts, units
-from boneagectl.errors import InDoubt, LimitRefused, NotYet, Unreachable
+from boneagectl.errors import LimitRefused, NotYet, SubmitUncertain, Unreachable
 from boneagectl.models import (
     Artifacts,
     Bill,
@@ -24,9 +24,9 @@ from boneagectl.models import (
     Handle,
     JobSpec,
     LegState,
+    Observation,
     Quota,
     Quote,
-    Snapshot,
     Verdict,
 )
 
@@ -152,7 +152,7 @@ class Simulated:
         if fault == "killed before":
             raise Killed
         if fault == "lost before":
-            raise InDoubt("no answer came")
+            raise SubmitUncertain("no answer came")
         self._ask()
         said: dict[str, Any] = json.loads((rendered / "job.json").read_text())
         self.world.created.append(leg_id)
@@ -160,7 +160,7 @@ class Simulated:
         if fault == "killed after":
             raise Killed
         if fault == "lost after":
-            raise InDoubt("no answer came")
+            raise SubmitUncertain("no answer came")
         return Handle(self.name, leg_id)
 
     def next_steps(self, handle: Handle) -> list[str]:
@@ -171,7 +171,7 @@ class Simulated:
         return Handle(self.name, leg_id) if leg_id in self.world.jobs else None
 
     # ---------------------------------------------------------------------------- while it runs
-    def poll(self, handle: Handle) -> Snapshot:
+    def poll(self, handle: Handle) -> Observation:
         self._ask()
         job, now_s = self.world.jobs[handle.remote_id], self.world.now_s
         epoch, over_s = job.epoch_at(now_s), job.over_s(now_s)
@@ -180,7 +180,7 @@ class Simulated:
         if over_s is not None:
             state = LegState.COMPLETE if epoch >= job.epochs else LegState(job.how or "paused")
         spent = units.cost_usd_micro(job.rate, elapsed_s + STARTUP_S)
-        return Snapshot(state, job.how, epoch, job.epochs, elapsed_s, spent)
+        return Observation(state, job.how, epoch, job.epochs, elapsed_s, spent)
 
     def logs(self, handle: Handle, follow: bool) -> Iterator[str]:
         return iter(())

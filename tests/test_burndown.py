@@ -13,7 +13,7 @@ import pytest
 
 from boneagectl.ledger import burndown
 from boneagectl.ledger.store import Ledger, opened
-from boneagectl.models import Account, Entry, Handle, LegState, Snapshot, iso
+from boneagectl.models import Account, Entry, Handle, LegState, Observation, iso
 from support import make_plan
 
 HOUR_S, DAY_S, WEEK_S = 3600, 86_400, 7 * 86_400
@@ -46,7 +46,7 @@ def train(ledger: Ledger, now: list[int]) -> Callable[..., None]:
         ledger.attach(plan.leg_id, Handle(target, name))
         now[0] += spent_s
         if not is_open:
-            ledger.observe(plan.leg_id, Snapshot(LegState.COMPLETE, "", 3, 3, spent_s, usd_micro))
+            ledger.observe(plan.leg_id, Observation(LegState.COMPLETE, "", 3, 3, spent_s, usd_micro))
 
     return train
 

@@ -19,7 +19,7 @@ import pytest
 import contract_suite
 from boneage_trainer.contract import RunFolder
 from boneagectl import bundle
-from boneagectl.errors import InDoubt, LimitRefused, MachineError, NotYet, Unreachable, UsageError
+from boneagectl.errors import LimitRefused, MachineError, NotYet, SubmitUncertain, Unreachable, UsageError
 from boneagectl.models import Handle, JobSpec, LegState
 from boneagectl.targets.colab import rehearsal, upload
 from boneagectl.targets.colab.cli_mode import ByCli, CliWishes
@@ -254,7 +254,7 @@ def test_what_colab_refuses_says_what_to_do(target: ByCli, start: Start, colab: 
 @pytest.mark.long
 def test_a_backend_that_is_away_leaves_no_machine(target: ByCli, start: Start, colab: Colab) -> None:
     colab.faults.append(Fault("POST assign", "503", times=4))
-    with pytest.raises(InDoubt, match="gave no machine"):
+    with pytest.raises(SubmitUncertain, match="gave no machine"):
         start()
     assert target.find(LEG) is None
     assert colab.vms == {}

@@ -21,9 +21,9 @@ import requests
 from boneage_trainer import archive
 from boneage_trainer.contract import RunFolder, parse_object, write_atomic, write_json, write_manifest
 from boneage_trainer.platforms import colab_drive
-from boneagectl.errors import LimitRefused, MachineError, NotYet, Unreachable, UsageError
+from boneagectl.errors import LimitRefused, MachineError, NotFound, NotYet, Unreachable, UsageError
 from boneagectl.targets.colab import drive, notebook_outputs
-from boneagectl.targets.colab.drive import DriveFiles, Missing
+from boneagectl.targets.colab.drive import DriveFiles
 from emulators.colab import Colab, Fault
 from support import wait_for
 
@@ -507,7 +507,7 @@ def test_a_file_that_goes_or_changes_while_it_is_brought_is_looked_for_again(
     (folder,) = files.folders("boneagectl", RUN, LEG, "a")
     (state,) = files.listed([folder], "state.json")
     place(colab, "a/state.json").unlink()
-    with pytest.raises(Missing, match=r"state\.json is not on Drive") as caught:
+    with pytest.raises(NotFound, match=r"state\.json is not on Drive") as caught:
         files.read(state)
     assert "same Google account" in caught.value.next_step
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from boneagectl.errors import MachineError, Unreachable
+from boneagectl.errors import MachineError, NotFound, Unreachable
 from boneagectl.targets.colab import jupyter as module
 from boneagectl.targets.colab.colab_cli import Access
-from boneagectl.targets.colab.jupyter import Gone, Missing, Runtime
+from boneagectl.targets.colab.jupyter import Gone, Runtime
 from emulators.colab import Colab, Fault, Vm
 from emulators.colab_vms import Kind
 from support import wait_for
@@ -140,7 +140,7 @@ def test_an_expired_token_is_renewed_once(machine: Runtime, colab: Colab, vm: Vm
 def test_what_is_not_there_is_told_from_what_is_gone(machine: Runtime, vm: Vm, colab: Colab, tmp_path: Path) -> None:
     assert machine.read("content/none") == b""
     assert machine.kernel_state("none") == ""
-    with pytest.raises(Missing):
+    with pytest.raises(NotFound):
         machine.download("content/none", tmp_path / "none")
     assert not (tmp_path / "none").exists()
     colab.faults.append(Fault("GET runtime *", "503", times=2))

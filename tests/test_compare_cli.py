@@ -15,7 +15,7 @@ import pytest
 
 from boneage_trainer.contract import RESEARCH_ONLY, RunFolder
 from boneagectl.ledger.store import opened
-from boneagectl.models import Handle, LegState, Snapshot
+from boneagectl.models import Handle, LegState, Observation
 from report import several_runs
 from report.page import Page
 from report.several_runs import rows_of
@@ -215,4 +215,4 @@ def spend_on_azure(path: Path) -> None:
     with opened(path) as ledger:
         ledger.reserve(plan, "0" * 64)
         ledger.attach(plan.leg_id, Handle("azure", "a-job"))
-        ledger.observe(plan.leg_id, Snapshot(LegState.FAILED, elapsed_s=36_000, spent_usd_micro=1_000_000))
+        ledger.observe(plan.leg_id, Observation(LegState.FAILED, elapsed_s=36_000, spent_usd_micro=1_000_000))

@@ -9,19 +9,19 @@ import pytest
 
 from boneagectl import alerts
 from boneagectl.alerts import HARD_AFTER_S, SOFT_AFTER_S, Does, Rules
-from boneagectl.models import Account, Capabilities, Leg, LegState, Snapshot, iso
+from boneagectl.models import Account, Capabilities, Leg, LegState, Observation, iso
 
 NOW_S, HOUR_S = 1_800_000_000, 3600
 CAN = Capabilities(unattended=True, can_stop=True, billed=True, max_session_hours=None, live_metrics=True,
                    needs_network=True)  # fmt: skip
 DELETES = replace(CAN, stop_keeps=False)
 LEG = Leg("run-01", "run", 1, "azure", LegState.RUNNING, "", "azure:run-01", 3, 10, 600, HOUR_S, 1_000_000, None, "")
-RUNNING = Snapshot(LegState.RUNNING, "", 3, 10, 600, 100_000, {"epoch": 3, "epoch_s": 60.0})
+RUNNING = Observation(LegState.RUNNING, "", 3, 10, 600, 100_000, {"epoch": 3, "epoch_s": 60.0})
 ACCOUNT = Account("azure", 10_000_000, None, 0, 0, 0, 0, alert_at=(50, 80))
 RULES = Rules(5.0, 60, stops=False)
 
 
-def due(seen: Snapshot = RUNNING, account: Account = ACCOUNT, can: Capabilities = CAN,
+def due(seen: Observation = RUNNING, account: Account = ACCOUNT, can: Capabilities = CAN,
         at_s: tuple[tuple[int, int], ...] = (), rules: Rules = RULES) -> list[alerts.Act]:  # fmt: skip
     return list(alerts.due(LEG, seen, account, can, at_s, rules, NOW_S))
 
@@ -81,7 +81,7 @@ def test_a_leg_beyond_its_limit_is_asked_first_where_asking_keeps_it(
 
 
 def test_one_that_is_over_is_never_stopped() -> None:
-    (act,) = due(Snapshot(LegState.PAUSED, "time_limit", 3, 10, 2 * HOUR_S))
+    (act,) = due(Observation(LegState.PAUSED, "time_limit", 3, 10, 2 * HOUR_S))
     assert (act.does, act.text) == (Does.TELL, "run-01 on azure is paused (time_limit), epoch 3/10")
 
 
@@ -117,7 +117,7 @@ def test_no_new_epoch_for_a_multiple_of_the_usual_time_is_a_stall() -> None:
 
 
 def test_before_the_first_epoch_there_is_half_an_hour() -> None:
-    fresh = Snapshot(LegState.RUNNING, "starting", 0, 10, 600)
+    fresh = Observation(LegState.RUNNING, "starting", 0, 10, 600)
     assert due(fresh, at_s=((0, NOW_S - 1799),)) == []
     assert due(fresh, at_s=((0, NOW_S - 1800),))[0].key == "run-01 stalled 0"
 

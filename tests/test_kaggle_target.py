@@ -12,7 +12,7 @@ import pytest
 
 from boneage_trainer.contract import RunFolder, write_atomic
 from boneagectl import bundle
-from boneagectl.errors import InDoubt, LimitRefused, MachineError, NotYet, UsageError
+from boneagectl.errors import LimitRefused, MachineError, NotYet, SubmitUncertain, UsageError
 from boneagectl.models import Checkpoint, Handle, JobSpec, LegState
 from boneagectl.targets.kaggle import KaggleTarget, client, outputs, render
 from boneagectl.targets.kaggle.status import Log
@@ -182,7 +182,7 @@ class TestKaggle(TargetContract):
     ) -> None:
         monkeypatch.setattr(client, "TIMEOUT_S", (1.0, 0.3))
         kaggle.faults.append(Fault("SaveKernel", kind))
-        with pytest.raises(InDoubt):
+        with pytest.raises(SubmitUncertain):
             start()
         assert kaggle.kernels == {}
         assert target.find(LEG) is None

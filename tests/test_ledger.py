@@ -16,7 +16,7 @@ import pytest
 from boneagectl.errors import LimitRefused, MachineError, UsageError
 from boneagectl.ledger.schema import MIGRATIONS, migrate
 from boneagectl.ledger.store import Ledger, opened
-from boneagectl.models import Handle, LegState, Plan, Quota, Snapshot, iso
+from boneagectl.models import Handle, LegState, Observation, Plan, Quota, iso
 from support import environment, make_plan
 
 RACERS, EACH = 16, 25
@@ -104,11 +104,11 @@ def test_a_leg_costs_its_reservation_then_its_settlement(ledger: Ledger) -> None
     assert ledger.leg("first-run-01").state is LegState.RESERVED
     ledger.attach("first-run-01", Handle("local", "first-run-01"))
     assert ledger.leg("first-run-01").state is LegState.QUEUED
-    ledger.observe("first-run-01", Snapshot(LegState.RUNNING, "", 3, 24, 600, 15 * CENT))
+    ledger.observe("first-run-01", Observation(LegState.RUNNING, "", 3, 24, 600, 15 * CENT))
     account = ledger.account("local")
     assert (account.reserved_usd_micro, account.reserved_s) == (90 * CENT, 3600)
     assert (account.spent_usd_micro, account.spent_s) == (0, 0)
-    ledger.observe("first-run-01", Snapshot(LegState.COMPLETE, "", 24, 24, 1800, 45 * CENT))
+    ledger.observe("first-run-01", Observation(LegState.COMPLETE, "", 24, 24, 1800, 45 * CENT))
     account = ledger.account("local")
     assert (account.reserved_usd_micro, account.reserved_s) == (0, 0)
     assert (account.spent_usd_micro, account.spent_s) == (45 * CENT, 1800)
@@ -134,10 +134,10 @@ def test_an_attached_leg_is_not_released(ledger: Ledger) -> None:
 def test_a_leg_that_is_over_never_changes_again(ledger: Ledger, over: LegState) -> None:
     ledger.reserve(make_plan("first-run", worst_usd_micro=90 * CENT), "0" * 64)
     ledger.attach("first-run-01", Handle("local", "first-run-01"))
-    ledger.observe("first-run-01", Snapshot(over, "so it ended", 2, 24, 60, CENT))
+    ledger.observe("first-run-01", Observation(over, "so it ended", 2, 24, 60, CENT))
     before = ledger.leg("first-run-01"), ledger.account("local")
-    ledger.observe("first-run-01", Snapshot(LegState.RUNNING, "", 9, 24, 900, 9 * CENT))
-    ledger.observe("first-run-01", Snapshot(LegState.COMPLETE, "", 24, 24, 900, 9 * CENT))
+    ledger.observe("first-run-01", Observation(LegState.RUNNING, "", 9, 24, 900, 9 * CENT))
+    ledger.observe("first-run-01", Observation(LegState.COMPLETE, "", 24, 24, 900, 9 * CENT))
     ledger.attach("first-run-01", Handle("local", "another"))
     ledger.release("first-run-01", "late")
     assert (ledger.leg("first-run-01"), ledger.account("local")) == before
@@ -164,7 +164,7 @@ def test_spent_and_reserved_both_count_against_the_cap(ledger: Ledger) -> None:
     ledger.set_cap("local", 100, None)
     ledger.reserve(make_plan("spent-run", worst_usd_micro=60), "0" * 64)
     ledger.attach("spent-run-01", Handle("local", "spent-run-01"))
-    ledger.observe("spent-run-01", Snapshot(LegState.PAUSED, "", 1, 2, 10, 40))
+    ledger.observe("spent-run-01", Observation(LegState.PAUSED, "", 1, 2, 10, 40))
     ledger.reserve(make_plan("booked-run", worst_usd_micro=50), "0" * 64)
     with pytest.raises(LimitRefused):
         ledger.reserve(make_plan("third-run", worst_usd_micro=11), "0" * 64)
@@ -334,7 +334,7 @@ def test_hours_come_back_with_the_week_and_open_legs_count_on(ledger: Ledger, mo
     for name in ("over-run", "open-run"):
         ledger.reserve(kaggle_plan(name, 12 * HOUR_S), "0" * 64)
         ledger.attach(f"{name}-01", Handle("kaggle", f"alice/{name}-01/1"))
-    ledger.observe("over-run-01", Snapshot(LegState.COMPLETE, elapsed_s=10 * HOUR_S))
+    ledger.observe("over-run-01", Observation(LegState.COMPLETE, elapsed_s=10 * HOUR_S))
     with pytest.raises(LimitRefused, match="8 h 00 min of the 30 h"):
         ledger.reserve(kaggle_plan("third-run", 9 * HOUR_S), "0" * 64)
     assert ledger.account("kaggle").refresh == iso(SATURDAY_S + WEEK_S)
@@ -364,7 +364,7 @@ def test_a_leg_of_which_nobody_knows_how_long_it_ran_costs_the_most_it_can_have(
         ledger.attach(f"{name}-01", Handle("kaggle", f"alice/{name}-01/1"))
         now[0] += later_s
         before = ledger.account("kaggle").spent_s
-        ledger.observe(f"{name}-01", Snapshot(LegState.LOST, elapsed_s=None))
+        ledger.observe(f"{name}-01", Observation(LegState.LOST, elapsed_s=None))
         assert ledger.account("kaggle").spent_s - before == cost_s
 
 
@@ -378,7 +378,7 @@ def test_the_lines_of_the_ledger_add_up_to_its_accounts(ledger: Ledger) -> None:
             ledger.release(plan.leg_id, "=HYPERLINK()")
         elif over:
             ledger.attach(plan.leg_id, Handle("local", plan.leg_id))
-            ledger.observe(plan.leg_id, Snapshot(over, "", 1, 3, 100, 123_456))
+            ledger.observe(plan.leg_id, Observation(over, "", 1, 3, 100, 123_456))
     account, lines = ledger.account("local"), ledger.entries()
     assert sum(line.usd_micro for line in lines) == account.spent_usd_micro + account.reserved_usd_micro
     assert sum(line.seconds for line in lines) == account.spent_s + account.reserved_s
@@ -390,7 +390,7 @@ def test_what_is_free_lasts_as_long_as_the_last_week_says(ledger: Ledger, monkey
     plan = make_plan("run-1", worst_usd_micro=20_000_000)
     ledger.reserve(plan, "0" * 64)
     ledger.attach(plan.leg_id, Handle("local", plan.leg_id))
-    ledger.observe(plan.leg_id, Snapshot(LegState.COMPLETE, "", 1, 3, 100, 10_000_000))
+    ledger.observe(plan.leg_id, Observation(LegState.COMPLETE, "", 1, 3, 100, 10_000_000))
     account = ledger.account("local")
     assert (account.week_usd_micro, account.lasts_days) == (10_000_000, 63.0)
     now_s = time.time

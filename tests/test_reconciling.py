@@ -8,7 +8,7 @@ import pytest
 
 from boneagectl import bills
 from boneagectl.ledger.store import opened
-from boneagectl.models import Account, Handle, LegState, Quota, Snapshot
+from boneagectl.models import Account, Handle, LegState, Observation, Quota
 from emulators.kaggle import Kaggle
 from support import KAGGLE_PACK, Cli, make_plan
 
@@ -78,7 +78,7 @@ def test_what_runs_what_was_settled_and_what_a_bill_confirmed_are_told_apart(tmp
             ledger.reserve(make_plan(f"run-{run}", worst_usd_micro=1000), "0" * 64)
             ledger.attach(f"run-{run}-01", Handle("local", run))
             state = LegState.RUNNING if number else LegState.COMPLETE
-            ledger.observe(f"run-{run}-01", Snapshot(state, "", 1, 2, 60, 400 + number))
+            ledger.observe(f"run-{run}-01", Observation(state, "", 1, 2, 60, 400 + number))
         account = ledger.account("local")
         assert (account.spent_usd_micro, account.running_usd_micro, account.running_s) == (400, 401, 60)
         assert (account.reconciled_usd_micro, account.typical_run_usd_micro) == (0, 400)

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from boneagectl import units
-from boneagectl.models import Account, Capabilities, Leg, LegState, Run, Snapshot, seconds
+from boneagectl.models import Account, Capabilities, Leg, LegState, Observation, Run, seconds
 
 if TYPE_CHECKING:
     from boneagectl.runs import Workflow
@@ -58,7 +58,7 @@ class Rules:
 
 
 def due(
-    leg: Leg, seen: Snapshot, account: Account, can: Capabilities, at_s: Sequence[tuple[int, int]], rules: Rules,
+    leg: Leg, seen: Observation, account: Account, can: Capabilities, at_s: Sequence[tuple[int, int]], rules: Rules,
     now_s: int,
 ) -> Iterator[Act]:  # fmt: skip
     """Everything that one look makes due; `at_s` says when each epoch was first seen, and as epoch 0 the start."""
@@ -120,7 +120,7 @@ def _credit(account: Account, now_s: int) -> Iterator[Act]:
         yield Act(f"{account.name} credit {day}", f"account {account.name}: the credit ends on {day}")
 
 
-def _time(leg: Leg, seen: Snapshot, can: Capabilities) -> Iterator[Act]:
+def _time(leg: Leg, seen: Observation, can: Capabilities) -> Iterator[Act]:
     """A leg that has not ended at its limit is asked to, where asking keeps what it has; later it is ended."""
     over_s = (seen.elapsed_s or 0) - leg.time_limit_s
     if not can.can_stop or over_s < SOFT_AFTER_S:
@@ -135,7 +135,7 @@ def _time(leg: Leg, seen: Snapshot, can: Capabilities) -> Iterator[Act]:
         yield Act(f"{leg.leg_id} soft", f"{leg.leg_id} should have saved and ended by now; in {left} it is ended")
 
 
-def _room(leg: Leg, seen: Snapshot, account: Account, can: Capabilities) -> Iterator[Act]:
+def _room(leg: Leg, seen: Observation, account: Account, can: Capabilities) -> Iterator[Act]:
     """Where what is booked fits a limit no more (it was lowered, a bill was higher), and the account is to stop then:
     while there is still room for saving, if stopping saves at all."""
     if account.at_cap != "stop" or not can.can_stop:
@@ -147,7 +147,7 @@ def _room(leg: Leg, seen: Snapshot, account: Account, can: Capabilities) -> Iter
             yield Act(f"{leg.leg_id} at {one.kind}", f"{one.text(account.name)}: {leg.leg_id} stopped", Does.STOP)
 
 
-def _rate_usd_micro(leg: Leg, seen: Snapshot) -> int:
+def _rate_usd_micro(leg: Leg, seen: Observation) -> int:
     """Micro-dollars an hour: of what was booked for its longest, or of what it has used if that is more."""
     booked = leg.reserved_usd_micro * 3600 // max(1, leg.time_limit_s)
     used = seen.spent_usd_micro * 3600 // seen.elapsed_s if seen.elapsed_s else 0
@@ -155,7 +155,7 @@ def _rate_usd_micro(leg: Leg, seen: Snapshot) -> int:
 
 
 # --------------------------------------------------------------------------------------------- stall
-def _stall(leg: Leg, seen: Snapshot, at_s: Sequence[tuple[int, int]], rules: Rules, now_s: int) -> Iterator[Act]:
+def _stall(leg: Leg, seen: Observation, at_s: Sequence[tuple[int, int]], rules: Rules, now_s: int) -> Iterator[Act]:
     if not at_s:
         return
     quiet_s, may_s = now_s - at_s[-1][1], patience_s(seen, at_s, rules)
@@ -169,7 +169,7 @@ def _stall(leg: Leg, seen: Snapshot, at_s: Sequence[tuple[int, int]], rules: Rul
         yield Act(f"{leg.leg_id} stalled {seen.epoch}", what)
 
 
-def patience_s(seen: Snapshot, at_s: Sequence[tuple[int, int]], rules: Rules) -> int:
+def patience_s(seen: Observation, at_s: Sequence[tuple[int, int]], rules: Rules) -> int:
     """How long a leg may go without a new epoch: a multiple of the usual time of one, once one is known."""
     took = [
         (later - earlier) / (epoch - before)
@@ -184,7 +184,7 @@ def patience_s(seen: Snapshot, at_s: Sequence[tuple[int, int]], rules: Rules) ->
 
 
 # ----------------------------------------------------------------------------------------- carried out
-def guard(flow: Workflow, run: Run, seen: Snapshot) -> tuple[Snapshot, tuple[str, ...]]:
+def guard(flow: Workflow, run: Run, seen: Observation) -> tuple[Observation, tuple[str, ...]]:
     """Carries out what is due after a look at the run's latest leg; what it is then, and what was done, in words.
 
     What is only told is told once, by whoever looks first. A leg is stopped by every look that finds it due.

@@ -1,19 +1,25 @@
 """What can go wrong, named by what the caller does next.
 
-BoneagectlError          exit 1   anything below; never raised itself
-├── UsageError           exit 2   the command, config or input is wrong: correct it
-├── MachineError         exit 3   this machine is in the way: disk, folder, missing package, ledger file
-├── RunFailed            exit 4   the training failed or its process is gone: read its log, resume it
-├── LimitRefused         exit 5   a cap, quota or limit forbids it: raise it or ask for less
-├── NotYet               exit 6   the run is not that far: wait, or resume it
-└── Declined             exit 7   a question was answered with no, or could not be asked
+BoneagectlError          exit 1    anything below; never raised itself
+├── UsageError           exit 2    the command, a setting or an input is wrong: correct it
+├── MachineError         exit 3    this machine: disk, folder, missing package, ledger file
+├── RunFailed            exit 4    the run failed or its process is gone: read its log, resume it
+├── LimitRefused         exit 5    a cap, quota or time limit forbids it: ask for less, or change the limit
+├── NotYet               exit 6    the run is not that far: wait, or resume it
+├── Declined             exit 7    a question was answered with no, or could not be asked
+└── RemoteError                    the provider; never raised itself
+    ├── NotSignedIn      exit 8    no valid sign-in: sign in with the command that the message names
+    ├── ProviderRefused  exit 9    the provider answered no: read its reason
+    │   └── NotFound     exit 9    the provider has no such object, or it belongs to another account
+    ├── Unreachable      exit 10   no answer after several attempts: try again later
+    └── SubmitUncertain  exit 11   a leg was requested and no answer came: it may or may not exist
 """
 
 from __future__ import annotations
 
 
 class BoneagectlError(Exception):
-    """`message` says what failed, with the value, and why; `next_step` is what to do or type next."""
+    """`message` says what failed, with the value, and why; `next_step` is the command to run or what to set."""
 
     exit_code = 1
 
@@ -31,14 +37,6 @@ class MachineError(BoneagectlError):
     exit_code = 3
 
 
-class Unreachable(MachineError):
-    """The other side gave no answer, after several tries; asking again later may help."""
-
-
-class InDoubt(MachineError):
-    """A leg was asked for and no answer came: it may or may not come to be."""
-
-
 class RunFailed(BoneagectlError):
     exit_code = 4
 
@@ -53,3 +51,29 @@ class NotYet(BoneagectlError):
 
 class Declined(BoneagectlError):
     exit_code = 7
+
+
+class RemoteError(MachineError):
+    """Everything that a provider or the way to it can cause."""
+
+
+class NotSignedIn(RemoteError):
+    exit_code = 8
+
+
+class ProviderRefused(RemoteError):
+    exit_code = 9
+
+
+class NotFound(ProviderRefused):
+    """Kaggle answers the same for an object that does not exist and for one of another account."""
+
+
+class Unreachable(RemoteError):
+    exit_code = 10
+
+
+class SubmitUncertain(RemoteError):
+    """The reservation stands until the leg is found or certainly does not exist."""
+
+    exit_code = 11

@@ -180,7 +180,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Observation:
     """What a poll saw. `metrics` is the newest epoch's line, where the target shows it live.
 
     `elapsed_s` None: nobody can tell any more. `epochs` 0: the target does not show how many are wanted.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from boneagectl import alerts
 from boneagectl import relay as relay_module
 from boneagectl.alerts import Act
-from boneagectl.errors import BoneagectlError, InDoubt, Unreachable
-from boneagectl.models import Leg, LegState, Run, Snapshot
-from boneagectl.relay import Passed
+from boneagectl.errors import BoneagectlError, SubmitUncertain, Unreachable
+from boneagectl.models import Leg, LegState, Observation, Run
+from boneagectl.relay import HandOver
 
 if TYPE_CHECKING:
     from boneagectl.runs import Workflow
@@ -22,7 +22,7 @@ _WAIT_S = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PollResult:
     """What one look at a run saw and did. `leg` is the one that was looked at; `is_over` means that nothing follows.
 
     `said` is for people; `trouble` is why the target could not be asked, and then the rest is what the ledger knew.
@@ -31,7 +31,7 @@ class Look:
 
     run: Run
     leg: Leg
-    seen: Snapshot
+    seen: Observation
     said: tuple[str, ...]
     is_over: bool
     wait_s: float
@@ -42,7 +42,7 @@ class Look:
         return self.wait_s if self.must_wait else every_s or self.wait_s
 
 
-def step(flow: Workflow, run_id: str) -> Look:
+def step(flow: Workflow, run_id: str) -> PollResult:
     """Looks at the run's latest leg, does what is due, and has the run go on where that was agreed."""
     run = flow.ledger.find_run(run_id)
     if run.latest.state is LegState.RESERVED:  # nobody knows whether it came to be
@@ -55,20 +55,20 @@ def step(flow: Workflow, run_id: str) -> Look:
         return _unseen(flow, run, wait_s, error)
     run, relay = flow.ledger.find_run(run_id), flow.ledger.relay(run_id)
     if relay is None or not relay_module.is_due(run, relay):
-        return Look(run, leg, seen, said, seen.state.is_over, wait_s)
+        return PollResult(run, leg, seen, said, seen.state.is_over, wait_s)
     try:
-        passed = relay_module.pass_on(flow, run, relay)
-    except InDoubt as error:
+        passed = relay_module.hand_over(flow, run, relay)
+    except SubmitUncertain as error:
         return _unseen(flow, flow.ledger.find_run(run_id), wait_s, error)
     said += (*relay_module.words(passed), *_waits(flow, run, passed))
     is_on = bool(passed.leg_id)
-    return Look(run, leg, seen, said, False, wait_s if is_on else _WAIT_S, must_wait=not is_on)
+    return PollResult(run, leg, seen, said, False, wait_s if is_on else _WAIT_S, must_wait=not is_on)
 
 
-def _unseen(flow: Workflow, run: Run, wait_s: float, error: BoneagectlError) -> Look:
+def _unseen(flow: Workflow, run: Run, wait_s: float, error: BoneagectlError) -> PollResult:
     leg, trouble = run.latest, f"cannot look now: {error.message}"
-    known = Snapshot(leg.state, trouble, leg.epoch, leg.epochs, leg.elapsed_s)
-    return Look(run, leg, known, (), _is_over(flow, run), wait_s, trouble=trouble)
+    known = Observation(leg.state, trouble, leg.epoch, leg.epochs, leg.elapsed_s)
+    return PollResult(run, leg, known, (), _is_over(flow, run), wait_s, trouble=trouble)
 
 
 def _is_over(flow: Workflow, run: Run) -> bool:
@@ -76,7 +76,7 @@ def _is_over(flow: Workflow, run: Run) -> bool:
     return run.latest.state.is_over and not relay_module.is_due(run, flow.ledger.relay(run.run_id))
 
 
-def _waits(flow: Workflow, run: Run, passed: Passed) -> list[str]:
+def _waits(flow: Workflow, run: Run, passed: HandOver) -> list[str]:
     """Has it told, once for each leg, that nobody goes on from it."""
     if passed.leg_id:
         return []
@@ -84,7 +84,7 @@ def _waits(flow: Workflow, run: Run, passed: Passed) -> list[str]:
     return alerts.tell(flow, run, Act(f"{run.latest.leg_id} waits", text, is_said=True))
 
 
-def follow(flow: Workflow, run_id: str, every_s: float | None) -> Iterator[Look]:
+def follow(flow: Workflow, run_id: str, every_s: float | None) -> Iterator[PollResult]:
     """Look after look, until the run is over."""
     while True:
         look = step(flow, run_id)
@@ -94,7 +94,7 @@ def follow(flow: Workflow, run_id: str, every_s: float | None) -> Iterator[Look]
         time.sleep(look.pause_s(every_s))
 
 
-def rounds(flow: Workflow, every_s: float | None) -> Iterator[list[Look]]:
+def rounds(flow: Workflow, every_s: float | None) -> Iterator[list[PollResult]]:
     """Looks at every run that is at work or is to go on, each when it is due, until none is left."""
     due_s: dict[str, float] = {}
     while run_ids := unfinished(flow):
@@ -104,7 +104,7 @@ def rounds(flow: Workflow, every_s: float | None) -> Iterator[list[Look]]:
         yield looks
 
 
-def _tried(flow: Workflow, run_id: str) -> Look:
+def _tried(flow: Workflow, run_id: str) -> PollResult:
     """What is wrong with one run must not keep the others from being looked at."""
     try:
         return step(flow, run_id)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from boneage_trainer.contract import ContractError
-from boneagectl.errors import BoneagectlError, InDoubt
+from boneagectl.errors import BoneagectlError, SubmitUncertain
 from boneagectl.models import LegState, Relay, Run
 from boneagectl.targets import check_name
 
@@ -19,7 +19,7 @@ _TRIES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class HandOver:
     """Where the next leg went, with what a person has to do there; or, with no `leg_id`, why nobody took it."""
 
     leg_id: str
@@ -51,11 +51,11 @@ def is_due(run: Run, relay: Relay | None) -> bool:
     return relay is not None and stopped and run.begun < relay.legs and len(run.legs) < _TRIES * relay.legs
 
 
-def pass_on(flow: Workflow, run: Run, relay: Relay) -> Passed:
+def hand_over(flow: Workflow, run: Run, relay: Relay) -> HandOver:
     """Submits the next leg on the first target that takes it; one that refuses is told and passed over.
 
     Raises:
-        InDoubt: one may have taken it; the booking stands until it is found.
+        SubmitUncertain: one may have taken it; the booking stands until it is found.
     """
     troubles: list[str] = []
     for name in relay.targets:
@@ -64,21 +64,21 @@ def pass_on(flow: Workflow, run: Run, relay: Relay) -> Passed:
             break
         try:
             return _submitted(flow, run, relay, name, troubles)
-        except InDoubt:
+        except SubmitUncertain:
             raise
         except (BoneagectlError, ContractError) as error:
             troubles.append(f"{name}: {error}")
-    return Passed("", "", tuple(troubles))
+    return HandOver("", "", tuple(troubles))
 
 
-def _submitted(flow: Workflow, run: Run, relay: Relay, name: str, troubles: list[str]) -> Passed:
+def _submitted(flow: Workflow, run: Run, relay: Relay, name: str, troubles: list[str]) -> HandOver:
     flow.config = flow.config.with_values(target=name, time_limit=f"{relay.time_limit_s}s")
     prepared = flow.preflight(flow.prepare_resume(run))
     handle = flow.submit(prepared)
-    return Passed(prepared.plan.leg_id, name, tuple(troubles), tuple(prepared.target.next_steps(handle)))
+    return HandOver(prepared.plan.leg_id, name, tuple(troubles), tuple(prepared.target.next_steps(handle)))
 
 
-def words(passed: Passed) -> Iterator[str]:
+def words(passed: HandOver) -> Iterator[str]:
     yield from (f"not on {trouble}" for trouble in passed.troubles)
     yield f"goes on as {passed.leg_id} on {passed.target}" if passed.leg_id else "nobody takes the next leg now"
     yield from passed.steps

@@ -16,7 +16,7 @@ from pathlib import Path
 from boneage_trainer.contract import RunFolder, TrainConfig, write_json
 from boneagectl import locks
 from boneagectl.config import Config
-from boneagectl.errors import BoneagectlError, InDoubt, LimitRefused, MachineError, NotYet, UsageError
+from boneagectl.errors import BoneagectlError, LimitRefused, MachineError, NotYet, SubmitUncertain, UsageError
 from boneagectl.ledger.store import Ledger
 from boneagectl.models import (
     Artifacts,
@@ -28,10 +28,10 @@ from boneagectl.models import (
     JobSpec,
     Leg,
     LegState,
+    Observation,
     Plan,
     Quota,
     Run,
-    Snapshot,
     as_json,
     seconds,
 )
@@ -213,7 +213,7 @@ class Workflow:
             write_json(paths.plan, as_json({"plan": plan, "bundle": prepared.bundle}))
             self.render(prepared, paths.sent)
             handle = prepared.target.submit(plan.leg_id, paths.sent)
-        except InDoubt:
+        except SubmitUncertain:
             raise  # the booking stands until `reconcile` finds the leg, or finds that it never came
         except Exception as error:
             self._settle_doubt(plan.leg_id, prepared.target, f"submit failed: {error}")
@@ -255,17 +255,17 @@ class Workflow:
             if leg.handle and not self.target(leg.target).capabilities.needs_network:
                 self.poll(leg)
 
-    def poll(self, leg: Leg) -> Snapshot:
+    def poll(self, leg: Leg) -> Observation:
         """What the target says of `leg` now, noted in the ledger."""
         snapshot = self.target(leg.target).poll(self.handle(leg))
         snapshot = replace(snapshot, epochs=snapshot.epochs or leg.epochs)
         self.ledger.observe(leg.leg_id, snapshot)
         return snapshot
 
-    def look(self, run: Run) -> Snapshot:
+    def look(self, run: Run) -> Observation:
         """The newest snapshot of a run; of a leg that is not attached, what the ledger says."""
         leg = self.ledger.leg(run.latest.leg_id)  # another process may have attached it since
-        return self.poll(leg) if leg.handle else Snapshot(leg.state, leg.reason, leg.epoch, leg.epochs)
+        return self.poll(leg) if leg.handle else Observation(leg.state, leg.reason, leg.epoch, leg.epochs)
 
     def logs(self, run: Run, follow: bool) -> Iterator[str]:
         leg = run.latest
@@ -277,7 +277,7 @@ class Workflow:
         return self.target(leg.target).wind_down(self.handle(leg)) if leg.handle else iter(())
 
     # ------------------------------------------------------------------------- stop and bring back
-    def stop(self, run: Run) -> Snapshot:
+    def stop(self, run: Run) -> Observation:
         """Has the latest leg save and end; returns what it ended as. Silent if already over."""
         leg = run.latest
         if not leg.state.is_over:

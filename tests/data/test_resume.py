@@ -311,7 +311,7 @@ def test_an_unreadable_source_stops_the_run_rather_than_spoil_the_pack(
 def test_a_dead_worker_is_one_clear_line(tmp_path: Path, root: Path) -> None:
     """The second shrink of a worker ends it, as the kernel does when memory runs out."""
     done = run(
-        "prepare", root, "--out", tmp_path / "pack", "--workers", 2,
+        "data.prepare", root, "--out", tmp_path / "pack", "--workers", 2,
         before="import boneage_trainer.data.prepare as p, data.dying; p.shrink = data.dying.shrink",
     )  # fmt: skip
     assert done.returncode == 3

@@ -31,7 +31,7 @@ def test_two_devices_are_one_that_takes_its_batch_in_two_parts() -> None:
     code = f"""{TWO_CPUS}
 import keras, numpy as np
 from pathlib import Path
-from boneage_trainer import device, model, steps
+from boneage_trainer.train import device, model, step as steps
 from boneage_trainer.contract import TrainConfig
 config = TrainConfig.from_mapping({{"preset": "smoke", "dropout": 0.0}})
 def trained(where):
@@ -126,7 +126,7 @@ def test_a_stop_of_one_machine_pauses_all(bench: Bench) -> None:
 # ---------------------------------------------------------------------------------- out of memory
 HUNGRY = """
 import tensorflow as tf
-from boneage_trainer import steps
+from boneage_trainer.train import step as steps
 real = steps.loss_of
 def hungry(kind, errors):  # asks the device for 16 TB wherever more than two images come at once
     if errors.ndim == 2 and errors.shape[0] > 2:

@@ -11,7 +11,8 @@ from typer.core import TyperCommand, TyperGroup
 import boneage_trainer
 
 EPILOG = (
-    "Exit codes: 0 ok, 2 usage, 3 machine, 4 run failed, 5 limit refused, 6 not yet, 7 declined, 130 interrupted. "
+    "Exit codes: 0 ok, 2 usage, 3 this machine, 4 run failed, 5 limit refused, 6 not yet, 7 declined, 8 not signed in, "
+    "9 provider refused, 10 unreachable, 11 submit uncertain, 130 interrupted. "
     "Research only: no result is fit for diagnosis."
 )
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from boneagectl import units
-from boneagectl.models import Bundle, Capabilities, Finding, Leg, Plan, Relay, Run, Snapshot, Speed, as_json
+from boneagectl.models import Bundle, Capabilities, Finding, Leg, Observation, Plan, Relay, Run, Speed, as_json
 from boneagectl.output import table
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def run_json(run: Run) -> dict[str, Any]:
     return {**as_json(run), **top}
 
 
-def run_text(run: Run, snapshot: Snapshot, folder: str, relay: Relay | None, curve: str) -> str:
+def run_text(run: Run, snapshot: Observation, folder: str, relay: Relay | None, curve: str) -> str:
     data = run.data
     lines = [
         f"run      {run.run_id}, created {run.created}",
@@ -141,7 +141,7 @@ def _leg_row(leg: Leg) -> tuple[object, ...]:
     return leg.leg_id, leg.target, str(leg.state), f"{leg.epoch}/{leg.epochs}", elapsed, cost, leg.reason or "-"
 
 
-def snapshot_text(seen: Snapshot, limit_s: int = 0) -> str:
+def snapshot_text(seen: Observation, limit_s: int = 0) -> str:
     """With its age against the limit of its leg, where that is given and it is not over."""
     parts = [str(seen.state) + (f" ({seen.reason})" if seen.reason else "")]
     if seen.epochs:

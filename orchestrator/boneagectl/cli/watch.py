@@ -15,7 +15,7 @@ from boneagectl.output import Printer, Screen
 
 if TYPE_CHECKING:
     from boneagectl.alerts import Limit
-    from boneagectl.monitor import Look
+    from boneagectl.monitor import PollResult
     from boneagectl.runs import Workflow
 
 _Run = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id, its beginning, or 'last'.")]
@@ -54,7 +54,7 @@ def watch(
             raise_if_failed(last)
 
 
-def follow(flow: Workflow, run_id: str, every_s: float | None, once: bool, printer: Printer) -> Look:
+def follow(flow: Workflow, run_id: str, every_s: float | None, once: bool, printer: Printer) -> PollResult:
     """Shows look after look at one run, and returns the last."""
     from boneagectl import monitor
 
@@ -69,7 +69,7 @@ def follow(flow: Workflow, run_id: str, every_s: float | None, once: bool, print
     return look
 
 
-def show_all(flow: Workflow, rounds: Iterator[list[Look]], once: bool, printer: Printer) -> None:
+def show_all(flow: Workflow, rounds: Iterator[list[PollResult]], once: bool, printer: Printer) -> None:
     """A line for each run."""
     shown, is_any = _Shown(printer), False
     for looks in rounds:
@@ -88,7 +88,7 @@ class _Shown:
         self.printer, self.screen = printer, Screen(printer)
         self._last: dict[str, object] = {}
 
-    def __call__(self, looks: list[Look], lines: list[str], is_last: bool) -> None:
+    def __call__(self, looks: list[PollResult], lines: list[str], is_last: bool) -> None:
         for look in looks:
             if self._is_new(look) or look.said:
                 self._print(look)
@@ -98,13 +98,13 @@ class _Shown:
             for text in look.said:
                 self.screen.talk(f"{look.run.run_id}  {text}")
 
-    def _is_new(self, look: Look) -> bool:
+    def _is_new(self, look: PollResult) -> bool:
         key = (look.leg.leg_id, look.seen.state, look.seen.epoch, look.trouble)
         is_new = self._last.get(look.run.run_id) != key
         self._last[look.run.run_id] = key
         return is_new
 
-    def _print(self, look: Look) -> None:
+    def _print(self, look: PollResult) -> None:
         if self.printer.json:
             value = {"run_id": look.run.run_id, "leg_id": look.leg.leg_id, "snapshot": look.seen, "said": look.said}
             self.printer.line(value, "")
@@ -112,11 +112,11 @@ class _Shown:
             self.printer.talk(_line(look))
 
 
-def _line(look: Look) -> str:
+def _line(look: PollResult) -> str:
     return f"{look.run.run_id}  {format_runs.snapshot_text(look.seen, look.leg.time_limit_s)}"
 
 
-def raise_if_failed(look: Look) -> None:
+def raise_if_failed(look: PollResult) -> None:
     run_id, state = look.run.run_id, look.seen.state
     if state in (LegState.FAILED, LegState.LOST):
         raise RunFailed(
@@ -138,14 +138,14 @@ class View:
         self._curve: dict[int, float | None] = {}
         self._epoch = -1
 
-    def lines(self, look: Look) -> list[str]:
+    def lines(self, look: PollResult) -> list[str]:
         relay = self.flow.ledger.relay(look.run.run_id)
         limits = list(alerts.limits_of(self.flow.ledger.account(look.leg.target)))
         parts = (_leg(look, relay), _state(look), self._figures(look), _time(look), _money(look, limits),
                  _next(look, relay))  # fmt: skip
         return [line for part in parts for line in part]
 
-    def _figures(self, look: Look) -> Iterator[str]:
+    def _figures(self, look: PollResult) -> Iterator[str]:
         metrics = look.seen.metrics or {}
         if look.seen.epoch != self._epoch:
             self._add(look)
@@ -155,7 +155,7 @@ class View:
         if curve := format_runs.curve_text(values):
             yield f"val MAE  {curve}"
 
-    def _add(self, look: Look) -> None:
+    def _add(self, look: PollResult) -> None:
         """What is here of the curve, and the point that was seen."""
         from boneagectl.report import collect
 
@@ -166,21 +166,21 @@ class View:
             self._curve[metrics["epoch"]] = metrics.get("val_mae_months")
 
 
-def _leg(look: Look, relay: Relay | None) -> Iterator[str]:
+def _leg(look: PollResult, relay: Relay | None) -> Iterator[str]:
     of = f", {look.run.begun} of at most {relay.legs} begun" if relay else ""
     yield f"run      {look.run.run_id}, leg {look.leg.number}{of}, on {look.leg.target}"
     if before := look.run.legs[: look.leg.number - 1]:
         yield f"before   {'; '.join(f'{one.target} {one.state} at epoch {one.epoch}' for one in before[-3:])}"
 
 
-def _state(look: Look) -> Iterator[str]:
+def _state(look: PollResult) -> Iterator[str]:
     seen = look.seen
     yield f"state    {seen.state}{f' ({seen.reason})' if seen.reason else ''}"
     if seen.epochs:
         yield f"epoch    {bar(seen.epoch, seen.epochs)}  {seen.epoch} of {seen.epochs}{_rest(look)}"
 
 
-def _rest(look: Look) -> str:
+def _rest(look: PollResult) -> str:
     """How long the epochs that are left take at the newest one's pace."""
     epoch_s, left = (look.seen.metrics or {}).get("epoch_s"), look.seen.epochs - look.seen.epoch
     if look.seen.state.is_over or not left or not isinstance(epoch_s, int | float):
@@ -188,14 +188,14 @@ def _rest(look: Look) -> str:
     return f", about {units.format_duration(int(left * epoch_s))} for the rest"
 
 
-def _time(look: Look) -> Iterator[str]:
+def _time(look: PollResult) -> Iterator[str]:
     if look.seen.elapsed_s is None:
         yield "time     not known"
     else:
         yield _against("time", look.seen.elapsed_s, look.leg.time_limit_s, units.format_duration)
 
 
-def _money(look: Look, limits: list[Limit]) -> Iterator[str]:
+def _money(look: PollResult, limits: list[Limit]) -> Iterator[str]:
     spent, booked = look.seen.spent_usd_micro, look.leg.reserved_usd_micro
     if booked:
         yield _against("cost", spent, booked, units.format_usd) + " booked"
@@ -214,7 +214,7 @@ def bar(done: int, of: int) -> str:
     return full * filled + empty * (_BAR_WIDTH - filled)
 
 
-def _next(look: Look, relay: Relay | None) -> Iterator[str]:
+def _next(look: PollResult, relay: Relay | None) -> Iterator[str]:
     if look.is_over:
         yield f"next     boneagectl {_after(look)}"
         return
@@ -225,7 +225,7 @@ def _next(look: Look, relay: Relay | None) -> Iterator[str]:
     yield f"         {_NOT_STOPPED}"
 
 
-def _after(look: Look) -> str:
+def _after(look: PollResult) -> str:
     run_id = look.run.run_id
     if look.seen.state is LegState.COMPLETE:
         return f"report {run_id}"

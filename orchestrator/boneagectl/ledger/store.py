@@ -26,11 +26,11 @@ from boneagectl.models import (
     Handle,
     Leg,
     LegState,
+    Observation,
     Plan,
     Quota,
     Relay,
     Run,
-    Snapshot,
     Speed,
     as_json,
     iso,
@@ -147,7 +147,7 @@ class Ledger:
             if changed.rowcount:
                 self._settle(db, leg_id, 0, 0, f"released: {why}")
 
-    def observe(self, leg_id: str, snapshot: Snapshot) -> None:
+    def observe(self, leg_id: str, snapshot: Observation) -> None:
         """Notes what a poll saw; a leg that is over is settled with it, and never changes again."""
         with self._writing() as db:
             before = db.execute("select * from legs where leg_id = ?", (leg_id,)).fetchone()
@@ -171,14 +171,14 @@ class Ledger:
                 usd_micro, basis = self._spent(leg_id, snapshot)
                 self._settle(db, leg_id, usd_micro, elapsed_s, f"ended: {snapshot.state}{basis}")
 
-    def _spent(self, leg_id: str, seen: Snapshot) -> tuple[int, str]:
+    def _spent(self, leg_id: str, seen: Observation) -> tuple[int, str]:
         """What a leg that is over has cost; where nobody can tell how long it ran, all that was booked."""
         if seen.elapsed_s is not None:
             return seen.spent_usd_micro, ""
         return self.leg(leg_id).reserved_usd_micro, ", its time not known: all that was booked"
 
     @staticmethod
-    def _note(db: sqlite3.Connection, leg_id: str, seen: Snapshot, elapsed_s: int) -> None:
+    def _note(db: sqlite3.Connection, leg_id: str, seen: Observation, elapsed_s: int) -> None:
         db.execute(
             """insert into observations (leg_id, state, reason, epoch, elapsed_s, usd_micro, created_s)
                values (?, ?, ?, ?, ?, ?, ?)""",
@@ -392,7 +392,7 @@ def _check_cap(account: Account, plan: Plan) -> None:
         )
 
 
-def _elapsed_s(before: sqlite3.Row, seen: Snapshot) -> int:
+def _elapsed_s(before: sqlite3.Row, seen: Observation) -> int:
     """What a leg has taken; where nobody can tell how long a leg that is over ran, the most it can have."""
     if seen.elapsed_s is not None:
         return seen.elapsed_s

@@ -15,9 +15,9 @@ from boneagectl.models import (
     Finding,
     Handle,
     JobSpec,
+    Observation,
     Quota,
     Quote,
-    Snapshot,
     Verdict,
 )
 
@@ -65,7 +65,7 @@ class Target(Protocol):
         """Starts the rendered leg and returns at once. Not repeatable: `find` comes first.
 
         Raises:
-            InDoubt: it may or may not come to be; the booking must stand until `find` tells.
+            SubmitUncertain: it may or may not come to be; the booking must stand until `find` tells.
         """
 
     def next_steps(self, handle: Handle) -> list[str]:
@@ -74,7 +74,7 @@ class Target(Protocol):
     def find(self, leg_id: str) -> Handle | None:
         """The remote thing that carries this leg's id, or None where there certainly is none."""
 
-    def poll(self, handle: Handle) -> Snapshot:
+    def poll(self, handle: Handle) -> Observation:
         """The leg's state now. Never waits for a change."""
 
     def logs(self, handle: Handle, follow: bool) -> Iterator[str]:

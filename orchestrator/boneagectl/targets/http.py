@@ -21,7 +21,7 @@ def retry_after_s(response: Any) -> float | None:
     return float(text) if text.isdigit() else None
 
 
-def words(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """The error's kind and text, cut to what a message can carry."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
@@ -107,7 +107,7 @@ def _go_on(session: Any, url: str, part: _Part) -> str:
             shutil.copyfileobj(answer.raw, part, _PIECE)
         return ""
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        return words(error)
+        return error_text(error)
 
 
 def _need_room(path: Path, count: int) -> None:

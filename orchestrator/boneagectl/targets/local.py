@@ -31,9 +31,9 @@ from boneagectl.models import (
     Handle,
     JobSpec,
     LegState,
+    Observation,
     Quota,
     Quote,
-    Snapshot,
     Verdict,
 )
 
@@ -140,15 +140,15 @@ class LocalTarget:
         return Handle(self.name, leg_id) if started else None
 
     # ---------------------------------------------------------------------------- while it runs
-    def poll(self, handle: Handle) -> Snapshot:
+    def poll(self, handle: Handle) -> Observation:
         """The order matters: a leg seen alive may have ended since, but never the other way round."""
         out, alive = self._out(handle.remote_id), self._is_alive(handle.remote_id)
         if not out.state.exists():
-            return Snapshot(LegState.QUEUED) if alive else Snapshot(LegState.FAILED, _last_words(out))
+            return Observation(LegState.QUEUED) if alive else Observation(LegState.FAILED, _last_words(out))
         state = parse_object(out.state.read_text(), out.state.name)
         return self._snapshot(out, state, alive)
 
-    def _snapshot(self, out: RunFolder, state: dict[str, Any], alive: bool) -> Snapshot:
+    def _snapshot(self, out: RunFolder, state: dict[str, Any], alive: bool) -> Observation:
         leg_state, reason = LegState(state["state"]), state["reason"]
         until_s = time.time() if alive and leg_state is LegState.RUNNING else state["updated_s"]
         if alive and leg_state.is_over:  # it still lists its files, and the machine is still taken
@@ -159,7 +159,7 @@ class LocalTarget:
         metrics = read_metrics(out.metrics)
         spent = units.cost_usd_micro(_launch(out.root.parent)["usd_micro_per_hour"], elapsed_s)
         newest = metrics[-1] if metrics else None
-        return Snapshot(leg_state, reason, state["epoch"], state["epochs"], elapsed_s, spent, newest)
+        return Observation(leg_state, reason, state["epoch"], state["epochs"], elapsed_s, spent, newest)
 
     def logs(self, handle: Handle, follow: bool) -> Iterator[str]:
         path = self._out(handle.remote_id).log

@@ -248,10 +248,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(command)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 # == samples: A contact sheet: one image for each sex and age band.
 
 _CELL_PX, _MARGIN_PX, _CAPTION_PX = 160, 4, 18
@@ -301,3 +297,7 @@ def _from_the_middle(positions: list[int]) -> Iterator[int]:
     middle = len(positions) // 2
     yield from positions[middle:]
     yield from reversed(positions[:middle])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -209,10 +209,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(command)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 # == hand: Draws a left hand as a radiograph from the back shows it, as old as it is told.
 
 Points = npt.NDArray[np.float64]
@@ -414,3 +410,7 @@ def _tube(start: Points, stop: Points, base: float, waist: float, head: float) -
 
 def _blurred(layer: Gray, sigma_px: float) -> Image:
     return np.asarray(cv2.GaussianBlur(layer.astype(np.float32), (0, 0), max(sigma_px, 0.3)), np.float32)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -163,10 +163,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 # == limits: How far a predicted age may be off, by the errors that the same run made on its own test set.
 
 FEWEST = 20
@@ -214,3 +210,7 @@ def of(run: RunFolder) -> OwnErrors:
     predicted = [float(row["predicted_months"]) for row in rows]
     actual = [float(row["boneage_months"]) for row in rows]
     return OwnErrors(predicted, [one - other for one, other in zip(predicted, actual, strict=True)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

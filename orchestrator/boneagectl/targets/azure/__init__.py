@@ -16,7 +16,7 @@ from typing import Any
 
 from boneage_trainer.contract import PackFolder, RunFolder, parse_object, write_json
 from boneagectl import units
-from boneagectl.errors import BoneagectlError, InDoubt, MachineError
+from boneagectl.errors import BoneagectlError, MachineError, NotFound, SubmitUncertain
 from boneagectl.models import (
     Artifacts,
     Bill,
@@ -26,9 +26,9 @@ from boneagectl.models import (
     Finding,
     Handle,
     JobSpec,
+    Observation,
     Quota,
     Quote,
-    Snapshot,
     Verdict,
 )
 from boneagectl.targets.azure import billing, client, jobs, outputs, preflight, pricing, rehearsal, render, status
@@ -137,7 +137,7 @@ class AzureTarget:
         name = render.asset_of(PackFolder(pack).read_card()["fingerprint"])
         try:
             self.arm.get(f"{self.place.path}/data/{name}/versions/1", client.JOBS)
-        except client.Missing:
+        except NotFound:
             with tempfile.TemporaryDirectory() as folder:
                 for file in PackFolder(pack).files():  # what else lies beside them stays here
                     os.link(file, Path(folder, file.name))
@@ -152,11 +152,11 @@ class AzureTarget:
         self._note_down(leg_id)
         try:
             jobs.create(self.arm.credential, self.place, rendered)
-        except InDoubt as doubt:
+        except SubmitUncertain as doubt:
             return self._found_after(doubt, leg_id)
         return Remote(self.arm, self.place, leg_id).handle
 
-    def _found_after(self, doubt: InDoubt, leg_id: str) -> Handle:
+    def _found_after(self, doubt: SubmitUncertain, leg_id: str) -> Handle:
         for pause_s in _LOOKS_S:
             time.sleep(pause_s)
             try:
@@ -195,7 +195,7 @@ class AzureTarget:
             self._legs[handle.remote_id] = Remote(self.arm, place, handle.remote_id)
         return self._legs[handle.remote_id]
 
-    def poll(self, handle: Handle) -> Snapshot:
+    def poll(self, handle: Handle) -> Observation:
         seen, noted = self._leg(handle).look(), self._noted(handle.remote_id)
         if seen is None:
             return status.gone()

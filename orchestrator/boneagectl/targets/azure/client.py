@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from boneagectl.errors import MachineError, Unreachable, UsageError
-from boneagectl.targets.http import retry_after_s, words
+from boneagectl.errors import MachineError, NotFound, Unreachable, UsageError
+from boneagectl.targets.http import error_text, retry_after_s
 
 HOST = "https://management.azure.com"
 TIMEOUT_S = (10.0, 60.0)
@@ -27,10 +27,6 @@ STORES = "2024-10-01-preview"
 
 
 _PLACE = re.compile(r"/subscriptions/([^/?&]+)/resourceGroups/([^/?&]+)/providers/[^/]+/workspaces/([^/?&]+)")
-
-
-class Missing(MachineError):
-    """There is no such resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +119,7 @@ class Arm:
             if answer.ok and answer.content:
                 answer.json()  # a torn answer is none
         except (requests.RequestException, ValueError) as error:
-            return Unreachable(f"{what}: Azure cannot be reached ({words(error)})", LATER), None
+            return Unreachable(f"{what}: Azure cannot be reached ({error_text(error)})", LATER), None
         return (answer, None) if answer.ok else (_translated(what, answer), retry_after_s(answer))
 
 
@@ -150,7 +146,7 @@ LATER = "try again in some minutes; boneagectl ls looks whether it came to be"
 def _translated(what: str, answer: Any) -> MachineError:
     code, text = _error_of(answer)
     if answer.status_code == 404:
-        return Missing(f"{what}: Azure does not know it ({code})", "boneagectl doctor --target azure")
+        return NotFound(f"{what}: Azure does not know it ({code})", "boneagectl doctor --target azure")
     if answer.status_code in _AGAIN or code == _EXPIRED:
         return Unreachable(f"{what}: Azure answered {answer.status_code} {code}: {text}", LATER)
     return MachineError(f"{what}: Azure refused with {answer.status_code} {code}: {text}", _way_out(code))

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from boneagectl import units
-from boneagectl.errors import MachineError, UsageError
+from boneagectl.errors import MachineError, NotFound, UsageError
 from boneagectl.paths import data_dir
 from boneagectl.targets.azure import client, preflight
 from boneagectl.targets.azure.arm import Json, Unresolved, is_a, resolve, resource_id, violations
@@ -86,7 +86,7 @@ class Infra:
     def exists(self) -> bool:
         try:
             self.arm.get(self.group, _RESOURCES)
-        except client.Missing:
+        except NotFound:
             return False
         return True
 
@@ -95,7 +95,7 @@ class Infra:
         self.arm.ask("PUT", self.group, _RESOURCES, {"location": self.wishes.region, "tags": {_NAME: "infra"}})
 
     def drop_group(self) -> None:
-        with contextlib.suppress(client.Missing):
+        with contextlib.suppress(NotFound):
             self.arm.finish("DELETE", self.group, _RESOURCES)
 
     def register(self) -> Iterator[str]:
@@ -130,20 +130,20 @@ class Infra:
         """All that stands: what Azure lists in the group, and what it does not: clusters and budgets."""
         try:
             listed = self.arm.listed(f"{self.group}/resources", _RESOURCES)
-        except client.Missing:
+        except NotFound:
             return []
         return [*listed, *self._clusters(), *self._budgets()]
 
     def _clusters(self) -> list[Json]:
         try:
             return self.arm.listed(f"{self.place.path}/computes", client.COMPUTES)
-        except client.Missing:
+        except NotFound:
             return []
 
     def _budgets(self) -> list[Json]:
         try:
             return self.arm.listed(f"{self.group}/providers/Microsoft.Consumption/budgets", _BUDGETS)
-        except client.Missing:
+        except NotFound:
             return []
 
     # ----------------------------------------------------------------------------------- down
@@ -169,12 +169,12 @@ class Infra:
         self._prove_gone()
 
     def _delete(self, path: str, version: str, query: str) -> None:
-        with contextlib.suppress(client.Missing):
+        with contextlib.suppress(NotFound):
             self.arm.finish("DELETE", path, version, query=query)
 
     def _purge(self, vault: Json) -> None:
         path = f"{self._subscription}/providers/Microsoft.KeyVault/locations/{vault['location']}/deletedVaults"
-        with contextlib.suppress(client.Missing):
+        with contextlib.suppress(NotFound):
             self.arm.finish("POST", f"{path}/{vault['name']}/purge", _VAULTS)
 
     def _prove_gone(self) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from boneagectl.errors import InDoubt, MachineError
+from boneagectl.errors import MachineError, SubmitUncertain
 from boneagectl.targets.azure.client import LATER, Place
 from boneagectl.targets.azure.render import JOB
 
@@ -23,7 +23,7 @@ def create(credential: Any, place: Place, rendered: Path) -> None:
     """Creates the job that the folder describes.
 
     Raises:
-        MachineError: Azure refused it. InDoubt: no clear answer came; the job may exist.
+        MachineError: Azure refused it. SubmitUncertain: no clear answer came; the job may exist.
     """
     with _speaking(credential, place) as client:
         from azure.ai.ml import load_job
@@ -70,7 +70,7 @@ def _speaking(credential: Any, place: Place, is_shown: bool = False) -> Iterator
         except HttpResponseError as error:
             raise _translated(error) from None
         except AzureError as error:
-            raise InDoubt(f"no answer from Azure: {_line(error)}", LATER) from None
+            raise SubmitUncertain(f"no answer from Azure: {_line(error)}", LATER) from None
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def _translated(error: Any) -> MachineError:
     status = error.status_code or 0
     if status in _CLEAR and status not in _UNCLEAR:
         return MachineError(f"Azure refused the job with {status}: {_line(error)}", "boneagectl doctor --target azure")
-    return InDoubt(f"Azure answered {status}: {_line(error)}", LATER)
+    return SubmitUncertain(f"Azure answered {status}: {_line(error)}", LATER)
 
 
 def _line(error: Any) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from boneagectl import units
-from boneagectl.errors import BoneagectlError, MachineError, UsageError
+from boneagectl.errors import BoneagectlError, MachineError, NotFound, UsageError
 from boneagectl.models import Finding, Verdict
 from boneagectl.targets.azure import client, pricing
 from boneagectl.targets.azure.render import Wishes
@@ -184,7 +184,7 @@ def subscription_text(said: dict[str, Any]) -> str:
 def cluster(arm: client.Arm, place: client.Place, wishes: Wishes) -> Verdict:
     try:
         said = arm.get(f"{place.path}/computes/{wishes.cluster}", client.COMPUTES)["properties"]["properties"]
-    except client.Missing:
+    except NotFound:
         missing = f"there is no cluster {wishes.cluster!r} in {place.workspace}: boneagectl infra up makes it"
         return Verdict("cluster", False, missing)
     wrong = list(_differences(said, wishes))
@@ -218,7 +218,7 @@ def _data(arm: client.Arm, place: client.Place, pack: str) -> Verdict:
     name, _, version = pack.removeprefix("azureml:").partition(":")
     try:
         arm.get(f"{place.path}/data/{name}/versions/{version}", client.JOBS)
-    except client.Missing:
+    except NotFound:
         return Verdict("data", False, f"the pack is not there as {pack}: boneagectl data push --target azure")
     return Verdict("data", True, f"{pack} is registered")
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from boneage_trainer.contract import parse_object
 from boneagectl import units
-from boneagectl.errors import MachineError
-from boneagectl.models import Handle, LegState, Snapshot
+from boneagectl.errors import MachineError, NotFound
+from boneagectl.models import Handle, LegState, Observation
 from boneagectl.targets.azure import client
 from boneagectl.targets.azure import outputs as blobs
 
@@ -42,18 +42,18 @@ class Seen:
         return str(self.job["properties"]["status"])
 
 
-def snapshot(seen: Seen, rate_usd_micro: int, unseen_s: int) -> Snapshot:
+def snapshot(seen: Seen, rate_usd_micro: int, unseen_s: int) -> Observation:
     """`rate_usd_micro` is an hour of all nodes; `unseen_s` is what they are billed before and after the job."""
     leg, reason = _judged(seen)
     elapsed_s = _elapsed_s(seen, leg.is_over)
     is_billed = elapsed_s is not None and leg is not LegState.QUEUED
     spent = units.cost_usd_micro(rate_usd_micro, elapsed_s + unseen_s) if elapsed_s is not None and is_billed else 0
     epoch, epochs = (int(seen.state.get(key) or 0) for key in ("epoch", "epochs"))
-    return Snapshot(leg, reason, epoch, epochs, elapsed_s, spent, _last(seen.metrics))
+    return Observation(leg, reason, epoch, epochs, elapsed_s, spent, _last(seen.metrics))
 
 
-def gone() -> Snapshot:
-    return Snapshot(LegState.LOST, "the job is not in the workspace any more", elapsed_s=None)
+def gone() -> Observation:
+    return Observation(LegState.LOST, "the job is not in the workspace any more", elapsed_s=None)
 
 
 def _last(metrics: str) -> dict[str, Any] | None:
@@ -144,7 +144,7 @@ class Remote:
     def job(self) -> dict[str, Any] | None:
         try:
             return self.arm.get(self._path, client.JOBS)
-        except client.Missing:
+        except NotFound:
             return None
 
     def look(self) -> Seen | None:
@@ -212,5 +212,5 @@ class Remote:
         path = str(job.get("properties", {}).get("computeId") or "")
         try:
             return dict(self.arm.get(path, client.COMPUTES)["properties"]["properties"]) if path else {}
-        except client.Missing:
+        except NotFound:
             return {}

@@ -20,9 +20,9 @@ from boneagectl.models import (
     Finding,
     Handle,
     JobSpec,
+    Observation,
     Quota,
     Quote,
-    Snapshot,
     Verdict,
 )
 from boneagectl.targets.colab import render
@@ -98,7 +98,7 @@ class ColabTarget:
         return self.by_hand.find(leg_id) or self.by_cli.find(leg_id)
 
     # ---------------------------------------------------------------------------- while it runs
-    def poll(self, handle: Handle) -> Snapshot:
+    def poll(self, handle: Handle) -> Observation:
         return self._way(handle).poll(handle)
 
     def logs(self, handle: Handle, follow: bool) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from boneage_trainer.contract import RunFolder
 from boneagectl import artifacts, units
-from boneagectl.errors import NotYet, Unreachable, UsageError
+from boneagectl.errors import NotFound, NotYet, Unreachable, UsageError
 from boneagectl.models import (
     Artifacts,
     Bill,
@@ -25,16 +25,16 @@ from boneagectl.models import (
     Handle,
     JobSpec,
     LegState,
+    Observation,
     Quota,
     Quote,
-    Snapshot,
     Verdict,
 )
 from boneagectl.targets.colab import cli_session, colab_cli, preflight, status, upload
 from boneagectl.targets.colab.cli_session import Bringing
 from boneagectl.targets.colab.cli_state import LegFolder, Note
 from boneagectl.targets.colab.colab_cli import Official
-from boneagectl.targets.colab.jupyter import Gone, Missing
+from boneagectl.targets.colab.jupyter import Gone
 from boneagectl.targets.colab.machines import Machines
 
 KIND = "cli/"
@@ -125,12 +125,12 @@ class ByCli:
         return self._handle(leg_id) if cli_session.settle_cut_off(self._folder(leg_id), self.machines) else None
 
     # ---------------------------------------------------------------------------- while it runs
-    def poll(self, handle: Handle) -> Snapshot:
+    def poll(self, handle: Handle) -> Observation:
         """Never waits; what is new there is brought behind it, and a machine that is done with goes back."""
         leg = self._of(handle)
         note, seen = leg.note, leg.final
         if note is None:
-            return Snapshot(LegState.LOST, "this computer knows nothing of it", elapsed_s=None)
+            return Observation(LegState.LOST, "this computer knows nothing of it", elapsed_s=None)
         if seen is None:
             seen = self._look(leg, note)
         is_news = seen.state.is_over or seen.epoch > leg.kept_epoch
@@ -138,9 +138,9 @@ class ByCli:
             self.bringing.behind(leg)
         return seen
 
-    def _look(self, leg: LegFolder, note: Note) -> Snapshot:
+    def _look(self, leg: LegFolder, note: Note) -> Observation:
         if not note.kernel:
-            return Snapshot(LegState.QUEUED, "it is being sent")
+            return Observation(LegState.QUEUED, "it is being sent")
         try:
             seen = self._seen(leg, note)
         except Gone:
@@ -150,12 +150,12 @@ class ByCli:
             return leg.end(status.lost(leg, note))
         return leg.end(seen) if seen.state.is_over else seen
 
-    def _seen(self, leg: LegFolder, note: Note) -> Snapshot:
+    def _seen(self, leg: LegFolder, note: Note) -> Observation:
         """Raises Gone where it is the machine that is lost; what it says of itself is not enough for that."""
         try:
             with self.machines.opened(note) as runtime:
                 seen = status.look(runtime, leg.leg_id, note)
-        except Missing as error:
+        except NotFound as error:
             self.machines.renewed(note)
             raise Unreachable(f"nothing of it is found on its machine ({error.message})", "look again") from None
         if seen.state is LegState.LOST:
@@ -196,7 +196,7 @@ class ByCli:
                 leg.end(status.ended(note, LegState.LOST, _DEAF, seen))
         self.bringing.finish(leg)
 
-    def _interrupted(self, leg: LegFolder, note: Note) -> Snapshot:
+    def _interrupted(self, leg: LegFolder, note: Note) -> Observation:
         """The last look at it, after at most the time of grace."""
         give_up, seen = time.monotonic() + self.stop_grace_s, self._look(leg, note)
         if not seen.state.is_over:

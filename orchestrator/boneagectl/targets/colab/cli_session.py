@@ -10,12 +10,20 @@ from pathlib import Path
 
 from boneage_trainer.contract import ContractError
 from boneagectl import locks
-from boneagectl.errors import BoneagectlError, InDoubt, LimitRefused, MachineError, NotYet, Unreachable
+from boneagectl.errors import (
+    BoneagectlError,
+    LimitRefused,
+    MachineError,
+    NotFound,
+    NotYet,
+    SubmitUncertain,
+    Unreachable,
+)
 from boneagectl.models import Artifacts, LegState
 from boneagectl.targets.colab import colab_cli, jupyter, status, upload
 from boneagectl.targets.colab.cli_state import LegFolder, Note
 from boneagectl.targets.colab.colab_cli import Official
-from boneagectl.targets.colab.jupyter import Gone, Missing
+from boneagectl.targets.colab.jupyter import Gone
 from boneagectl.targets.colab.machines import Machines
 from boneagectl.targets.colab.upload import folder_of
 
@@ -32,7 +40,7 @@ def submit(leg: LegFolder, rendered: Path, machines: Machines, official: Officia
     """Whatever fails once there is a machine has it given back.
 
     Raises:
-        LimitRefused: Colab gives no such machine, or at another price. InDoubt: there may be one; `find` tells.
+        LimitRefused: Colab gives no such machine, or at another price. SubmitUncertain: there may be one; `find` tells.
     """
     try:
         with locks.held(leg.submitting):
@@ -56,7 +64,7 @@ def _submit(
         leg.forget()
         raise
     except MachineError as error:
-        raise InDoubt(error.message, "boneagectl ls looks whether there is a machine") from None
+        raise SubmitUncertain(error.message, "boneagectl ls looks whether there is a machine") from None
     note = leg.write(replace(note, endpoint=access.endpoint))
     try:
         if paid:
@@ -65,7 +73,7 @@ def _submit(
             kernel = upload.begin(runtime, rendered, launch)
     except BaseException as error:
         _undo(leg, note, error, machines)
-        if isinstance(error, Gone | Missing):
+        if isinstance(error, Gone | NotFound):
             raise MachineError(f"the machine went away before the training began ({error.message})", _SLOW) from None
         raise
     leg.write(replace(note, kernel=kernel))
@@ -96,7 +104,7 @@ def _undo(leg: LegFolder, note: Note, error: BaseException, machines: Machines) 
     try:
         machines.give_back(note)
     except MachineError as still:
-        raise InDoubt(f"{error}; and then: {still.message}", still.next_step) from None
+        raise SubmitUncertain(f"{error}; and then: {still.message}", still.next_step) from None
     leg.forget()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from boneage_trainer.contract import RunFolder, parse_object, read_metrics, write_json
 from boneagectl import locks
 from boneagectl.errors import MachineError
-from boneagectl.models import LegState, Snapshot
+from boneagectl.models import LegState, Observation
 
 _WAIT_S = 900.0
 _LOOK_S = 0.05
@@ -69,15 +69,15 @@ class LegFolder:
 
     # ------------------------------------------------------------------------------------- its end
     @property
-    def final(self) -> Snapshot | None:
+    def final(self) -> Observation | None:
         """How it ended; what is over does not change."""
         path = self.root / "final.json"
         if not path.exists():
             return None
         said = parse_object(path.read_text(encoding="utf-8"), path.name)
-        return Snapshot(**{**said, "state": LegState(said["state"])})
+        return Observation(**{**said, "state": LegState(said["state"])})
 
-    def end(self, seen: Snapshot) -> Snapshot:
+    def end(self, seen: Observation) -> Observation:
         write_json(self.root / "final.json", dataclasses.asdict(seen))
         return seen
 

@@ -23,7 +23,7 @@ from typing import Any
 from boneage_trainer.contract import ContractError, parse_object, write_atomic
 from boneagectl import models, units
 from boneagectl.errors import LimitRefused, MachineError, Unreachable, UsageError
-from boneagectl.targets.http import words
+from boneagectl.targets.http import error_text
 
 OLDEST = (0, 7, 4)
 """Before it, an hour-old token made the program forget a machine that ran on."""
@@ -156,7 +156,9 @@ class Official:
         except FileNotFoundError:
             return {}
         except (OSError, UnicodeDecodeError, ContractError) as error:
-            raise MachineError(f"{self.state.name} cannot be read: {words(error)}", f"look at {self.state}") from None
+            raise MachineError(
+                f"{self.state.name} cannot be read: {error_text(error)}", f"look at {self.state}"
+            ) from None
 
     # ---------------------------------------------------------------------------------- the program
     def _said(self, *command: str) -> str:

@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 from boneage_trainer.contract import ContractError, parse_object
 from boneagectl import units
-from boneagectl.errors import BoneagectlError, LimitRefused, MachineError, Unreachable
-from boneagectl.targets.http import retry_after_s, words
+from boneagectl.errors import BoneagectlError, LimitRefused, MachineError, NotFound, Unreachable
+from boneagectl.targets.http import error_text, retry_after_s
 
 _FOLDER = "application/vnd.google-apps.folder"
 _FIELDS = "nextPageToken,files(id,name,mimeType,parents,size,md5Checksum,modifiedTime)"
@@ -144,7 +144,7 @@ class DriveFiles:
             try:
                 shutil.copyfileobj(answer.raw, stream, _PIECE_BYTES)
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-                return words(error)
+                return error_text(error)
         return ""
 
     def _open(self, file: DriveFile, first: int, last: int | None) -> Any:
@@ -197,7 +197,7 @@ def _read(answer: Any, count: int) -> tuple[bytes, str]:
         while into.tell() < count and (piece := answer.raw.read(min(_PIECE_BYTES, count - into.tell()))):
             into.write(piece)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        return into.getvalue(), words(error)
+        return into.getvalue(), error_text(error)
     return into.getvalue(), ""
 
 
@@ -256,10 +256,6 @@ _OFF = {"accessNotConfigured", "SERVICE_DISABLED"}
 _NARROW = {"insufficientPermissions", "insufficientScope", "ACCESS_TOKEN_SCOPE_INSUFFICIENT"}
 
 
-class Missing(MachineError):
-    """There is no such file, or not any more."""
-
-
 class Changed(Unreachable):
     """The file is not what it was when it was listed: the notebook is writing."""
 
@@ -299,7 +295,7 @@ class Rest:
         except GoogleAuthError as error:
             return in_words(error), None
         except (requests.RequestException, ValueError) as error:
-            return Unreachable(f"{what}: Drive cannot be reached ({words(error)})", LATER), None
+            return Unreachable(f"{what}: Drive cannot be reached ({error_text(error)})", LATER), None
         return (answer, None) if answer.ok else (_translated(what, answer), retry_after_s(answer))
 
 
@@ -313,7 +309,7 @@ def _translated(what: str, answer: Any) -> BoneagectlError:
     status, (reasons, text) = answer.status_code, _error_of(answer)
     said = f"{what}: Drive answered {status} {', '.join(reasons)}: {text}"
     if status == 404:
-        return Missing(f"{what} is not on Drive (any more)", "is it the same Google account?")
+        return NotFound(f"{what} is not on Drive (any more)", "is it the same Google account?")
     if status == 416:
         return Changed(said, LATER)
     if status in _AGAIN or reasons & _TOO_FAST:
@@ -398,7 +394,7 @@ def _credentials(path: Path) -> Any:
     try:
         found = Credentials.from_authorized_user_file(str(path), scopes=[SCOPE])
     except (ValueError, OSError) as error:
-        raise MachineError(f"{path} is no login: {words(error)}", LOGIN) from None
+        raise MachineError(f"{path} is no login: {error_text(error)}", LOGIN) from None
     found.token = None  # one that was kept may open more than Drive
     return found.with_quota_project_from_environment()
 
@@ -409,7 +405,7 @@ def _kind(path: Path) -> str:
     except FileNotFoundError:
         raise MachineError(f"nobody is signed in to Google: there is no {path}", f"{LOGIN}; {WITHOUT}") from None
     except (OSError, UnicodeDecodeError, ContractError) as error:
-        raise MachineError(f"{path} is no login: {words(error)}", LOGIN) from None
+        raise MachineError(f"{path} is no login: {error_text(error)}", LOGIN) from None
     return str(said.get("type", ""))
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, urlsplit
 
-from boneagectl.errors import MachineError, Unreachable
+from boneagectl.errors import MachineError, NotFound, Unreachable
 from boneagectl.targets.colab.colab_cli import Access
-from boneagectl.targets.http import words
+from boneagectl.targets.http import error_text
 
 PAUSES_S = (0.5, 2.0, 5.0)
 TIMEOUT_S = (10.0, 60.0)
@@ -32,10 +32,6 @@ _LATER = "try again in some minutes"
 
 class Gone(MachineError):
     """The account has this machine no more."""
-
-
-class Missing(MachineError):
-    """The machine has no such file or kernel."""
 
 
 class Runtime:
@@ -78,7 +74,7 @@ class Runtime:
                     allow_redirects=False, **more,
                 )  # fmt: skip
             except requests.RequestException as error:
-                trouble = words(error)
+                trouble = error_text(error)
             else:
                 if answer.status_code < 300:
                     return answer
@@ -88,7 +84,7 @@ class Runtime:
                     self._access, is_renewed = self._renew(), True
                     continue
                 if answer.status_code not in _AGAIN:
-                    raise (Missing if answer.status_code == 404 else MachineError)(f"{verb} {path}: {trouble}")
+                    raise (NotFound if answer.status_code == 404 else MachineError)(f"{verb} {path}: {trouble}")
             if pause_s is not None:
                 time.sleep(pause_s)
         self._access = self._renew()
@@ -135,14 +131,14 @@ class Runtime:
         try:
             with self._answer("GET", f"files/{quote(path)}") as answer:
                 return bytes(answer.content)
-        except Missing:
+        except NotFound:
             return self._content(path) or b""
 
     def _content(self, path: str) -> bytes | None:
         """The way of the official command line, should the one that streams be closed: the file is whole in memory."""
         try:
             said = self._ask("GET", f"{_contents(path)}?type=file&format=base64&content=1")
-        except Missing:
+        except NotFound:
             return None
         return base64.b64decode(said.get("content") or "")
 
@@ -150,7 +146,7 @@ class Runtime:
         """The files below the folder, by their names within it; none where there is no such folder."""
         try:
             listed = self._ask("GET", f"{_contents(path)}?type=directory&content=1").get("content") or []
-        except Missing:
+        except NotFound:
             return []
         names = []
         for one in listed:
@@ -192,14 +188,14 @@ class Runtime:
                 for piece in answer.iter_content(_READ_BYTES):
                     digest.update(piece)
                     stream.write(piece)
-        except Missing:
+        except NotFound:
             content = self._content(path)
             if content is None:
                 raise
             digest.update(content)
             stream.write(content)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            return words(error), ""
+            return error_text(error), ""
         return "", digest.hexdigest()
 
     # ------------------------------------------------------------------------------------- kernel
@@ -213,7 +209,7 @@ class Runtime:
         """busy, idle, starting, dead; nothing where there is no such kernel."""
         try:
             return str(self._ask("GET", f"api/kernels/{kernel}").get("execution_state"))
-        except Missing:
+        except NotFound:
             return ""
 
     def interrupt(self, kernel: str) -> None:

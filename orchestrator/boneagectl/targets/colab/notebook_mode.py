@@ -9,7 +9,7 @@ from typing import Any
 
 from boneage_trainer.contract import RunFolder, parse_object, write_json
 from boneagectl.errors import NotYet, UsageError
-from boneagectl.models import Artifacts, Bundle, Checkpoint, Finding, Handle, JobSpec, LegState, Quote, Snapshot
+from boneagectl.models import Artifacts, Bundle, Checkpoint, Finding, Handle, JobSpec, LegState, Observation, Quote
 from boneagectl.targets.colab import drive as colab_drive
 from boneagectl.targets.colab import notebook_outputs, rehearsal, render
 from boneagectl.targets.colab.drive import DriveFiles
@@ -69,7 +69,7 @@ class ByHand:
         ]
 
     # ---------------------------------------------------------------------------- while it runs
-    def poll(self, handle: Handle) -> Snapshot:
+    def poll(self, handle: Handle) -> Observation:
         """What was last brought, or what Drive has by now; a pause is not the end, since the notebook goes on."""
         leg_id = handle.remote_id
         state, metrics = self._note(leg_id).get("state", {}), None
@@ -134,11 +134,11 @@ def _names(leg_id: str) -> tuple[str, str]:
     return leg_id.rpartition("-")[0], leg_id
 
 
-def _snapshot(state: dict[str, Any], metrics: dict[str, Any] | None, is_given_up: bool) -> Snapshot:
+def _snapshot(state: dict[str, Any], metrics: dict[str, Any] | None, is_given_up: bool) -> Observation:
     leg, reason = _judged(state, is_given_up)
     epoch, epochs = (int(state.get(key) or 0) for key in ("epoch", "epochs"))
     elapsed_s = round(float(state.get("elapsed_s") or 0))
-    return Snapshot(leg, reason, epoch, epochs, elapsed_s, 0, metrics)
+    return Observation(leg, reason, epoch, epochs, elapsed_s, 0, metrics)
 
 
 def _judged(state: dict[str, Any], is_given_up: bool) -> tuple[LegState, str]:

@@ -22,9 +22,9 @@ from typing import Any, Protocol
 from boneage_trainer import archive
 from boneage_trainer.contract import ContractError, RunFolder, parse_object, sha256_of, write_atomic
 from boneagectl import artifacts
-from boneagectl.errors import MachineError, NotYet, UsageError
+from boneagectl.errors import MachineError, NotFound, NotYet, UsageError
 from boneagectl.models import Artifacts
-from boneagectl.targets.colab.drive import Changed, DriveFile, DriveFiles, Missing, Seekable
+from boneagectl.targets.colab.drive import Changed, DriveFile, DriveFiles, Seekable
 from boneagectl.targets.colab.render import FOLDER
 
 SLOTS = ("a", "b")
@@ -76,7 +76,7 @@ def bring(files: DriveFiles, run_id: str, leg_id: str, dest: RunFolder) -> Artif
     for pause_s in (*LOOKS_S, None):
         try:
             return _bring(files, run_id, leg_id, dest)
-        except (Changed, Missing, Damaged, NothingWhole):
+        except (Changed, NotFound, Damaged, NothingWhole):
             if pause_s is None:
                 raise
             time.sleep(pause_s)
@@ -148,7 +148,7 @@ class Slot:
             if hashlib.sha256(content).hexdigest() != self.sha256[_METRICS]:
                 return None
             return [parse_object(line, _METRICS) for line in content.decode().splitlines()]
-        except (KeyError, Changed, Missing, ContractError, UnicodeDecodeError):
+        except (KeyError, Changed, NotFound, ContractError, UnicodeDecodeError):
             return None
 
     def bring(self, dest: RunFolder, incoming: Path) -> None:
@@ -203,7 +203,7 @@ def _slot(files: DriveFiles, children: list[DriveFile]) -> Slot | None:
         said = json.loads(manifest)["files"]
         sha256 = {str(name): str(entry["sha256"]) for name, entry in said.items()}
         parse_object(state.decode(), _STATE)
-    except (Changed, Missing, LookupError, TypeError, AttributeError, ValueError, ContractError):
+    except (Changed, NotFound, LookupError, TypeError, AttributeError, ValueError, ContractError):
         return None
     is_whole = sha256.get(_STATE) == hashlib.sha256(state).hexdigest()
     return Slot(files, entries, folders, sha256, manifest, state) if is_whole else None

@@ -11,9 +11,10 @@ from typing import Any
 
 from boneage_trainer.contract import ContractError, RunFolder, parse_object, sha256_of, write_atomic
 from boneagectl import artifacts, units
-from boneagectl.models import Artifacts, LegState, Snapshot
+from boneagectl.errors import NotFound
+from boneagectl.models import Artifacts, LegState, Observation
 from boneagectl.targets.colab.cli_state import LegFolder, Note
-from boneagectl.targets.colab.jupyter import Missing, Runtime
+from boneagectl.targets.colab.jupyter import Runtime
 from boneagectl.targets.colab.upload import folder_of
 
 SECOND_LOOK_S = 0.3
@@ -24,7 +25,7 @@ _INCOMING = ".incoming"
 _OVER = (LegState.COMPLETE, LegState.PAUSED, LegState.FAILED)
 
 
-def look(runtime: Runtime, leg_id: str, note: Note) -> Snapshot:
+def look(runtime: Runtime, leg_id: str, note: Note) -> Observation:
     """The leg's state file decides; a kernel that does nothing, and said nothing, means that it is lost.
 
     The kernel is asked first: one seen at work may have ended since, but never the other way round.
@@ -45,7 +46,7 @@ def look(runtime: Runtime, leg_id: str, note: Note) -> Snapshot:
     return _snapshot(note, leg, reason, state, _last(runtime.read(f"{folder_of(leg_id)}/run/metrics.jsonl")))
 
 
-def lost(leg: LegFolder, note: Note) -> Snapshot:
+def lost(leg: LegFolder, note: Note) -> Observation:
     """The machine is gone. What it cost is told at the most: nobody knows when it went."""
     state, age_s = _kept(leg.run), time.time() - note.asked_s
     said = _said(state)
@@ -64,7 +65,7 @@ def lost(leg: LegFolder, note: Note) -> Snapshot:
     return _snapshot(note, LegState.LOST, reason + next_step, {**state, "updated_s": time.time()}, None)
 
 
-def ended(note: Note, state: LegState, reason: str, seen: Snapshot | None = None) -> Snapshot:
+def ended(note: Note, state: LegState, reason: str, seen: Observation | None = None) -> Observation:
     """As somebody here ended it."""
     numbers = {"epoch": seen.epoch, "epochs": seen.epochs} if seen else {}
     return _snapshot(note, state, reason, {**numbers, "updated_s": time.time()}, seen.metrics if seen else None)
@@ -85,7 +86,7 @@ def bring(runtime: Runtime, leg_id: str, dest: RunFolder) -> Artifacts:
         write_atomic(dest.manifest, listed)
     wanted, known = artifacts.listed(dest), {}
     for name in (name for name in names if name != dest.manifest.name):
-        with suppress(Missing):  # replaced or taken away meanwhile
+        with suppress(NotFound):  # replaced or taken away meanwhile
             known[name] = _fetched(runtime, f"{folder}/{name}", incoming / name, dest.root / name, wanted.get(name))
     shutil.rmtree(incoming, ignore_errors=True)
     return artifacts.of(dest, known)
@@ -112,7 +113,7 @@ def _judged(kernel: str, state: dict[str, Any]) -> tuple[LegState, str]:
 
 def _snapshot(
     note: Note, leg: LegState, reason: str, state: dict[str, Any], metrics: dict[str, Any] | None
-) -> Snapshot:
+) -> Observation:
     """Costs run from the machine's begin, and for one that is over to the end of the wait for who fetches it."""
     updated_s = state.get("updated_s")
     is_told = leg.is_over and isinstance(updated_s, int | float)
@@ -121,7 +122,7 @@ def _snapshot(
     billed_s = min(note.worst_s, elapsed_s + (note.hold_s if leg.is_over else 0))
     spent = units.cost_usd_micro(note.usd_micro_per_hour, billed_s)
     epoch, epochs = (int(state.get(key) or 0) for key in ("epoch", "epochs"))
-    return Snapshot(leg, reason, epoch, epochs, elapsed_s, spent, metrics)
+    return Observation(leg, reason, epoch, epochs, elapsed_s, spent, metrics)
 
 
 def _said(state: dict[str, Any]) -> LegState | None:

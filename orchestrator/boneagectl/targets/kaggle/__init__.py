@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 
 from boneage_trainer.contract import RunFolder, parse_object, write_json
-from boneagectl.errors import InDoubt, MachineError, NotYet, Unreachable
+from boneagectl.errors import MachineError, NotFound, NotYet, SubmitUncertain, Unreachable
 from boneagectl.models import (
     Artifacts,
     Bill,
@@ -24,9 +24,9 @@ from boneagectl.models import (
     Finding,
     Handle,
     JobSpec,
+    Observation,
     Quota,
     Quote,
-    Snapshot,
     Verdict,
 )
 from boneagectl.targets.kaggle import (
@@ -40,7 +40,7 @@ from boneagectl.targets.kaggle import (
 from boneagectl.targets.kaggle import (
     status as kaggle_status,
 )
-from boneagectl.targets.kaggle.client import LATER, Api, Kernel, Missing
+from boneagectl.targets.kaggle.client import LATER, Api, Kernel
 from boneagectl.targets.kaggle.status import Log, events_in, lines_of
 
 _IDLE_S = 0.2
@@ -116,10 +116,10 @@ class KaggleTarget:
                 datasets.push(self.api, folder)
         try:
             return self.api.save(metadata, script).handle
-        except InDoubt as doubt:
+        except SubmitUncertain as doubt:
             return self._found_after(doubt, metadata["id"])
 
-    def _found_after(self, doubt: InDoubt, name: str) -> Handle:
+    def _found_after(self, doubt: SubmitUncertain, name: str) -> Handle:
         """No answer came: looks whether the kernel is there, since a second push would start a second session."""
         owner, _, slug = name.partition("/")
         for pause_s in _LOOKS_S:
@@ -149,13 +149,13 @@ class KaggleTarget:
         """
         try:
             return self.api.status(kernel)
-        except Missing as error:
+        except NotFound as error:
             if self.api.newest(kernel.owner, kernel.slug):
                 raise Unreachable(error.message, LATER) from None
             return None
 
     # ---------------------------------------------------------------------------- while it runs
-    def poll(self, handle: Handle) -> Snapshot:
+    def poll(self, handle: Handle) -> Observation:
         kernel = Kernel.of(handle)
         found = self._status(kernel)
         if found is None:
@@ -168,7 +168,7 @@ class KaggleTarget:
     def _log_so_far(self, kernel: Kernel) -> Log:
         """Empty where there is none yet, or the stream fails: the state is known without it."""
         log, enough_s = Log(), time.monotonic() + _MOST_S
-        with suppress(Missing, Unreachable):
+        with suppress(NotFound, Unreachable):
             for _ in lines_of(self.api.events(kernel, _IDLE_S, _ANSWER_S), log):
                 if time.monotonic() > enough_s:
                     break
@@ -197,7 +197,7 @@ class KaggleTarget:
         """Each line once: a new connection replays the log from its start."""
         seen = 0
         while True:
-            with suppress(Missing, Unreachable):  # not begun, or cut by a proxy: the state tells which
+            with suppress(NotFound, Unreachable):  # not begun, or cut by a proxy: the state tells which
                 for at, line in enumerate(lines_of(self.api.events(kernel, _QUIET_S))):
                     if at >= seen:
                         seen = at + 1

@@ -12,9 +12,9 @@ from datetime import UTC
 from typing import Any
 
 import boneage_trainer
-from boneagectl.errors import InDoubt, LimitRefused, MachineError, Unreachable, UsageError
+from boneagectl.errors import LimitRefused, MachineError, NotFound, SubmitUncertain, Unreachable, UsageError
 from boneagectl.models import Handle, Quota
-from boneagectl.targets.http import retry_after_s, words
+from boneagectl.targets.http import error_text, retry_after_s
 from boneagectl.targets.kaggle import status
 from boneagectl.targets.kaggle.credentials import HOW, Credentials
 
@@ -27,10 +27,6 @@ _LONGEST_PAUSE_S = 30.0
 _AGAIN = (429, 500, 502, 503, 504)
 GONE = (403, 404)
 """Kaggle answers 403 for a kernel or data set that does not exist, as for one of somebody else."""
-
-
-class Missing(MachineError):
-    """There is no such thing, or it is somebody else's: Kaggle does not tell which."""
 
 
 class Calls:
@@ -62,9 +58,9 @@ class Calls:
                 time.sleep(min(_LONGEST_PAUSE_S, retry_after_s(error.response) or pause_s))
             except broken as error:
                 if not safe and not _was_never_sent(error):
-                    raise InDoubt(f"{what}: no answer from Kaggle ({words(error)})", LATER) from None
+                    raise SubmitUncertain(f"{what}: no answer from Kaggle ({error_text(error)})", LATER) from None
                 if pause_s is None:
-                    raise Unreachable(f"{what}: Kaggle cannot be reached ({words(error)})", LATER) from None
+                    raise Unreachable(f"{what}: Kaggle cannot be reached ({error_text(error)})", LATER) from None
                 time.sleep(pause_s)
         raise AssertionError("the last try returns or raises")
 
@@ -73,11 +69,11 @@ class Calls:
         if status == 401:
             return not_signed_in(self.credentials)
         if status in GONE:
-            return Missing(
+            return NotFound(
                 f"{what}: Kaggle says {status} {text}", "check the names; Kaggle calls the unknown forbidden"
             )
         if status in _AGAIN:
-            kind = Unreachable if safe or status == 429 else InDoubt
+            kind = Unreachable if safe or status == 429 else SubmitUncertain
             return kind(f"{what}: Kaggle answered {status} {text}", LATER)
         return MachineError(f"{what}: Kaggle answered {status} {text}", "boneagectl doctor --target kaggle")
 
@@ -102,7 +98,7 @@ def _login_token() -> str:
     try:
         token = found.get_access_token() if found else None
     except Exception as error:  # whatever a renewal over the network raises
-        raise MachineError(f"the Kaggle login could not be renewed: {words(error)}", "kaggle auth login") from None
+        raise MachineError(f"the Kaggle login could not be renewed: {error_text(error)}", "kaggle auth login") from None
     if not token:
         raise MachineError("the Kaggle login has no token", "kaggle auth login")
     return str(token)
@@ -189,7 +185,7 @@ class Api:
         """Pushes the script `text` as `metadata` says and starts it.
 
         Raises:
-            LimitRefused: a quota is used up. InDoubt: no answer came; the kernel may run or not.
+            LimitRefused: a quota is used up. SubmitUncertain: no answer came; the kernel may run or not.
             MachineError: Kaggle refused, or took it with an invalid source, and it is deleted again.
         """
         from kagglesdk.kernels.types.kernels_api_service import ApiSaveKernelRequest
@@ -212,8 +208,8 @@ class Api:
         try:
             self.delete(kernel)
         except MachineError as error:
-            raise InDoubt(f"{kernel.slug} lacks a source and could not be deleted: {error.message}", error.next_step) \
-                from None  # fmt: skip
+            message = f"{kernel.slug} lacks a source and could not be deleted: {error.message}"
+            raise SubmitUncertain(message, error.next_step) from None
 
     def newest(self, owner: str, slug: str) -> Kernel | None:
         """The kernel of that name with its newest version, or None where there is none."""
@@ -223,7 +219,7 @@ class Api:
         request.user_name, request.kernel_slug = owner, slug
         try:
             answer = self._ask(self._kernels.get_kernel, request, f"looking for {owner}/{slug}")
-        except Missing:
+        except NotFound:
             return None
         return Kernel(owner, slug, answer.metadata.current_version_number)
 
@@ -271,7 +267,7 @@ class Api:
         request.user_name, request.kernel_slug = kernel.owner, kernel.slug
         try:
             answer = self._ask(self._kernels.delete_kernel, request, f"deleting {kernel.slug}")
-        except Missing:
+        except NotFound:
             return
         if answer.error_message:
             raise MachineError(f"Kaggle did not delete {kernel.slug}: {answer.error_message}", kernel.handle.url)
@@ -314,7 +310,7 @@ class Api:
                         return
             news.put(None)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            news.put(Unreachable(f"the log of {kernel.slug} broke off: {words(error)}"))
+            news.put(Unreachable(f"the log of {kernel.slug} broke off: {error_text(error)}"))
         except MachineError as error:
             news.put(error)
 
@@ -327,7 +323,7 @@ class Api:
         label = {"versionLabel": f"v{kernel.version}"} if kernel.version else None
         with self._calls.session.get(url, params=label, headers=headers, stream=True) as got:
             if got.status_code in GONE:
-                raise Missing(f"{kernel.slug} has no log")
+                raise NotFound(f"{kernel.slug} has no log")
             got.raise_for_status()
             yield got
 
@@ -343,7 +339,7 @@ class Api:
         request.token = self._client.api_token
         try:
             answer = self._ask(self._client.security.oauth_client.introspect_token, request, "checking the token")
-        except Missing:
+        except NotFound:
             raise not_signed_in(self.credentials) from None
         if not answer.active or not answer.username:
             raise not_signed_in(self.credentials)

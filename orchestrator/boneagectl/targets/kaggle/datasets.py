@@ -11,8 +11,8 @@ from pathlib import Path
 
 from boneage_trainer.contract import PackFolder, write_json
 from boneagectl import units
-from boneagectl.errors import MachineError
-from boneagectl.targets.kaggle.client import Api, Missing
+from boneagectl.errors import MachineError, NotFound
+from boneagectl.targets.kaggle.client import Api
 
 METADATA = "dataset-metadata.json"
 _COMMAND = [sys.executable, "-m", "kaggle"]
@@ -75,7 +75,7 @@ def run(*arguments: str) -> None:
 def _exists(api: Api, ref: str) -> bool:
     try:
         api.dataset_status(ref)
-    except Missing:
+    except NotFound:
         return False
     return True
 
@@ -91,5 +91,5 @@ def _wait(api: Api, ref: str) -> None:
 def _status(api: Api, ref: str) -> str:
     try:
         return api.dataset_status(ref)
-    except Missing:
+    except NotFound:
         return "unknown"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from boneagectl import units
-from boneagectl.errors import BoneagectlError, MachineError
+from boneagectl.errors import BoneagectlError, MachineError, NotFound
 from boneagectl.models import Finding, Verdict
-from boneagectl.targets.kaggle.client import Api, Kernel, Missing
+from boneagectl.targets.kaggle.client import Api, Kernel
 from boneagectl.targets.kaggle.render import Wishes
 
 _SESSIONS = 2
@@ -77,14 +77,14 @@ def _sessions(api: Api) -> Verdict:
 def _is_running(api: Api, kernel: Kernel) -> bool:
     try:
         return api.status(kernel)[0] == "RUNNING"
-    except Missing:
+    except NotFound:
         return False
 
 
 def _dataset(api: Api, ref: str) -> Verdict:
     try:
         status = api.dataset_status(ref)
-    except Missing:
+    except NotFound:
         return Verdict(
             "data", False, f"{ref} is not there for this account: check the name at kaggle.com/datasets/{ref}"
         )

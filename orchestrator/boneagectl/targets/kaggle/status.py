@@ -9,33 +9,33 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from boneage_trainer.contract import parse_sentinel, parse_state
-from boneagectl.models import LegState, Snapshot
+from boneagectl.models import LegState, Observation
 
 OVER = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
 _LIMIT_WORDS = "execution duration"
 _MEMORY_WORDS = "more memory"
 
 
-def while_running(status: str, log: Log) -> Snapshot:
+def while_running(status: str, log: Log) -> Observation:
     """A session that is not over."""
     if status == "QUEUED":
-        return Snapshot(LegState.QUEUED, "waiting for a machine")
+        return Observation(LegState.QUEUED, "waiting for a machine")
     elapsed_s = max(0, round(time.time() - log.started_s)) if log.started_s else 0
-    return _with_epoch(Snapshot(LegState.RUNNING, elapsed_s=elapsed_s), log)
+    return _with_epoch(Observation(LegState.RUNNING, elapsed_s=elapsed_s), log)
 
 
-def when_over(status: str, failure: str, log: Log) -> Snapshot:
+def when_over(status: str, failure: str, log: Log) -> Observation:
     """A session that is over, with the reason told apart: ours, Kaggle's limit, memory, an error, or none given."""
     state, reason = _outcome(status, failure, log)
-    return _with_epoch(Snapshot(state, reason, elapsed_s=_elapsed_s(log)), log)
+    return _with_epoch(Observation(state, reason, elapsed_s=_elapsed_s(log)), log)
 
 
-def gone(log: Log | None, elapsed_s: int | None) -> Snapshot:
+def gone(log: Log | None, elapsed_s: int | None) -> Observation:
     """A kernel that is not there any more: stopped by us, who kept its `log`, or deleted by somebody."""
     if log is None:
-        return Snapshot(LegState.LOST, "its kernel was deleted on Kaggle", elapsed_s=None)
+        return Observation(LegState.LOST, "its kernel was deleted on Kaggle", elapsed_s=None)
     reason = "stopped by deleting its kernel; Kaggle keeps nothing of it"
-    return _with_epoch(Snapshot(LegState.LOST, reason, elapsed_s=elapsed_s), log)
+    return _with_epoch(Observation(LegState.LOST, reason, elapsed_s=elapsed_s), log)
 
 
 def _outcome(status: str, failure: str, log: Log) -> tuple[LegState, str]:
@@ -66,10 +66,10 @@ def _elapsed_s(log: Log) -> int | None:
     return round(log.last_s) if log.last_s else None
 
 
-def _with_epoch(seen: Snapshot, log: Log) -> Snapshot:
+def _with_epoch(seen: Observation, log: Log) -> Observation:
     newest = log.metrics[-1] if log.metrics else None
     epochs = int(log.state.get("epochs") or 0)
-    return Snapshot(seen.state, seen.reason, log.epoch, epochs, seen.elapsed_s, 0, newest)
+    return Observation(seen.state, seen.reason, log.epoch, epochs, seen.elapsed_s, 0, newest)
 
 
 # == log: A kernel's log: events as Kaggle streams or keeps them, lines as the script printed them, and what these tell.
