@@ -53,7 +53,7 @@ def _speed(part: dict[str, Any], config: dict[str, Any], data: dict[str, Any], p
     write_atomic(run.metrics, "".join(json.dumps(line) + "\n" for line in part["metrics"]))
     write_json(run.environment, part["environment"])
     asked = {**config, "epochs": len(part["metrics"])}
-    found = throughput.measured("local", part["metrics"][0]["leg"], asked, data, run)
+    found = throughput.measure_leg("local", part["metrics"][0]["leg"], asked, data, run)
     assert found, "a calibration must tell something"
     return found
 

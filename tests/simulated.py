@@ -206,4 +206,4 @@ class Simulated:
         write_atomic(run.last, "weights")
         write_atomic(run.metrics, "".join(f'{{"epoch": {at + 1}}}\n' for at in range(epoch)))
         write_manifest(run)
-        return artifacts.of(run)
+        return artifacts.read_artifacts(run)

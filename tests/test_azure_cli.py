@@ -263,7 +263,7 @@ def test_keys_and_tokens_that_end_in_the_middle_are_asked_for_again(busy: Azure,
     with store.opened(home / "ledger.db") as book:
         flow = Workflow(Home(home), config.load(), book)
         run = book.find_run("long-run")
-        looks = (look.seen.epoch for look in monitor.follow(flow, "long-run", 0.05))
+        looks = (look.seen.epoch for look in monitor.follow_run(flow, "long-run", 0.05))
         assert next(looks) >= 1
         busy.expire_sas()
         assert any(epoch >= 2 for epoch in looks)

@@ -13,7 +13,7 @@ import pytest
 
 from boneagectl.ledger import burndown
 from boneagectl.ledger.store import Ledger, opened
-from boneagectl.models import Account, Entry, Handle, LegState, Observation, iso
+from boneagectl.models import Account, Entry, Handle, LegState, Observation, format_iso
 from support import make_plan
 
 HOUR_S, DAY_S, WEEK_S = 3600, 86_400, 7 * 86_400
@@ -53,8 +53,8 @@ def train(ledger: Ledger, now: list[int]) -> Callable[..., None]:
 
 def drawn(ledger: Ledger, name: str, now_s: int) -> list[dict[str, Any]]:
     own = [line for line in ledger.entries() if line.account == name]
-    by_day = burndown.by_day(own, partial(ledger.spent_usd_micro, name), now_s)
-    return burndown.of(ledger.account(name), by_day, now_s)
+    by_day = burndown.expand_daily_charges(own, partial(ledger.spent_usd_micro, name), now_s)
+    return burndown.limit_series(ledger.account(name), by_day, now_s)
 
 
 def micro(value: float) -> int:
@@ -75,11 +75,11 @@ def test_the_line_goes_from_the_cap_to_what_budget_calls_free(
         if happens == "a leg":
             train(f"run-{at}", "azure", chance.randrange(9 * USD), HOUR_S)
         elif happens == "stands":
-            ledger.stand("azure", chance.choice("ab"), chance.randrange(USD))
+            ledger.start_charge("azure", chance.choice("ab"), chance.randrange(USD))
         elif happens == "corrected":
             ledger.correct("azure", chance.randrange(USD), 0, now[0] - DAY_S, "by the bill")
         else:
-            ledger.fall("azure", chance.choice("ab"))
+            ledger.stop_charge("azure", chance.choice("ab"))
     train("open-run", "azure", 7 * USD + 1, HOUR_S, is_open=True)
     account, (one,) = ledger.account("azure"), drawn(ledger, "azure", now[0])
     values = [left for _, left in one["points"]]
@@ -96,9 +96,9 @@ def test_the_line_goes_from_the_cap_to_what_budget_calls_free(
 def test_what_stands_falls_a_step_a_day(ledger: Ledger, now: list[int]) -> None:
     begun_s = now[0]
     ledger.set_cap("azure", 10 * USD, None)
-    ledger.stand("azure", "a registry", USD // 5)
+    ledger.start_charge("azure", "a registry", USD // 5)
     now[0] += 3 * DAY_S + 60
-    ledger.fall("azure", "a registry")
+    ledger.stop_charge("azure", "a registry")
     now[0] += 5 * DAY_S
     (one,) = drawn(ledger, "azure", now[0])
     steps = [(begun_s + day * DAY_S, 10 - 0.2 * (day + 1)) for day in range(4)]
@@ -125,7 +125,7 @@ def test_a_credit_below_the_cap_is_what_counts(ledger: Ledger, now: list[int], t
     train("after-run", "azure", 3 * USD, HOUR_S)
     (one,) = drawn(ledger, "azure", now[0])
     assert (one["kind"], one["points"][-1][1], one["free"]) == ("credit", 37.0, 37.0)
-    assert iso(one["ends_s"]) == ledger.account("azure").credit_ends
+    assert format_iso(one["ends_s"]) == ledger.account("azure").credit_ends
     ledger.set_cap("azure", 40 * USD, None)
     assert (drawn(ledger, "azure", now[0])[0]["kind"], drawn(ledger, "azure", now[0])[0]["free"]) == ("cap", 32.0)
 
@@ -145,10 +145,10 @@ def test_a_cap_that_was_lowered_leaves_nothing_not_less(
 def test_any_kind_of_line_but_a_booking_changes_what_was_spent(now: list[int]) -> None:
     """Also one that nobody has thought of yet, and one that gives something back."""
     kinds = {"reserved": 9, "returned": -9, "spent": 4, "a new kind": 3, "another": -2}
-    lines = [Entry(iso(now[0] + at), "azure", "", "", kind, usd * USD, 0, "")
+    lines = [Entry(format_iso(now[0] + at), "azure", "", "", kind, usd * USD, 0, "")
              for at, (kind, usd) in enumerate(kinds.items())]  # fmt: skip
     account = Account("azure", 20 * USD, None, 5 * USD, 0, 0, 0)
-    (one,) = burndown.of(account, lines, now[0] + 60)
+    (one,) = burndown.limit_series(account, lines, now[0] + 60)
     assert [left for _, left in one["points"]] == [20.0, 16.0, 13.0, 15.0, 15.0]
 
 
@@ -156,7 +156,7 @@ def test_any_kind_of_line_but_a_booking_changes_what_was_spent(now: list[int]) -
     Account("azure", 20 * USD, 3600, 0, 0, 0, 0), Account("azure", None, None, USD, 60, USD, 60),
 ])  # fmt: skip
 def test_without_a_limit_or_without_use_there_is_nothing(account: Account) -> None:
-    assert burndown.of(account, [], SATURDAY_S) == []
+    assert burndown.limit_series(account, [], SATURDAY_S) == []
 
 
 # ------------------------------------------------------------------------------------- hours
@@ -170,7 +170,7 @@ def test_of_hours_that_come_back_only_this_week_counts(
     account, (one,) = ledger.account("kaggle"), drawn(ledger, "kaggle", now[0])
     assert (one["kind"], one["unit"], one["limit"]) == ("quota", "h", 30.0)
     assert one["points"][0] == [SATURDAY_S + WEEK_S, 30.0]
-    assert iso(one["ends_s"]) == account.refresh == iso(SATURDAY_S + 2 * WEEK_S)
+    assert format_iso(one["ends_s"]) == account.refresh == format_iso(SATURDAY_S + 2 * WEEK_S)
     assert [left for _, left in one["points"]] == [30.0, 26.0, 26.0]
     assert one["free"] * HOUR_S == 30 * HOUR_S - account.spent_s - account.reserved_s == 22 * HOUR_S
     assert one["week"] == 10.0, "the old run is of the last seven days too"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from boneagectl import alerts
-from boneagectl.alerts import HARD_AFTER_S, SOFT_AFTER_S, Does, Rules
-from boneagectl.models import Account, Capabilities, Leg, LegState, Observation, iso
+from boneagectl.alerts import HARD_AFTER_S, SOFT_AFTER_S, ActionKind, StallRule
+from boneagectl.models import Account, Capabilities, Leg, LegState, Observation, format_iso
 
 NOW_S, HOUR_S = 1_800_000_000, 3600
 CAN = Capabilities(unattended=True, can_stop=True, billed=True, max_session_hours=None, live_metrics=True,
@@ -18,12 +18,12 @@ DELETES = replace(CAN, stop_keeps=False)
 LEG = Leg("run-01", "run", 1, "azure", LegState.RUNNING, "", "azure:run-01", 3, 10, 600, HOUR_S, 1_000_000, None, "")
 RUNNING = Observation(LegState.RUNNING, "", 3, 10, 600, 100_000, {"epoch": 3, "epoch_s": 60.0})
 ACCOUNT = Account("azure", 10_000_000, None, 0, 0, 0, 0, alert_at=(50, 80))
-RULES = Rules(5.0, 60, stops=False)
+RULES = StallRule(5.0, 60, stops=False)
 
 
 def due(seen: Observation = RUNNING, account: Account = ACCOUNT, can: Capabilities = CAN,
-        at_s: tuple[tuple[int, int], ...] = (), rules: Rules = RULES) -> list[alerts.Act]:  # fmt: skip
-    return list(alerts.due(LEG, seen, account, can, at_s, rules, NOW_S))
+        at_s: tuple[tuple[int, int], ...] = (), rules: StallRule = RULES) -> list[alerts.Action]:  # fmt: skip
+    return list(alerts.check_rules(LEG, seen, account, can, at_s, rules, NOW_S))
 
 
 def spent(usd: float, running: float = 0.0, **more: Any) -> Account:
@@ -38,7 +38,7 @@ def spent(usd: float, running: float = 0.0, **more: Any) -> Account:
 def test_the_highest_share_that_was_reached_is_told(usd: float, running: float, share: int | None) -> None:
     acts = due(account=spent(usd, running))
     assert [act.key for act in acts] == ([f"azure cap 10000000 {share}"] if share else [])
-    assert all(act.does is Does.TELL for act in acts)
+    assert all(act.does is ActionKind.TELL for act in acts)
 
 
 def test_another_cap_is_told_anew_and_so_are_hours_that_came_back() -> None:
@@ -58,7 +58,7 @@ def test_a_credit_is_a_limit_beside_the_cap() -> None:
 
 @pytest.mark.parametrize(("days", "is_told"), [(6.9, True), (7.1, False), (-1, False)])
 def test_a_credit_about_to_end_is_told(days: float, is_told: bool) -> None:
-    acts = due(account=replace(ACCOUNT, credit_ends=iso(NOW_S + days * 86_400)))
+    acts = due(account=replace(ACCOUNT, credit_ends=format_iso(NOW_S + days * 86_400)))
     assert [act.key.split()[1] for act in acts] == ["credit"] * is_told
 
 
@@ -67,14 +67,14 @@ def test_a_credit_about_to_end_is_told(days: float, is_told: bool) -> None:
     ("over_s", "can", "does"),
     [
         (SOFT_AFTER_S - 1, CAN, None),
-        (SOFT_AFTER_S, CAN, Does.STOP),
-        (SOFT_AFTER_S, DELETES, Does.TELL),
-        (HARD_AFTER_S, DELETES, Does.STOP),
+        (SOFT_AFTER_S, CAN, ActionKind.STOP),
+        (SOFT_AFTER_S, DELETES, ActionKind.TELL),
+        (HARD_AFTER_S, DELETES, ActionKind.STOP),
         (HARD_AFTER_S, replace(CAN, can_stop=False), None),
     ],
 )
 def test_a_leg_beyond_its_limit_is_asked_first_where_asking_keeps_it(
-    over_s: int, can: Capabilities, does: Does | None
+    over_s: int, can: Capabilities, does: ActionKind | None
 ) -> None:
     acts = due(replace(RUNNING, elapsed_s=HOUR_S + over_s), can=can)
     assert [act.does for act in acts] == ([does] if does else [])
@@ -82,7 +82,7 @@ def test_a_leg_beyond_its_limit_is_asked_first_where_asking_keeps_it(
 
 def test_one_that_is_over_is_never_stopped() -> None:
     (act,) = due(Observation(LegState.PAUSED, "time_limit", 3, 10, 2 * HOUR_S))
-    assert (act.does, act.text) == (Does.TELL, "run-01 on azure is paused (time_limit), epoch 3/10")
+    assert (act.does, act.text) == (ActionKind.TELL, "run-01 on azure is paused (time_limit), epoch 3/10")
 
 
 # ------------------------------------------------------------------------------------------ room
@@ -92,28 +92,30 @@ BOOKED = {"reserved_usd_micro": 1_000_000}
 def test_an_account_that_stops_does_so_while_there_is_room_for_saving() -> None:
     """A dollar an hour: saving may take a quarter of one."""
     full = {**BOOKED, "at_cap": "stop"}
-    assert [act.does for act in due(account=spent(9.7, **full))] == [Does.TELL]
-    assert [act.does for act in due(account=spent(9.75, **full))] == [Does.TELL, Does.STOP]
-    assert [act.does for act in due(account=spent(9.75, **BOOKED))] == [Does.TELL], "by default it only refuses"
-    assert [act.does for act in due(account=spent(9.75, **full), can=DELETES)] == [Does.TELL], "it saves nothing"
-    assert due(account=spent(10, **full), can=DELETES)[-1].does is Does.STOP
+    assert [act.does for act in due(account=spent(9.7, **full))] == [ActionKind.TELL]
+    assert [act.does for act in due(account=spent(9.75, **full))] == [ActionKind.TELL, ActionKind.STOP]
+    assert [act.does for act in due(account=spent(9.75, **BOOKED))] == [ActionKind.TELL], "by default it only refuses"
+    assert [act.does for act in due(account=spent(9.75, **full), can=DELETES)] == [ActionKind.TELL], "it saves nothing"
+    assert due(account=spent(10, **full), can=DELETES)[-1].does is ActionKind.STOP
 
 
 def test_what_fits_with_all_that_is_booked_is_left_to_the_remote_limit() -> None:
-    assert all(act.does is Does.TELL for act in due(account=spent(9.9, reserved_usd_micro=100_000, at_cap="stop")))
+    assert all(
+        act.does is ActionKind.TELL for act in due(account=spent(9.9, reserved_usd_micro=100_000, at_cap="stop"))
+    )
 
 
 # ----------------------------------------------------------------------------------------- stall
 def test_no_new_epoch_for_a_multiple_of_the_usual_time_is_a_stall() -> None:
-    def acts(quiet_s: int, rules: Rules = RULES) -> list[alerts.Act]:
+    def acts(quiet_s: int, rules: StallRule = RULES) -> list[alerts.Action]:
         at_s = ((0, NOW_S - quiet_s - 180), (1, NOW_S - quiet_s - 120), (3, NOW_S - quiet_s))
         return due(at_s=at_s, rules=rules)
 
     assert acts(299) == []
     (act,) = acts(300)
-    assert (act.key, act.does) == ("run-01 stalled 3", Does.TELL)
-    assert acts(300, Rules(5.0, 400, stops=False)) == [], "never before the least time"
-    assert acts(300, Rules(5.0, 60, stops=True))[0].does is Does.STOP
+    assert (act.key, act.does) == ("run-01 stalled 3", ActionKind.TELL)
+    assert acts(300, StallRule(5.0, 400, stops=False)) == [], "never before the least time"
+    assert acts(300, StallRule(5.0, 60, stops=True))[0].does is ActionKind.STOP
 
 
 def test_before_the_first_epoch_there_is_half_an_hour() -> None:

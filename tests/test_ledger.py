@@ -16,7 +16,7 @@ import pytest
 from boneagectl.errors import LimitRefused, MachineError, UsageError
 from boneagectl.ledger.schema import MIGRATIONS, migrate
 from boneagectl.ledger.store import Ledger, opened
-from boneagectl.models import Handle, LegState, Observation, Plan, Quota, iso
+from boneagectl.models import Handle, LegState, Observation, Plan, Quota, format_iso
 from support import environment, make_plan
 
 RACERS, EACH = 16, 25
@@ -337,7 +337,7 @@ def test_hours_come_back_with_the_week_and_open_legs_count_on(ledger: Ledger, mo
     ledger.observe("over-run-01", Observation(LegState.COMPLETE, elapsed_s=10 * HOUR_S))
     with pytest.raises(LimitRefused, match="8 h 00 min of the 30 h"):
         ledger.reserve(kaggle_plan("third-run", 9 * HOUR_S), "0" * 64)
-    assert ledger.account("kaggle").refresh == iso(SATURDAY_S + WEEK_S)
+    assert ledger.account("kaggle").refresh == format_iso(SATURDAY_S + WEEK_S)
     now[0] += 86_400 + 1
     account = ledger.account("kaggle")
     assert (account.spent_s, account.reserved_s) == (0, 12 * HOUR_S)
@@ -370,7 +370,7 @@ def test_a_leg_of_which_nobody_knows_how_long_it_ran_costs_the_most_it_can_have(
 
 def test_the_lines_of_the_ledger_add_up_to_its_accounts(ledger: Ledger) -> None:
     """Whatever happened: each account's lines are its spent and reserved, in money and in time."""
-    ledger.stand("local", "a cluster", 330_000)
+    ledger.start_charge("local", "a cluster", 330_000)
     for at, over in enumerate((None, LegState.COMPLETE, LegState.LOST, LegState.RELEASED)):
         plan = make_plan(f"run-{at}", worst_usd_micro=1_000_000 + at, worst_s=3600 + at)
         ledger.reserve(plan, "0" * 64)

@@ -56,7 +56,7 @@ class TestLocal(TargetContract):
     ) -> None:
         behave(epochs=1000)
         handle = start()
-        with pytest.raises(locks.Busy):
+        with pytest.raises(locks.LockBusy):
             target.submit(LEG, tmp_path / f"sent-{LEG}")
         self.wait_until(target, handle, LegState.RUNNING)
         assert starts(home) == {LEG: 1}

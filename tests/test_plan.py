@@ -20,7 +20,7 @@ DATA = {"count": 1000, "image_size_px": 96, "fingerprint": "ab" * 32}
 
 def leave_run(folder: Path, leg: str, epochs: int, off: float = 0.0) -> RunFolder:
     """What a leg of `tiny` leaves whose epochs take as said, alternately `off` more and less; each first compiles."""
-    run, names = RunFolder(folder), list(throughput.kinds(TrainConfig.from_mapping({"epochs": epochs})))
+    run, names = RunFolder(folder), list(throughput.epoch_kinds(TrainConfig.from_mapping({"epochs": epochs})))
     elapsed_s, lines = 5.0, []
     for at, name in enumerate(names):
         first = name != (names[at - 1] if at else "")
@@ -39,7 +39,7 @@ def config(epochs: int) -> dict[str, object]:
 
 
 def test_an_estimate_is_the_sum_of_its_kinds_of_epochs(tmp_path: Path) -> None:
-    found = throughput.measured("local", "a-01", config(8), DATA, leave_run(tmp_path, "a-01", 8))
+    found = throughput.measure_leg("local", "a-01", config(8), DATA, leave_run(tmp_path, "a-01", 8))
     assert found
     assert {kind: len(values) for kind, values in found.samples.items()} == {"small all": 3, "full all": 3}
     told = throughput.estimate([found], TrainConfig.from_mapping({"epochs": 80}), DATA)
@@ -51,8 +51,8 @@ def test_an_estimate_is_the_sum_of_its_kinds_of_epochs(tmp_path: Path) -> None:
 
 
 def test_what_varies_widens_the_range_and_more_runs_narrow_it(tmp_path: Path) -> None:
-    one = throughput.measured("local", "a-01", config(8), DATA, leave_run(tmp_path / "one", "a-01", 8, off=0.2))
-    more = throughput.measured("local", "b-01", config(40), DATA, leave_run(tmp_path / "more", "b-01", 40, off=0.2))
+    one = throughput.measure_leg("local", "a-01", config(8), DATA, leave_run(tmp_path / "one", "a-01", 8, off=0.2))
+    more = throughput.measure_leg("local", "b-01", config(40), DATA, leave_run(tmp_path / "more", "b-01", 40, off=0.2))
     assert one
     assert more
     wide = throughput.estimate([one], TrainConfig.from_mapping({"epochs": 80}), DATA)
@@ -64,7 +64,7 @@ def test_what_varies_widens_the_range_and_more_runs_narrow_it(tmp_path: Path) ->
 
 
 def test_other_work_was_not_measured(tmp_path: Path) -> None:
-    found = throughput.measured("local", "a-01", config(8), DATA, leave_run(tmp_path, "a-01", 8))
+    found = throughput.measure_leg("local", "a-01", config(8), DATA, leave_run(tmp_path, "a-01", 8))
     assert found
     assert throughput.estimate([found], TrainConfig.from_mapping({"width": 8}), DATA) is None
     assert throughput.estimate([found], TrainConfig.from_mapping({}), {**DATA, "image_size_px": 128}) is None
@@ -74,20 +74,20 @@ def test_other_work_was_not_measured(tmp_path: Path) -> None:
 
 def test_only_a_leg_s_own_epochs_count(tmp_path: Path) -> None:
     run = leave_run(tmp_path, "a-01", 8)
-    assert throughput.measured("local", "a-02", config(8), DATA, run) is None
+    assert throughput.measure_leg("local", "a-02", config(8), DATA, run) is None
 
 
 def test_a_rough_figure_says_so_and_grows_with_the_work() -> None:
     best = TrainConfig.from_mapping({"preset": "best"})
-    one = throughput.rough("T4", 1, best, {**DATA, "image_size_px": 384}, 60)
-    two = throughput.rough("T4", 2, best, {**DATA, "image_size_px": 384}, 60)
+    one = throughput.estimate_from_table("T4", 1, best, {**DATA, "image_size_px": 384}, 60)
+    two = throughput.estimate_from_table("T4", 2, best, {**DATA, "image_size_px": 384}, 60)
     assert one
     assert two
     assert one.is_rough
     assert one.seconds - 60 == pytest.approx(2 * (two.seconds - 60)), "computing decides, not feeding"
     assert one.low_s < one.seconds < one.high_s
-    assert throughput.rough("T4", 1, TrainConfig(), DATA, 60) is None, "tiny was never counted"
-    assert throughput.rough("", 0, best, DATA, 60) is None
+    assert throughput.estimate_from_table("T4", 1, TrainConfig(), DATA, 60) is None, "tiny was never counted"
+    assert throughput.estimate_from_table("", 0, best, DATA, 60) is None
 
 
 # ------------------------------------------------------------------------------------------ commands
@@ -111,9 +111,9 @@ def test_a_collected_run_tells_and_auto_takes_the_recommended(project: Path, cli
     leave_run(folder.root, "first-run-01", 8)
     with opened(home / "ledger.db") as ledger:
         run = ledger.find_run("first-run")
-        speed = throughput.measured("local", "first-run-01", run.config, run.data, folder)
+        speed = throughput.measure_leg("local", "first-run-01", run.config, run.data, folder)
         assert speed
-        ledger.note_speed("first-run-01", speed)
+        ledger.record_speed("first-run-01", speed)
     said = choices(cli, *words)
     assert said["local"]["is_recommended"]
     assert said["local"]["sessions"] == 1

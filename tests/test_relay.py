@@ -162,10 +162,10 @@ def test_one_of_which_nobody_knows_whether_it_began_is_found_by_the_next_look(
     kaggle.faults += [Fault("SaveKernel", "500_after"), Fault("GetKernel", "500", times=20)]
     with opened(home / "ledger.db") as book:
         flow = Workflow(Home(home), load(), book)
-        assert monitor.step(flow, "doubt-run").trouble
+        assert monitor.poll_run(flow, "doubt-run").trouble
         assert list(kaggle.kernels) == ["doubt-run-02"], "it did begin"
         kaggle.faults.clear()
-        assert not monitor.step(flow, "doubt-run").trouble
+        assert not monitor.poll_run(flow, "doubt-run").trouble
         assert book.leg("doubt-run-02").handle
     cli("watch", "doubt-run", "--every", 0.1)
     assert [leg["state"] for leg in cli("show", "doubt-run", "--json").json["legs"]] == ["lost", "complete"]
@@ -181,9 +181,9 @@ def test_where_nobody_takes_it_the_next_try_is_minutes_away_however_often_one_lo
     at_work(cli, "waiting-run", 1)
     lose(cli, home, "waiting-run-01")
     with opened(home / "ledger.db") as book:
-        look = monitor.step(Workflow(Home(home), load(), book), "waiting-run")
+        look = monitor.poll_run(Workflow(Home(home), load(), book), "waiting-run")
         assert (look.is_over, look.pause_s(0.1)) == (False, 600)
-        assert not book.tell("waiting-run-01 waits"), "it was told"
+        assert not book.mark_notified("waiting-run-01 waits"), "it was told"
     assert kaggle.kernels == {}
 
 
@@ -197,9 +197,9 @@ def test_a_network_that_is_gone_while_a_next_leg_waits_does_not_end_the_watch(
     kaggle.quota_used_s = 30 * 3600
     with opened(home / "ledger.db") as book:
         flow = Workflow(Home(home), load(), book)
-        assert monitor.step(flow, "patient-run").must_wait
+        assert monitor.poll_run(flow, "patient-run").must_wait
         kaggle.faults.append(Fault("*", "reset", times=50))
-        look = monitor.step(flow, "patient-run")
+        look = monitor.poll_run(flow, "patient-run")
         assert look.trouble
         assert not look.is_over
     kaggle.faults.clear()

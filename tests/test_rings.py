@@ -61,7 +61,7 @@ class Rings(RuleBasedStateMachine):
         self.patch.setattr("time.time", lambda: self.world.now_s)
         self.patch.setattr(runs_module, "get", lambda name, home, config: Simulated(self.world, name))
         for place in (
-            bundle.collect,
+            bundle.collect_provenance,
             bundle.build,
         ):  # they cost more time here than all the rest, and change nothing
             self.patch.setattr(f"{place.__module__}.{place.__name__}", lambda given: GIVEN[type(given)])
@@ -118,7 +118,7 @@ class Rings(RuleBasedStateMachine):
         self.attempt(lambda: flow.submit(flow.prepare_resume(run)))
 
     def watch(self, flow: runs_module.Workflow, run: Run) -> None:
-        self.attempt(monitor.step, flow, run.run_id)
+        self.attempt(monitor.poll_run, flow, run.run_id)
 
     def reconcile(self, flow: runs_module.Workflow, at: int, where: str) -> None:
         """Azure's bill, which may be a day late."""

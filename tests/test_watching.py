@@ -94,7 +94,7 @@ def test_an_alert_that_does_not_arrive_is_said_and_sent_again_later(
     cli("watch", "first-run", "--once")
     assert hook.got == [], "not at once"
     with opened(home / "ledger.db") as ledger:
-        ledger.tell_again("first-run-01 complete", 1)
+        ledger.retry_notification("first-run-01 complete", 1)
     cli("watch", "first-run", "--once")
     assert [event["event"] for event in hook.got] == ["first-run-01 complete"]
 

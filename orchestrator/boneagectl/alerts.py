@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from boneagectl import units
-from boneagectl.models import Account, Capabilities, Leg, LegState, Observation, Run, seconds
+from boneagectl.models import Account, Capabilities, Leg, LegState, Observation, Run, parse_iso
 
 if TYPE_CHECKING:
     from boneagectl.runs import Workflow
@@ -32,23 +32,23 @@ _CREDIT_DAYS = 7
 _AGAIN_S = 600
 
 
-class Does(StrEnum):
+class ActionKind(StrEnum):
     TELL = "tell"
     STOP = "stop"
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class Action:
     """What is due. `key` names it for ever: it is told once. `is_said` where the state line says the same."""
 
     key: str
     text: str
-    does: Does = Does.TELL
+    does: ActionKind = ActionKind.TELL
     is_said: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class StallRule:
     """When a leg without a new epoch counts as stalled: after so many of its usual epochs, and not before
     `least_s`."""
 
@@ -57,17 +57,17 @@ class Rules:
     stops: bool
 
 
-def due(
-    leg: Leg, seen: Observation, account: Account, can: Capabilities, at_s: Sequence[tuple[int, int]], rules: Rules,
+def check_rules(
+    leg: Leg, seen: Observation, account: Account, can: Capabilities, at_s: Sequence[tuple[int, int]], rules: StallRule,
     now_s: int,
-) -> Iterator[Act]:  # fmt: skip
+) -> Iterator[Action]:  # fmt: skip
     """Everything that one look makes due; `at_s` says when each epoch was first seen, and as epoch 0 the start."""
     yield from _shares(account)
     yield from _credit(account, now_s)
     if seen.state.is_over:
         why = f" ({seen.reason})" if seen.reason else ""
         text = f"{leg.leg_id} on {leg.target} is {seen.state}{why}, epoch {seen.epoch}/{seen.epochs or leg.epochs}"
-        yield Act(f"{leg.leg_id} {seen.state}", text, is_said=True)
+        yield Action(f"{leg.leg_id} {seen.state}", text, is_said=True)
         return
     yield from _time(leg, seen, can)
     yield from _room(leg, seen, account, can)
@@ -76,13 +76,15 @@ def due(
 
 
 # -------------------------------------------------------------------------------------------- limits
-def _shares(account: Account) -> Iterator[Act]:
+def _shares(account: Account) -> Iterator[Action]:
     """The highest share of each limit that was reached; those below it are not told any more."""
-    for one in limits_of(account):
+    for one in account_limits(account):
         reached = [share for share in (*account.alert_at, 100) if one.used * 100 >= one.limit * share]
         if reached:
             until = f" until {account.refresh}" if one.kind == "hours" and account.refresh else ""
-            yield Act(f"{account.name} {one.kind} {one.limit}{until} {reached[-1]}", f"{one.text(account.name)}{until}")
+            yield Action(
+                f"{account.name} {one.kind} {one.limit}{until} {reached[-1]}", f"{one.text(account.name)}{until}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class Limit:
         return f"account {account}: {self.show(self.used)} of the {self.show(self.limit)} {self.kind} used"
 
 
-def limits_of(account: Account) -> Iterator[Limit]:
+def account_limits(account: Account) -> Iterator[Limit]:
     """The account's limits that are more than nothing."""
     running, reserved = account.running_usd_micro, account.reserved_usd_micro
     if cap := account.cap_usd_micro:
@@ -114,37 +116,41 @@ def limits_of(account: Account) -> Iterator[Limit]:
         yield Limit("hours", account.spent_s + account.running_s, account.spent_s + account.reserved_s, limit_s)
 
 
-def _credit(account: Account, now_s: int) -> Iterator[Act]:
-    if account.credit_ends and 0 < seconds(account.credit_ends) - now_s < _CREDIT_DAYS * 86_400:
+def _credit(account: Account, now_s: int) -> Iterator[Action]:
+    if account.credit_ends and 0 < parse_iso(account.credit_ends) - now_s < _CREDIT_DAYS * 86_400:
         day = account.credit_ends[:10]
-        yield Act(f"{account.name} credit {day}", f"account {account.name}: the credit ends on {day}")
+        yield Action(f"{account.name} credit {day}", f"account {account.name}: the credit ends on {day}")
 
 
-def _time(leg: Leg, seen: Observation, can: Capabilities) -> Iterator[Act]:
+def _time(leg: Leg, seen: Observation, can: Capabilities) -> Iterator[Action]:
     """A leg that has not ended at its limit is asked to, where asking keeps what it has; later it is ended."""
     over_s = (seen.elapsed_s or 0) - leg.time_limit_s
     if not can.can_stop or over_s < SOFT_AFTER_S:
         return
     limit = units.format_duration(leg.time_limit_s)
     if over_s >= HARD_AFTER_S:
-        yield Act(f"{leg.leg_id} hard", f"{leg.leg_id} runs on beyond its limit of {limit}: ended", Does.STOP)
+        yield Action(f"{leg.leg_id} hard", f"{leg.leg_id} runs on beyond its limit of {limit}: ended", ActionKind.STOP)
     elif can.stop_keeps:
-        yield Act(f"{leg.leg_id} soft", f"{leg.leg_id} has reached its limit of {limit}: it saves and ends", Does.STOP)
+        yield Action(
+            f"{leg.leg_id} soft", f"{leg.leg_id} has reached its limit of {limit}: it saves and ends", ActionKind.STOP
+        )
     else:
         left = units.format_duration(HARD_AFTER_S - over_s)
-        yield Act(f"{leg.leg_id} soft", f"{leg.leg_id} should have saved and ended by now; in {left} it is ended")
+        yield Action(f"{leg.leg_id} soft", f"{leg.leg_id} should have saved and ended by now; in {left} it is ended")
 
 
-def _room(leg: Leg, seen: Observation, account: Account, can: Capabilities) -> Iterator[Act]:
+def _room(leg: Leg, seen: Observation, account: Account, can: Capabilities) -> Iterator[Action]:
     """Where what is booked fits a limit no more (it was lowered, a bill was higher), and the account is to stop then:
     while there is still room for saving, if stopping saves at all."""
     if account.at_cap != "stop" or not can.can_stop:
         return
-    for one in limits_of(account):
+    for one in account_limits(account):
         rate = 3600 if one.kind == "hours" else _rate_usd_micro(leg, seen)
         spare = rate * _SAVING_S // 3600 if can.stop_keeps else 0
         if one.booked > one.limit and one.used + spare >= one.limit:
-            yield Act(f"{leg.leg_id} at {one.kind}", f"{one.text(account.name)}: {leg.leg_id} stopped", Does.STOP)
+            yield Action(
+                f"{leg.leg_id} at {one.kind}", f"{one.text(account.name)}: {leg.leg_id} stopped", ActionKind.STOP
+            )
 
 
 def _rate_usd_micro(leg: Leg, seen: Observation) -> int:
@@ -155,7 +161,9 @@ def _rate_usd_micro(leg: Leg, seen: Observation) -> int:
 
 
 # --------------------------------------------------------------------------------------------- stall
-def _stall(leg: Leg, seen: Observation, at_s: Sequence[tuple[int, int]], rules: Rules, now_s: int) -> Iterator[Act]:
+def _stall(
+    leg: Leg, seen: Observation, at_s: Sequence[tuple[int, int]], rules: StallRule, now_s: int
+) -> Iterator[Action]:
     if not at_s:
         return
     quiet_s, may_s = now_s - at_s[-1][1], patience_s(seen, at_s, rules)
@@ -164,12 +172,12 @@ def _stall(leg: Leg, seen: Observation, at_s: Sequence[tuple[int, int]], rules: 
     since, usual = units.format_duration(quiet_s), units.format_duration(may_s)
     what = f"{leg.leg_id} has shown no new epoch after {seen.epoch} for {since}; {usual} would be long"
     if rules.stops:
-        yield Act(f"{leg.leg_id} stalled {seen.epoch}", f"{what}: stopped", Does.STOP)
+        yield Action(f"{leg.leg_id} stalled {seen.epoch}", f"{what}: stopped", ActionKind.STOP)
     else:
-        yield Act(f"{leg.leg_id} stalled {seen.epoch}", what)
+        yield Action(f"{leg.leg_id} stalled {seen.epoch}", what)
 
 
-def patience_s(seen: Observation, at_s: Sequence[tuple[int, int]], rules: Rules) -> int:
+def patience_s(seen: Observation, at_s: Sequence[tuple[int, int]], rules: StallRule) -> int:
     """How long a leg may go without a new epoch: a multiple of the usual time of one, once one is known."""
     took = [
         (later - earlier) / (epoch - before)
@@ -184,7 +192,7 @@ def patience_s(seen: Observation, at_s: Sequence[tuple[int, int]], rules: Rules)
 
 
 # ----------------------------------------------------------------------------------------- carried out
-def guard(flow: Workflow, run: Run, seen: Observation) -> tuple[Observation, tuple[str, ...]]:
+def apply_rules(flow: Workflow, run: Run, seen: Observation) -> tuple[Observation, tuple[str, ...]]:
     """Carries out what is due after a look at the run's latest leg; what it is then, and what was done, in words.
 
     What is only told is told once, by whoever looks first. A leg is stopped by every look that finds it due.
@@ -194,31 +202,31 @@ def guard(flow: Workflow, run: Run, seen: Observation) -> tuple[Observation, tup
     """
     leg = flow.ledger.leg(run.latest.leg_id)
     can, account = flow.target(leg.target).capabilities, flow.ledger.account(leg.target)
-    acts = due(leg, seen, account, can, flow.ledger.epochs_seen(leg.leg_id), rules_of(flow), int(time.time()))
+    acts = check_rules(leg, seen, account, can, flow.ledger.epoch_times(leg.leg_id), stall_rule(flow), int(time.time()))
     said: list[str] = []
     for act in acts:
-        said += tell(flow, run, act)
-        if act.does is Does.STOP:
+        said += notify_once(flow, run, act)
+        if act.does is ActionKind.STOP:
             seen = flow.stop(run)
             break
     return seen, tuple(said)
 
 
-def rules_of(flow: Workflow) -> Rules:
+def stall_rule(flow: Workflow) -> StallRule:
     config = flow.config
     least_s = units.parse_duration_s(config["watch.stalled_least"])
-    return Rules(config["watch.stalled_epochs"], least_s, config["watch.at_stall"] == "stop")
+    return StallRule(config["watch.stalled_epochs"], least_s, config["watch.at_stall"] == "stop")
 
 
-def tell(flow: Workflow, run: Run, act: Act) -> list[str]:
+def notify_once(flow: Workflow, run: Run, act: Action) -> list[str]:
     """Sends what was never told; what does not arrive is sent again after some minutes. For the terminal, in words."""
-    if not flow.ledger.tell(act.key):
+    if not flow.ledger.mark_notified(act.key):
         return []
     event = {"run_id": run.run_id, "leg_id": run.latest.leg_id, "event": act.key, "does": str(act.does)}
     config = flow.config
-    troubles = list(send(config["alert.webhook"], config["alert.command"], {**event, "text": act.text}))
+    troubles = list(send_alert(config["alert.webhook"], config["alert.command"], {**event, "text": act.text}))
     if troubles:
-        flow.ledger.tell_again(act.key, int(time.time()) + _AGAIN_S)
+        flow.ledger.retry_notification(act.key, int(time.time()) + _AGAIN_S)
     return troubles if act.is_said else [act.text, *troubles]
 
 
@@ -228,7 +236,7 @@ _TIMEOUT_S = 10
 _COMMAND_TIMEOUT_S = 60
 
 
-def send(webhook: str, command: Sequence[str], event: Mapping[str, Any]) -> Iterator[str]:
+def send_alert(webhook: str, command: Sequence[str], event: Mapping[str, Any]) -> Iterator[str]:
     """Sends `event`, whose ``text`` is for people; yields in words what did not arrive. Never raises.
 
     The webhook's address is a secret: no message repeats it.

@@ -14,7 +14,7 @@ from boneagectl.errors import MachineError, NotYet
 from boneagectl.models import Artifacts
 
 
-def bring(source: RunFolder, dest: RunFolder) -> Artifacts:
+def copy_outputs(source: RunFolder, dest: RunFolder) -> Artifacts:
     """Copies the files the contract names, each written to a temporary name and renamed.
 
     Raises:
@@ -25,7 +25,7 @@ def bring(source: RunFolder, dest: RunFolder) -> Artifacts:
         for path in (*source.listed(), source.manifest, source.log)
         if path.exists()
     ]
-    return of(dest, {name: _copy(source.root / name, dest.root / name) for name in names})
+    return read_artifacts(dest, {name: _copy(source.root / name, dest.root / name) for name in names})
 
 
 def _copy(source: Path, dest: Path) -> str:
@@ -41,13 +41,13 @@ def _copy(source: Path, dest: Path) -> str:
     return arrived
 
 
-def of(dest: RunFolder, known: Mapping[str, str] | None = None) -> Artifacts:
+def read_artifacts(dest: RunFolder, known: Mapping[str, str] | None = None) -> Artifacts:
     """What `dest` holds; only files whose sha256 is not `known` are read.
 
     Raises:
         NotYet: it holds nothing. MachineError: its list names a file outside of it.
     """
-    known, wanted = known or {}, listed(dest)
+    known, wanted = known or {}, read_manifest_hashes(dest)
     names = {path.relative_to(dest.root).as_posix() for path in (*dest.listed(), dest.manifest, dest.log)
              if path.exists()} | {*wanted, *known}  # fmt: skip
     files = (name for name in sorted(names) if (dest.root / name).is_file())
@@ -57,7 +57,7 @@ def of(dest: RunFolder, known: Mapping[str, str] | None = None) -> Artifacts:
     return Artifacts(dest.root, hashes, tuple(name for name, sha256 in wanted.items() if hashes.get(name) != sha256))
 
 
-def is_whole(folder: RunFolder) -> bool:
+def is_complete(folder: RunFolder) -> bool:
     """Whether `folder` holds all that an ended leg had listed, by name and size: bringing it again brings nothing."""
     try:
         state = parse_object(folder.state.read_text(encoding="utf-8"), folder.state.name).get("state")
@@ -87,7 +87,7 @@ def pack_checkpoint(source: Path, dest: Path) -> None:
         pack_run(copied, dest)
 
 
-def listed(folder: RunFolder) -> dict[str, str]:
+def read_manifest_hashes(folder: RunFolder) -> dict[str, str]:
     """sha256 by name, as the leg's own manifest says; empty where it has none."""
     if not folder.manifest.exists():
         return {}
@@ -107,7 +107,7 @@ def check_name(name: str) -> None:
         )
 
 
-def put(source: Path, dest: Path) -> None:
+def move_into_place(source: Path, dest: Path) -> None:
     """Moves a file that came whole to its place; a link somebody left there is replaced, not followed."""
     dest.parent.mkdir(parents=True, exist_ok=True)
     os.replace(source, dest)

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from boneagectl.models import Account, Bill, Quota, iso
+from boneagectl.models import Account, Bill, Quota, format_iso
 
 if TYPE_CHECKING:
     from boneagectl.runs import Workflow
@@ -19,7 +19,7 @@ _WEEK_S = 7 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Reconciled:
+class Reconciliation:
     """Both counts of one account since `since`, in money or in hours, and what was booked for the difference.
 
     `until` is the time up to which the provider has surely told everything.
@@ -51,27 +51,29 @@ def hours_difference(quota: Quota, account: Account) -> int:
     return difference_s if difference_s > 0 or not runs else 0
 
 
-def reconcile(flow: Workflow) -> tuple[list[Reconciled], dict[str, str]]:
+def reconcile(flow: Workflow) -> tuple[list[Reconciliation], dict[str, str]]:
     """Asks every provider that counts; returns the accounts compared, and why one could not be asked."""
-    counts = flow.own_counts()
+    counts = flow.provider_counts()
     found = [_money(flow, name, bill) for name, bill in counts.bills.items()]
     found += [_hours(flow, name, quota) for name, quota in counts.quotas.items()]
     return found, counts.troubles
 
 
-def _money(flow: Workflow, name: str, bill: Bill) -> Reconciled:
+def _money(flow: Workflow, name: str, bill: Bill) -> Reconciliation:
     until_s = max(bill.since_s, int(time.time()) - bill.late_s)
     ours, reserved = flow.ledger.spent_usd_micro(name, bill.since_s), flow.ledger.account(name).reserved_usd_micro
     told = flow.ledger.spent_usd_micro(name, bill.since_s, until_s)
     booked = money_difference(bill.usd_micro, ours, reserved, told)
-    note = f"the bill since {iso(bill.since_s)[:10]} against our count"
+    note = f"the bill since {format_iso(bill.since_s)[:10]} against our count"
     flow.ledger.correct(name, booked, 0, until_s, note)
-    return Reconciled(name, iso(bill.since_s), iso(until_s), ours, bill.usd_micro, booked, 0, 0, 0)
+    return Reconciliation(name, format_iso(bill.since_s), format_iso(until_s), ours, bill.usd_micro, booked, 0, 0, 0)
 
 
-def _hours(flow: Workflow, name: str, quota: Quota) -> Reconciled:
+def _hours(flow: Workflow, name: str, quota: Quota) -> Reconciliation:
     account, now_s = flow.ledger.account(name), int(time.time())
     booked_s = hours_difference(quota, account)
     flow.ledger.correct(name, 0, booked_s, now_s, "the provider's count of the hours against ours")
     ours_s, theirs_s = account.spent_s + account.reserved_s, quota.used_s + quota.reserved_s
-    return Reconciled(name, iso(quota.refresh_s - _WEEK_S), iso(now_s), 0, 0, 0, ours_s, theirs_s, booked_s)
+    return Reconciliation(
+        name, format_iso(quota.refresh_s - _WEEK_S), format_iso(now_s), 0, 0, 0, ours_s, theirs_s, booked_s
+    )

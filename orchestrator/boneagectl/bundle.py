@@ -21,7 +21,7 @@ from boneage_trainer.contract import Job
 from boneagectl.errors import UsageError
 from boneagectl.models import Bundle, BundleFile, JobSpec
 
-NAME = "bundle.zip"
+BUNDLE_NAME = "bundle.zip"
 MAX_BYTES = 400_000
 """Less than half of what the smallest target takes: a Kaggle script has at most 900 kB, and base64 adds a third."""
 STAYS = {
@@ -69,7 +69,7 @@ def _modules(folder: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
 _GIT_TIMEOUT_S = 20
 
 
-def collect(folder: Path) -> dict[str, Any]:
+def collect_provenance(folder: Path) -> dict[str, Any]:
     """`git_commit` and `git_dirty_sha256` are None outside a repository and in a clean one."""
     commit = _git(folder, "rev-parse", "HEAD")
     diff = _git(folder, "diff", "HEAD", "--no-ext-diff", "--binary") if commit else None

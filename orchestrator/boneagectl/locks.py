@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class Busy(Exception):
+class LockBusy(Exception):
     """Somebody else holds the lock."""
 
 
@@ -25,12 +25,12 @@ def acquire(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise Busy(path) from None
+        raise LockBusy(path) from None
     return descriptor
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def hold(path: Path) -> Iterator[None]:
     """Holds `path` for the block, or raises Busy."""
     descriptor = acquire(path)
     try:

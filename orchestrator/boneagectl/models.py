@@ -228,7 +228,7 @@ class Run:
     legs: tuple[Leg, ...]
 
     @property
-    def begun(self) -> int:
+    def started_legs(self) -> int:
         """How many of its legs came to be."""
         return sum(leg.state is not LegState.RELEASED for leg in self.legs)
 
@@ -385,12 +385,12 @@ def leg_id(run_id: str, number: int) -> str:
     return f"{run_id}-{number:02d}"
 
 
-def iso(time_s: float) -> str:
+def format_iso(time_s: float) -> str:
     """A Unix time as UTC text."""
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def seconds(text: str) -> float:
+def parse_iso(text: str) -> float:
     """The Unix time of what `iso` wrote."""
     return datetime.fromisoformat(text).timestamp()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from boneagectl import alerts
 from boneagectl import relay as relay_module
-from boneagectl.alerts import Act
+from boneagectl.alerts import Action
 from boneagectl.errors import BoneagectlError, SubmitUncertain, Unreachable
 from boneagectl.models import Leg, LegState, Observation, Run
 from boneagectl.relay import HandOver
@@ -42,7 +42,7 @@ class PollResult:
         return self.wait_s if self.must_wait else every_s or self.wait_s
 
 
-def step(flow: Workflow, run_id: str) -> PollResult:
+def poll_run(flow: Workflow, run_id: str) -> PollResult:
     """Looks at the run's latest leg, does what is due, and has the run go on where that was agreed."""
     run = flow.ledger.find_run(run_id)
     if run.latest.state is LegState.RESERVED:  # nobody knows whether it came to be
@@ -50,7 +50,7 @@ def step(flow: Workflow, run_id: str) -> PollResult:
         run = flow.ledger.find_run(run_id)
     leg, wait_s = run.latest, flow.target(run.latest.target).capabilities.poll_every_s
     try:
-        seen, said = alerts.guard(flow, run, flow.look(run))
+        seen, said = alerts.apply_rules(flow, run, flow.poll_latest(run))
     except Unreachable as error:
         return _unseen(flow, run, wait_s, error)
     run, relay = flow.ledger.find_run(run_id), flow.ledger.relay(run_id)
@@ -60,7 +60,7 @@ def step(flow: Workflow, run_id: str) -> PollResult:
         passed = relay_module.hand_over(flow, run, relay)
     except SubmitUncertain as error:
         return _unseen(flow, flow.ledger.find_run(run_id), wait_s, error)
-    said += (*relay_module.words(passed), *_waits(flow, run, passed))
+    said += (*relay_module.hand_over_lines(passed), *_waits(flow, run, passed))
     is_on = bool(passed.leg_id)
     return PollResult(run, leg, seen, said, False, wait_s if is_on else _WAIT_S, must_wait=not is_on)
 
@@ -81,23 +81,23 @@ def _waits(flow: Workflow, run: Run, passed: HandOver) -> list[str]:
     if passed.leg_id:
         return []
     text = f"{run.run_id}: nobody takes its next leg: {'; '.join(passed.troubles)}"
-    return alerts.tell(flow, run, Act(f"{run.latest.leg_id} waits", text, is_said=True))
+    return alerts.notify_once(flow, run, Action(f"{run.latest.leg_id} waits", text, is_said=True))
 
 
-def follow(flow: Workflow, run_id: str, every_s: float | None) -> Iterator[PollResult]:
+def follow_run(flow: Workflow, run_id: str, every_s: float | None) -> Iterator[PollResult]:
     """Look after look, until the run is over."""
     while True:
-        look = step(flow, run_id)
+        look = poll_run(flow, run_id)
         yield look
         if look.is_over:
             return
         time.sleep(look.pause_s(every_s))
 
 
-def rounds(flow: Workflow, every_s: float | None) -> Iterator[list[PollResult]]:
+def follow_all(flow: Workflow, every_s: float | None) -> Iterator[list[PollResult]]:
     """Looks at every run that is at work or is to go on, each when it is due, until none is left."""
     due_s: dict[str, float] = {}
-    while run_ids := unfinished(flow):
+    while run_ids := list_active_runs(flow):
         time.sleep(max(0.0, min(due_s.get(run_id, 0.0) for run_id in run_ids) - time.monotonic()))
         looks = [_tried(flow, run_id) for run_id in run_ids if due_s.get(run_id, 0.0) <= time.monotonic()]
         due_s |= {look.run.run_id: time.monotonic() + look.pause_s(every_s) for look in looks}
@@ -107,12 +107,12 @@ def rounds(flow: Workflow, every_s: float | None) -> Iterator[list[PollResult]]:
 def _tried(flow: Workflow, run_id: str) -> PollResult:
     """What is wrong with one run must not keep the others from being looked at."""
     try:
-        return step(flow, run_id)
+        return poll_run(flow, run_id)
     except BoneagectlError as error:
         return _unseen(flow, flow.ledger.find_run(run_id), _WAIT_S, error)
 
 
-def unfinished(flow: Workflow) -> list[str]:
+def list_active_runs(flow: Workflow) -> list[str]:
     """The runs at work, and those that stopped short and may go on, oldest first."""
-    runs = [flow.ledger.find_run(run_id) for run_id in flow.ledger.not_settled()]
+    runs = [flow.ledger.find_run(run_id) for run_id in flow.ledger.active_run_ids()]
     return [run.run_id for run in runs if not _is_over(flow, run)]

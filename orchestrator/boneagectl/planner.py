@@ -27,7 +27,7 @@ _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
-def spec_from(config: Config, is_there: bool, train: TrainConfig | None = None, pack: Path | None = None) -> JobSpec:
+def build_spec(config: Config, is_there: bool, train: TrainConfig | None = None, pack: Path | None = None) -> JobSpec:
     """The job the settings ask for, or today's settings around a given training and pack.
 
     `is_there` says that the target has images of its own, so that no pack need be here.
@@ -46,7 +46,7 @@ def spec_from(config: Config, is_there: bool, train: TrainConfig | None = None, 
         data=_unseen(config, train) if is_there and not PackFolder(pack).card.exists() else describe_pack(pack),
         target=config["target"],
         time_limit_s=units.parse_duration_s(config["time_limit"]),
-        provenance=bundle.collect(Path.cwd()),
+        provenance=bundle.collect_provenance(Path.cwd()),
     )
 
 
@@ -64,7 +64,7 @@ def _unseen(config: Config, train: TrainConfig) -> dict[str, Any]:
     return {"fingerprint": "", "count": 0, "image_size_px": size_px}
 
 
-def plan(
+def plan_leg(
     run_id: str, leg_number: int, spec: JobSpec, target: Target, ledger: Ledger, home: Home, is_firm: bool = True
 ) -> Plan:
     """The plan of one leg, with what every limit says of it. Changes nothing.
@@ -77,7 +77,7 @@ def plan(
         spec = _fitting(spec, target, account)
     quote = target.quote(spec)
     said = verdicts(quote, account, target.capabilities, home.root)
-    return Plan(run_id, leg_number, spec, quote, (*said, *shortened(spec, asked_s), *_preset_verdicts(spec)))
+    return Plan(run_id, leg_number, spec, quote, (*said, *shortened_verdict(spec, asked_s), *_preset_verdicts(spec)))
 
 
 def _fitting(spec: JobSpec, target: Target, account: Account) -> JobSpec:
@@ -92,7 +92,7 @@ def _fitting(spec: JobSpec, target: Target, account: Account) -> JobSpec:
     return replace(spec, time_limit_s=60 * wanted[allowed - 1]) if 0 < allowed < len(wanted) else spec
 
 
-def shortened(spec: JobSpec, asked_s: int) -> Iterator[Verdict]:
+def shortened_verdict(spec: JobSpec, asked_s: int) -> Iterator[Verdict]:
     """Says that a leg gets less time than was wished for."""
     if spec.time_limit_s < asked_s:
         less, asked = units.format_duration(spec.time_limit_s), units.format_duration(asked_s)
@@ -132,7 +132,7 @@ MIN_FREE_BYTES = 500_000_000
 
 def verdicts(quote: Quote, account: Account, capabilities: Capabilities, folder: Path) -> tuple[Verdict, ...]:
     """One verdict for each limit that applies, refusals among them."""
-    return (*_caps(quote, account), *_session(quote, capabilities), disk(folder))
+    return (*_caps(quote, account), *_session(quote, capabilities), check_disk(folder))
 
 
 def refusals(quote: Quote, account: Account, capabilities: Capabilities) -> Iterator[str]:
@@ -154,7 +154,7 @@ def _has_cap(account: Account) -> bool:
     return account.free_usd_micro is not None or account.limit_s is not None
 
 
-def quota_verdict(quota: Quota, quote: Quote) -> Verdict:
+def check_quota(quota: Quota, quote: Quote) -> Verdict:
     """Whether the provider, by its own count, has the hours that a leg may take."""
     free, allowed = units.format_duration(quota.free_s), units.format_duration(quota.allowed_s)
     back = f"the full quota is back {units.format_local(quota.refresh_s)}"
@@ -171,7 +171,7 @@ def _session(quote: Quote, capabilities: Capabilities) -> Iterator[Verdict]:
     yield Verdict("session", allowed, f"a session there lasts {capabilities.max_session_hours:g} h at most")
 
 
-def disk(folder: Path) -> Verdict:
+def check_disk(folder: Path) -> Verdict:
     """Whether there is room here for what a run brings back."""
     while not folder.exists():
         folder = folder.parent

@@ -28,7 +28,7 @@ class HandOver:
     steps: tuple[str, ...] = ()
 
 
-def agreed(legs: int, time_limit_s: int, first: str, then: str | None) -> Relay | None:
+def parse_relay(legs: int, time_limit_s: int, first: str, then: str | None) -> Relay | None:
     """What was asked for at the start: `then` names targets, with commas; by default the first one again.
 
     Raises:
@@ -48,7 +48,7 @@ def is_due(run: Run, relay: Relay | None) -> bool:
     Legs that never came to be are not among those that were agreed; but trying has an end too.
     """
     stopped = run.latest.state in (LegState.PAUSED, LegState.LOST, LegState.RELEASED)
-    return relay is not None and stopped and run.begun < relay.legs and len(run.legs) < _TRIES * relay.legs
+    return relay is not None and stopped and run.started_legs < relay.legs and len(run.legs) < _TRIES * relay.legs
 
 
 def hand_over(flow: Workflow, run: Run, relay: Relay) -> HandOver:
@@ -78,7 +78,7 @@ def _submitted(flow: Workflow, run: Run, relay: Relay, name: str, troubles: list
     return HandOver(prepared.plan.leg_id, name, tuple(troubles), tuple(prepared.target.next_steps(handle)))
 
 
-def words(passed: HandOver) -> Iterator[str]:
+def hand_over_lines(passed: HandOver) -> Iterator[str]:
     yield from (f"not on {trouble}" for trouble in passed.troubles)
     yield f"goes on as {passed.leg_id} on {passed.target}" if passed.leg_id else "nobody takes the next leg now"
     yield from passed.steps

@@ -33,7 +33,7 @@ from boneagectl.models import (
     Quota,
     Run,
     as_json,
-    seconds,
+    parse_iso,
 )
 from boneagectl.paths import Home, LegPaths
 from boneagectl.targets import NAMES, get
@@ -77,7 +77,7 @@ class Workflow:
 
         run_id = planner.check_run_id(name) if name else planner.new_run_id()
         is_there = self.target(self.config["target"]).capabilities.attaches_data
-        return self._prepare(run_id, 1, planner.spec_from(self.config, is_there), None)
+        return self._prepare(run_id, 1, planner.build_spec(self.config, is_there), None)
 
     def prepare_resume(self, run: Run) -> Prepared:
         """Plans the next leg of `run`, from the newest checkpoint that its legs left.
@@ -97,7 +97,7 @@ class Workflow:
         from boneagectl import bundle, planner
 
         target = self.target(spec.target)
-        plan = planner.plan(run_id, number, spec, target, self.ledger, self.home, self._is_firm)
+        plan = planner.plan_leg(run_id, number, spec, target, self.ledger, self.home, self._is_firm)
         return Prepared(plan, bundle.build(spec), target, resume)
 
     @property
@@ -110,7 +110,7 @@ class Workflow:
         from boneagectl import planner
 
         is_there = self.target(self.config["target"]).capabilities.attaches_data
-        spec = planner.spec_from(self.config, is_there, TrainConfig.from_mapping(run.config), Path(run.pack))
+        spec = planner.build_spec(self.config, is_there, TrainConfig.from_mapping(run.config), Path(run.pack))
         if not run.data["fingerprint"]:  # the checkpoint knows which images they were
             return replace(spec, data=run.data)
         if spec.data != run.data:
@@ -140,7 +140,7 @@ class Workflow:
         if quota := target.quota():
             self.ledger.set_quota(target.name, quota)
             plan = self._within(plan, target, quota.free_s)
-            said.append(planner.quota_verdict(quota, plan.quote))
+            said.append(planner.check_quota(quota, plan.quote))
         return replace(prepared, plan=replace(plan, verdicts=(*plan.verdicts, *said)))
 
     def _within(self, plan: Plan, target: Target, free_s: int) -> Plan:
@@ -150,11 +150,11 @@ class Workflow:
         if self._is_firm or plan.quote.worst_s <= free_s or free_s < planner.SHORTEST_S:
             return plan
         spec = replace(plan.spec, time_limit_s=free_s // 60 * 60)
-        less = planner.plan(plan.run_id, plan.leg_number, spec, target, self.ledger, self.home)
-        said = planner.shortened(spec, plan.spec.time_limit_s)
+        less = planner.plan_leg(plan.run_id, plan.leg_number, spec, target, self.ledger, self.home)
+        said = planner.shortened_verdict(spec, plan.spec.time_limit_s)
         return replace(less, verdicts=(*less.verdicts, *said))
 
-    def own_counts(self) -> Counts:
+    def provider_counts(self) -> Counts:
         """Asks each provider what it counts itself. Hours are noted in the ledger; of money nothing is changed."""
         counts = Counts({}, {}, {})
         for name in NAMES:
@@ -201,9 +201,9 @@ class Workflow:
         for refusal in plan.refusals:
             raise LimitRefused(refusal.detail, f"boneagectl budget, or change what {refusal.limit!r} rests on")
         try:
-            with locks.held(paths.lock):
+            with locks.hold(paths.lock):
                 return self._submit_locked(prepared, paths)
-        except locks.Busy:
+        except locks.LockBusy:
             raise LimitRefused(f"{plan.leg_id} is being submitted by another process", "boneagectl ls") from None
 
     def _submit_locked(self, prepared: Prepared, paths: LegPaths) -> Handle:
@@ -238,14 +238,14 @@ class Workflow:
     def _reconcile(self, leg: Leg) -> None:
         target = self.target(leg.target)
         try:
-            with locks.held(self.paths(leg).lock):
+            with locks.hold(self.paths(leg).lock):
                 if self.ledger.leg(leg.leg_id).state is not LegState.RESERVED:
                     return
                 if handle := target.find(leg.leg_id):
                     self.ledger.attach(leg.leg_id, handle)
-                elif time.time() >= seconds(leg.created) + target.capabilities.appears_s:
+                elif time.time() >= parse_iso(leg.created) + target.capabilities.appears_s:
                     self.ledger.release(leg.leg_id, "the submit was cut off before it began")
-        except (locks.Busy, MachineError):
+        except (locks.LockBusy, MachineError):
             return  # somebody is submitting it right now, or the target cannot be asked: the booking stands
 
     def refresh(self) -> None:
@@ -262,7 +262,7 @@ class Workflow:
         self.ledger.observe(leg.leg_id, snapshot)
         return snapshot
 
-    def look(self, run: Run) -> Observation:
+    def poll_latest(self, run: Run) -> Observation:
         """The newest snapshot of a run; of a leg that is not attached, what the ledger says."""
         leg = self.ledger.leg(run.latest.leg_id)  # another process may have attached it since
         return self.poll(leg) if leg.handle else Observation(leg.state, leg.reason, leg.epoch, leg.epochs)
@@ -282,7 +282,7 @@ class Workflow:
         leg = run.latest
         if not leg.state.is_over:
             self.target(leg.target).stop(self.handle(leg))
-        return self.look(run)
+        return self.poll_latest(run)
 
     def collect(self, run: Run) -> Artifacts:
         """Brings back what the run's newest leg with an epoch to show has made, else the newest with anything.
@@ -316,8 +316,8 @@ class Workflow:
 
         found = self.target(leg.target).collect(self.handle(leg), self.paths(leg).artifacts.root)
         run, folder = self.ledger.find_run(leg.run_id), RunFolder(found.folder)
-        if speed := throughput.measured(leg.target, leg.leg_id, run.config, run.data, folder):
-            self.ledger.note_speed(leg.leg_id, speed)
+        if speed := throughput.measure_leg(leg.target, leg.leg_id, run.config, run.data, folder):
+            self.ledger.record_speed(leg.leg_id, speed)
         return found
 
     def paths(self, leg: Leg) -> LegPaths:

@@ -12,7 +12,7 @@ from boneagectl import planner, throughput
 from boneagectl.config import Config
 from boneagectl.errors import BoneagectlError, LimitRefused
 from boneagectl.ledger import accounts
-from boneagectl.models import Account, JobSpec, iso, seconds
+from boneagectl.models import Account, JobSpec, format_iso, parse_iso
 from boneagectl.targets import NAMES
 from boneagectl.targets.base import Target
 from boneagectl.throughput import Estimate
@@ -48,24 +48,24 @@ class Choice:
     is_recommended: bool = False
 
 
-def choices(flow: Workflow, names: tuple[str, ...] = NAMES, asks: bool = False) -> list[Choice]:
+def compare_targets(flow: Workflow, names: tuple[str, ...] = NAMES, asks: bool = False) -> list[Choice]:
     """Each target's choice, with one recommended by the setting `prefer`, where any is possible.
 
     Providers are asked what they would refuse only where that is wished for with `asks`.
     """
     found = [_choice(flow, name, asks) for name in names]
     possible = [one for one in found if not (one.blocks or one.needs_you or one.time_s is None)]
-    best = min(possible, key=lambda one: _rank(one, flow.config["prefer"]), default=None)
-    return [dataclasses.replace(one, is_recommended=one is best) for one in found]
+    recommend_target = min(possible, key=lambda one: _rank(one, flow.config["prefer"]), default=None)
+    return [dataclasses.replace(one, is_recommended=one is recommend_target) for one in found]
 
 
-def best(flow: Workflow) -> str:
+def recommend_target(flow: Workflow) -> str:
     """The recommended target.
 
     Raises:
         LimitRefused: none is possible, or nothing is known of any.
     """
-    found = choices(flow)
+    found = compare_targets(flow)
     for one in found:
         if one.is_recommended:
             return one.target
@@ -87,13 +87,13 @@ def _choice(flow: Workflow, name: str, asks: bool) -> Choice:
     try:
         config = flow.config.with_values(target=name)
         target = flow.target(name)
-        spec = planner.spec_from(config, target.capabilities.attaches_data)
+        spec = planner.build_spec(config, target.capabilities.attaches_data)
         estimate = _estimate(flow, config, name, spec)
         if estimate is None:
             return _unknown(name, f"nothing measured: boneagectl calibrate --target {name}", ())
         choice = _timed(target, spec, estimate, flow.ledger.account(name))
         said = [
-            planner.disk(flow.home.root),
+            planner.check_disk(flow.home.root),
             *(target.preflight(spec) if asks and target.capabilities.needs_network else ()),
         ]
         refused = (f"{verdict.limit}: {verdict.detail}" for verdict in said if not verdict.allows)
@@ -107,11 +107,11 @@ def _unknown(name: str, basis: str, blocks: tuple[str, ...]) -> Choice:
 
 
 def _estimate(flow: Workflow, config: Config, name: str, spec: JobSpec) -> Estimate | None:
-    known = flow.ledger.speeds(name, throughput.work_of(spec.train, spec.data["image_size_px"]))
+    known = flow.ledger.speeds(name, throughput.workload_id(spec.train, spec.data["image_size_px"]))
     if found := throughput.estimate(known, spec.train, spec.data):
         return found
     gpu, count = _gpu(config, name)
-    return throughput.rough(gpu, count, spec.train, spec.data, _STARTUP_S[name]) if gpu else None
+    return throughput.estimate_from_table(gpu, count, spec.train, spec.data, _STARTUP_S[name]) if gpu else None
 
 
 def _gpu(config: Config, name: str) -> tuple[str, int]:
@@ -139,7 +139,7 @@ def _timed(target: Target, spec: JobSpec, estimate: Estimate, account: Account) 
     total_s = estimate.seconds + extra_s
     done_s = time.time() + total_s + _wait_s(account, quota_s)
     return Choice(target.name, total_s, estimate.low_s + extra_s, estimate.high_s + extra_s, sessions, usd_micro,
-                  quota_s, iso(done_s), blocks, estimate.basis, estimate.is_rough,
+                  quota_s, format_iso(done_s), blocks, estimate.basis, estimate.is_rough,
                   not target.capabilities.unattended)  # fmt: skip
 
 
@@ -161,4 +161,4 @@ def _wait_s(account: Account, quota_s: int) -> float:
     if missing_s <= 0:
         return 0.0
     weeks = math.ceil(missing_s / account.quota_s)
-    return max(0.0, seconds(account.refresh) - time.time()) + (weeks - 1) * 7 * 86_400
+    return max(0.0, parse_iso(account.refresh) - time.time()) + (weeks - 1) * 7 * 86_400

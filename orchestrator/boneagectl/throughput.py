@@ -42,14 +42,14 @@ class Estimate:
     is_rough: bool
 
 
-def work_of(train: TrainConfig, image_size_px: int) -> str:
+def workload_id(train: TrainConfig, image_size_px: int) -> str:
     """Names the work of a training: the same name, the same seconds an image on the same machine."""
     sized = train.for_size(image_size_px)
     said = {name: getattr(sized, name) for name in _DECIDES} | {"image_size_px": image_size_px}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def kinds(train: TrainConfig) -> Iterator[str]:
+def epoch_kinds(train: TrainConfig) -> Iterator[str]:
     """The kind of each epoch."""
     alone, _ = train.backbone_epochs
     for epoch in range(1, train.epochs + 1):
@@ -57,7 +57,7 @@ def kinds(train: TrainConfig) -> Iterator[str]:
 
 
 # ----------------------------------------------------------------------------------------- measured
-def measured(
+def measure_leg(
     target: str, leg_id: str, config: Mapping[str, Any], data: Mapping[str, Any], run: RunFolder
 ) -> Speed | None:
     """What the leg's own epochs in the collected `run` tell; None where they tell nothing."""
@@ -66,7 +66,7 @@ def measured(
     mine = [line for line in lines if line.get("leg") == leg_id and line.keys() >= _NEEDED]
     if not mine:
         return None
-    names, samples = list(kinds(train)), dict[str, list[float]]()
+    names, samples = list(epoch_kinds(train)), dict[str, list[float]]()
     for line in mine[1:]:
         if not line.get("compile_s") and line["images"] and line["epoch"] <= len(names):
             samples.setdefault(names[line["epoch"] - 1], []).append(line["epoch_s"] / line["images"])
@@ -74,7 +74,7 @@ def measured(
     startup_s = max(0.0, mine[0]["elapsed_s"] - mine[0]["epoch_s"]) + compiled_s
     environment = _environment(run)
     finish_s = float(environment.get("times", {}).get("evaluate_s") or 0)
-    work, images = work_of(train, data["image_size_px"]), int(mine[0]["images"])
+    work, images = workload_id(train, data["image_size_px"]), int(mine[0]["images"])
     load_ms, compute_ms = (
         statistics.median(float(line.get(f"{what}_ms_per_image") or 0) for line in mine) for what in ("load", "compute")
     )
@@ -97,12 +97,12 @@ def _machine(environment: Mapping[str, Any]) -> str:
 def estimate(speeds: Iterable[Speed], train: TrainConfig, data: Mapping[str, Any]) -> Estimate | None:
     """From legs that did the same work on one target; None where a kind of epoch was never measured."""
     sized = train.for_size(data["image_size_px"])
-    own = [one for one in speeds if one.work == work_of(sized, data["image_size_px"])]
+    own = [one for one in speeds if one.work == workload_id(sized, data["image_size_px"])]
     samples = dict[str, list[float]]()
     for one in own:
         for kind, values in one.samples.items():
             samples.setdefault(kind, []).extend(values)
-    wanted = {kind: list(kinds(sized)).count(kind) for kind in dict.fromkeys(kinds(sized))}
+    wanted = {kind: list(epoch_kinds(sized)).count(kind) for kind in dict.fromkeys(epoch_kinds(sized))}
     if not own or any(kind not in samples for kind in wanted):
         return None
     images = _images(own, data)
@@ -130,14 +130,16 @@ def _off(values: list[float]) -> float:
 
 
 # -------------------------------------------------------------------------------------------- rough
-def rough(gpu: str, gpus: int, train: TrainConfig, data: Mapping[str, Any], startup_s: float) -> Estimate | None:
+def estimate_from_table(
+    gpu: str, gpus: int, train: TrainConfig, data: Mapping[str, Any], startup_s: float
+) -> Estimate | None:
     """From a dated table of GPUs; None for a GPU or a network that is not in it."""
     table = json.loads((data_dir("infra") / "speeds.json").read_text(encoding="utf-8"))
     tflops, gflop = table["tflops"].get(gpu), table["gflop_224"].get(train.backbone)
     if not (tflops and gflop and data["count"]):
         return None
     image_gflop = gflop * (data["image_size_px"] / 224) ** 2
-    passes = sum(3 if kind.endswith("all") else 1 for kind in kinds(train))
+    passes = sum(3 if kind.endswith("all") else 1 for kind in epoch_kinds(train))
     images = data["count"] * _TRAIN_SHARE
     computed_s = passes * images * image_gflop / (1000 * tflops * gpus * table["used"])
     work_s = max(computed_s, train.epochs * images / table["most_images_per_s"])

@@ -109,7 +109,7 @@ def down(
             printer.confirm(f"Delete all of {place.resource_group} in subscription {place.subscription}?", yes)
         for what in infra.down():
             printer.talk(f"deleting {what} …")
-        flow.ledger.fall(_AZURE, infra.cluster_name)
+        flow.ledger.stop_charge(_AZURE, infra.cluster_name)
         printer.data({"deleted": [one["name"] for one in standing], "left": []}, "nothing is left that bills")
 
 
@@ -125,12 +125,12 @@ def _opened(config: Any, set_: Any) -> Iterator[tuple[Workflow, AzureTarget]]:
 @contextmanager
 def _paid_by_the_day(flow: Workflow, infra: Infra) -> Iterator[None]:
     """Counts the cluster from before it is made; no more where it is certain that it was not."""
-    flow.ledger.stand(_AZURE, infra.cluster_name, infra.daily_usd_micro)
+    flow.ledger.start_charge(_AZURE, infra.cluster_name, infra.daily_usd_micro)
     try:
         yield
     except BoneagectlError:
         if not infra.has_cluster():
-            flow.ledger.fall(_AZURE, infra.cluster_name)
+            flow.ledger.stop_charge(_AZURE, infra.cluster_name)
         raise
 
 

@@ -54,7 +54,7 @@ def budget(context: typer.Context, json: options.Json = False, quiet: options.Qu
         return
     with options.workflow() as flow:
         flow.refresh()
-        counts = flow.own_counts()
+        counts = flow.provider_counts()
         accounts = [flow.ledger.account(name) for name in NAMES]
         texts = ["\n".join([format_budget.accounts_table(accounts), *format_budget.account_notes(accounts)])]
         texts += [
@@ -162,7 +162,7 @@ def test_alert() -> None:
     if not (webhook or command):
         raise UsageError("neither alert.webhook nor alert.command is set", "boneagectl config shows where from")
     text = "boneagectl: this is a test; alerts arrive here"
-    if troubles := list(alerts.send(webhook, command, {"event": "test", "does": "tell", "text": text})):
+    if troubles := list(alerts.send_alert(webhook, command, {"event": "test", "does": "tell", "text": text})):
         raise MachineError("; ".join(troubles))
     Printer().talk("sent")
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from boneagectl import units
-from boneagectl.models import Account, Entry, Quota, as_json, iso, seconds
+from boneagectl.models import Account, Entry, Quota, as_json, format_iso, parse_iso
 from boneagectl.output import table
 
 if TYPE_CHECKING:
-    from boneagectl.bills import Reconciled
+    from boneagectl.bills import Reconciliation
 
 _SESSION_S = 12 * 3600
 
@@ -60,7 +60,7 @@ def _lasting(account: Account) -> Iterator[str]:
     if (runs := account.lasts_runs) is not None:
         yield f"what is free is enough for {runs} runs like those of late"
     if account.quota_s and account.refresh and account.free_s:
-        free, back = units.format_duration(account.free_s), units.format_local(seconds(account.refresh))
+        free, back = units.format_duration(account.free_s), units.format_local(parse_iso(account.refresh))
         yield f"{free} are free until {back}, and are not carried over; {_fitting(account.free_s)}"
 
 
@@ -70,7 +70,7 @@ def _hour_cells(account: Account) -> list[str]:
 
 
 def _until(days: float) -> str:
-    return "more than ten years" if days > 3650 else f"until {iso(time.time() + days * 86_400)[:10]}"
+    return "more than ten years" if days > 3650 else f"until {format_iso(time.time() + days * 86_400)[:10]}"
 
 
 def entries_text(entries: Sequence[Entry]) -> str:
@@ -78,19 +78,19 @@ def entries_text(entries: Sequence[Entry]) -> str:
         return "nothing was ever booked"
     rows = [(one.time, one.account, one.leg_id or "-", one.kind, _signed_usd(one.usd_micro),
              f"{one.seconds / 3600:+.2f}", one.note) for one in entries]  # fmt: skip
-    usd, seconds = sum(one.usd_micro for one in entries), sum(one.seconds for one in entries)
-    total = f"together {_signed_usd(usd)} and {seconds / 3600:.2f} h, spent and reserved"
+    usd, parse_iso = sum(one.usd_micro for one in entries), sum(one.seconds for one in entries)
+    total = f"together {_signed_usd(usd)} and {parse_iso / 3600:.2f} h, spent and reserved"
     return f"{table(('TIME', 'ACCOUNT', 'LEG', 'WHAT', 'USD', 'HOURS', 'WHY'), rows)}\n\n{total}"
 
 
-def reconciled_text(found: Sequence[Reconciled]) -> str:
+def reconciled_text(found: Sequence[Reconciliation]) -> str:
     if not found:
         return "no provider that counts has anything to compare yet"
     rows = [_reconciled_row(one) for one in found]
     return table(("ACCOUNT", "SINCE", "OURS", "THEIRS", "BOOKED", "COMPLETE UNTIL"), rows)
 
 
-def _reconciled_row(one: Reconciled) -> tuple[object, ...]:
+def _reconciled_row(one: Reconciliation) -> tuple[object, ...]:
     if one.ours_s or one.theirs_s:
         counts = tuple(f"{value / 3600:.2f} h" for value in (one.ours_s, one.theirs_s, one.booked_s))
     else:

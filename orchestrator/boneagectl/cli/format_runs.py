@@ -112,7 +112,11 @@ def run_text(run: Run, snapshot: Observation, folder: str, relay: Relay | None, 
         f"data     {_data_text(data)}, fingerprint {data['fingerprint'][:16] or 'not known here'}",
         f"bundle   sha256 {run.bundle_sha256[:16]}",
         f"folder   {folder}",
-        *([f"legs     {run.begun} of at most {relay.legs}, then on {' or '.join(relay.targets)}"] if relay else []),
+        *(
+            [f"legs     {run.started_legs} of at most {relay.legs}, then on {' or '.join(relay.targets)}"]
+            if relay
+            else []
+        ),
         "",
         table(("LEG", "TARGET", "STATE", "EPOCH", "TIME", "COST", "REASON"), [_leg_row(leg) for leg in run.legs]),
     ]

@@ -43,7 +43,7 @@ def plan(
     if target != "all":
         check_name(target)
     with options.workflow(merged, may_write=False) as flow:
-        found = target_choice.choices(flow, NAMES if target == "all" else (target,), ask)
+        found = target_choice.compare_targets(flow, NAMES if target == "all" else (target,), ask)
         Printer(json).data({"choices": found}, format_runs.choices_text(found, merged["prefer"]))
 
 
@@ -78,7 +78,7 @@ def calibrate(
         raise_if_failed(ended)
         flow.collect(ended.run)
         spec = prepared.plan.spec
-        work = throughput.work_of(spec.train, spec.data["image_size_px"])
+        work = throughput.workload_id(spec.train, spec.data["image_size_px"])
         found = flow.ledger.speeds(target, work)
         printer.data({"run_id": ended.run.run_id, "speeds": found}, "\n".join(map(format_runs.speed_text, found[-1:])))
         printer.talk("next: boneagectl plan")

@@ -65,14 +65,14 @@ def submit(
         if merged["target"] == "auto":
             from boneagectl import target_choice
 
-            flow.config = merged.with_values(target=target_choice.best(flow))
+            flow.config = merged.with_values(target=target_choice.recommend_target(flow))
         prepared = flow.prepare(name)
         if dry_run:
             _dry_run(flow, prepared, out, printer)
         else:
             from boneagectl import relay as relay_module
 
-            relay = relay_module.agreed(
+            relay = relay_module.parse_relay(
                 legs, units.parse_duration_s(merged["time_limit"]), prepared.plan.spec.target, then
             )
             start(flow, prepared, printer, yes, relay, open_)
@@ -204,7 +204,7 @@ def show(run: options.RunName = "last", json: options.Json = False) -> None:
 
     with options.workflow() as flow:
         flow.reconcile()
-        snapshot = flow.look(flow.ledger.find_run(run))
+        snapshot = flow.poll_latest(flow.ledger.find_run(run))
         found = flow.ledger.find_run(run)
         folder = flow.home.run(found.run_id)
         curve = "" if json else format_runs.curve_text(report_collect.history(flow, found))

@@ -47,7 +47,7 @@ def watch(
         flow.reconcile()
         printer = Printer(json, quiet)
         if all_:
-            show_all(flow, monitor.rounds(flow, every_s), once, printer)
+            show_all(flow, monitor.follow_all(flow, every_s), once, printer)
             return
         last = follow(flow, flow.ledger.find_run(run or "last").run_id, every_s, once, printer)
         if last.is_over:
@@ -61,7 +61,7 @@ def follow(flow: Workflow, run_id: str, every_s: float | None, once: bool, print
     pass
 
     shown, view = _Shown(printer), View(flow)
-    for look in monitor.follow(flow, run_id, every_s):
+    for look in monitor.follow_run(flow, run_id, every_s):
         is_last = once or look.is_over
         shown([look], view.lines(look) if shown.screen.is_live else [], is_last)
         if is_last:
@@ -140,7 +140,7 @@ class View:
 
     def lines(self, look: PollResult) -> list[str]:
         relay = self.flow.ledger.relay(look.run.run_id)
-        limits = list(alerts.limits_of(self.flow.ledger.account(look.leg.target)))
+        limits = list(alerts.account_limits(self.flow.ledger.account(look.leg.target)))
         parts = (_leg(look, relay), _state(look), self._figures(look), _time(look), _money(look, limits),
                  _next(look, relay))  # fmt: skip
         return [line for part in parts for line in part]
@@ -167,7 +167,7 @@ class View:
 
 
 def _leg(look: PollResult, relay: Relay | None) -> Iterator[str]:
-    of = f", {look.run.begun} of at most {relay.legs} begun" if relay else ""
+    of = f", {look.run.started_legs} of at most {relay.legs} begun" if relay else ""
     yield f"run      {look.run.run_id}, leg {look.leg.number}{of}, on {look.leg.target}"
     if before := look.run.legs[: look.leg.number - 1]:
         yield f"before   {'; '.join(f'{one.target} {one.state} at epoch {one.epoch}' for one in before[-3:])}"
@@ -218,7 +218,7 @@ def _next(look: PollResult, relay: Relay | None) -> Iterator[str]:
     if look.is_over:
         yield f"next     boneagectl {_after(look)}"
         return
-    goes_on = relay is not None and look.run.begun < relay.legs
+    goes_on = relay is not None and look.run.started_legs < relay.legs
     then = f", then leg {look.leg.number + 1} goes on on {' or '.join(relay.targets)}" if relay and goes_on else ""
     limit = units.format_duration(look.leg.time_limit_s)
     yield f"next     saves and ends after {limit} at the latest{then}"

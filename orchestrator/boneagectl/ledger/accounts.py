@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from boneagectl import units
-from boneagectl.models import Account, Entry, iso, seconds
+from boneagectl.models import Account, Entry, format_iso, parse_iso
 
 # One pass over all that an account ever booked. What was settled before :window no longer counts against the hours of a
 # quota; the last three are parts of what was spent: since :week, up to :until, and since :told.
@@ -49,7 +49,7 @@ _NEVER_S = 2**60
 _WEEK_S = 7 * 86_400
 
 
-def read(db: sqlite3.Connection, name: str, now_s: int) -> Account:
+def read_account(db: sqlite3.Connection, name: str, now_s: int) -> Account:
     """The account's limits and usage; one that was never used has neither."""
     row = db.execute("select * from accounts where name = ?", (name,)).fetchone()
     if not row:
@@ -71,7 +71,7 @@ def read(db: sqlite3.Connection, name: str, now_s: int) -> Account:
         reserved,
         reserved_s,
         quota_s=row["quota_s"],
-        refresh=iso(refresh_s) if refresh_s else "",
+        refresh=format_iso(refresh_s) if refresh_s else "",
         standing_usd_micro=standing,
         week_usd_micro=of_week + _besides(db, name, week_s, now_s),
         reconciled_usd_micro=0 if until_s is None else confirmed + _besides(db, name, 0, until_s),
@@ -117,7 +117,7 @@ def _with_credit(
     db: sqlite3.Connection, account: Account, row: sqlite3.Row, legs_usd_micro: int, now_s: int
 ) -> Account:
     """A correction that lowers our count may be of the time before the balance was told: it gives nothing back."""
-    told, ends = row["left_usd_micro"], iso(row["ends_s"]) if row["ends_s"] else ""
+    told, ends = row["left_usd_micro"], format_iso(row["ends_s"]) if row["ends_s"] else ""
     if told is None:
         return replace(account, credit_ends=ends)
     corrected = max(0, _corrected(db, account.name, row["told_s"])[0])
@@ -135,7 +135,7 @@ def _next_refresh_s(row: sqlite3.Row, now_s: int) -> int:
 def refusals(account: Account, worst_usd_micro: int, worst_s: int, now_s: int) -> Iterator[str]:
     """In words, each limit of `account` that the worst case would cross; nothing where it fits."""
     yield from _usd_refusals(account, worst_usd_micro)
-    if account.credit_ends and worst_usd_micro and now_s + worst_s > seconds(account.credit_ends):
+    if account.credit_ends and worst_usd_micro and now_s + worst_s > parse_iso(account.credit_ends):
         yield f"account {account.name}: the credit ends on {account.credit_ends[:10]}, before this surely has"
     used_s, limit_s = account.spent_s + account.reserved_s, account.limit_s
     if limit_s is not None and used_s + worst_s > limit_s:
@@ -179,9 +179,9 @@ _LINES = """
 _ORDER = {"reserved": 0, "returned": 1, "spent": 2, "standing": 3, "reconciled": 4}
 
 
-def entries_read(db: sqlite3.Connection, now_s: int) -> list[Entry]:
+def read_entries(db: sqlite3.Connection, now_s: int) -> list[Entry]:
     """Every line, oldest first. Those of one account add up to what it has spent and reserved."""
     rows = db.execute(_LINES, (now_s,)).fetchall()
     rows.sort(key=lambda row: (row["at_s"], row["leg_id"], _ORDER[row["kind"]]))
     names = ("account", "run_id", "leg_id", "kind", "usd_micro", "seconds", "note")
-    return [Entry(iso(row["at_s"]), *(row[name] for name in names)) for row in rows]
+    return [Entry(format_iso(row["at_s"]), *(row[name] for name in names)) for row in rows]

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 from boneagectl import units
-from boneagectl.models import Account, Entry, iso, seconds
+from boneagectl.models import Account, Entry, format_iso, parse_iso
 
 DAY_S = 86_400
 WEEK_S = 7 * DAY_S
@@ -39,7 +39,7 @@ class _Limit:
     amount: Callable[[Entry], int]
 
 
-def by_day(lines: Iterable[Entry], paid_since: Callable[[int], int], now_s: int) -> list[Entry]:
+def expand_daily_charges(lines: Iterable[Entry], paid_since: Callable[[int], int], now_s: int) -> list[Entry]:
     """The `lines` of one account, oldest first, those of what stands as a line for each day it was paid for.
 
     The ledger has one line for all days of a thing; `paid_since` tells what was paid since a Unix time in
@@ -53,7 +53,7 @@ def by_day(lines: Iterable[Entry], paid_since: Callable[[int], int], now_s: int)
     paid = [paid_since(day_s) for day_s in days_s] if len(days_s) > 1 else []
     for number in range(len(paid) - 1):
         usd_micro = paid[number] - paid[number + 1] - besides[number]
-        others.append(Entry(iso(days_s[number]), lines[0].account, "", "", "standing", usd_micro, 0, "one day"))
+        others.append(Entry(format_iso(days_s[number]), lines[0].account, "", "", "standing", usd_micro, 0, "one day"))
     return sorted(others, key=attrgetter("time"))
 
 
@@ -66,7 +66,7 @@ def _sums_by_day(lines: Iterable[Entry], begun_s: int) -> Counter[int]:
     return sums
 
 
-def of(account: Account, lines: Sequence[Entry], now_s: int) -> list[dict[str, Any]]:
+def limit_series(account: Account, lines: Sequence[Entry], now_s: int) -> list[dict[str, Any]]:
     """An object for each limit of `account` of which anything is used, dollars before hours; `lines` as of `by_day`.
 
     ``account``; ``unit``: US$ or h, that of all amounts; ``kind``: cap, credit or quota; ``limit``;
@@ -86,7 +86,7 @@ def _dollars(account: Account) -> _Limit | None:
     left = {"credit": credit, "cap": None if account.cap_usd_micro is None else account.cap_usd_micro - spent}
     known = {kind: value for kind, value in left.items() if value is not None}
     kind = min(known, key=lambda kind: known[kind])
-    ends_s = int(seconds(account.credit_ends)) if account.credit_ends else None
+    ends_s = int(parse_iso(account.credit_ends)) if account.credit_ends else None
     return _Limit(kind, "US$", known[kind], free, account.week_usd_micro, 0, ends_s,
                   attrgetter("usd_micro"))  # fmt: skip
 
@@ -96,7 +96,7 @@ def _hours(account: Account, lines: Sequence[Entry], now_s: int) -> _Limit | Non
     if limit_s is None or not (account.spent_s or account.reserved_s):
         return None
     left_s = limit_s - account.spent_s
-    ends_s = int(seconds(account.refresh)) if account.refresh else None
+    ends_s = int(parse_iso(account.refresh)) if account.refresh else None
     week_s = sum(amount for _, amount in _spent(lines, attrgetter("seconds"), now_s - WEEK_S))
     return _Limit("quota" if limit_s == account.quota_s else "cap", "h", left_s,
                   max(0, left_s - account.reserved_s), week_s, ends_s - WEEK_S if ends_s else 0, ends_s,
@@ -139,4 +139,4 @@ def _points(limit: _Limit, lines: Sequence[Entry], now_s: int) -> list[tuple[int
 
 
 def _at_s(line: Entry) -> int:
-    return int(seconds(line.time))
+    return int(parse_iso(line.time))

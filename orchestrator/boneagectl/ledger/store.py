@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from boneagectl.errors import LimitRefused, MachineError, UsageError
-from boneagectl.ledger.accounts import entries_read as read_entries
-from boneagectl.ledger.accounts import read as read_account
+from boneagectl.ledger.accounts import read_account as read_account
+from boneagectl.ledger.accounts import read_entries as read_entries
 from boneagectl.ledger.accounts import refusals, spent_usd_micro
 from boneagectl.ledger.schema import migrate
 from boneagectl.models import (
@@ -33,7 +33,7 @@ from boneagectl.models import (
     Run,
     Speed,
     as_json,
-    iso,
+    format_iso,
 )
 
 _BUSY_TIMEOUT_S = 60
@@ -206,7 +206,7 @@ class Ledger:
         return Relay(row["legs"], row["time_limit_s"], tuple(json.loads(row["targets"]))) if row else None
 
     # -------------------------------------------------------------------------------- alerts
-    def tell(self, what: str) -> bool:
+    def mark_notified(self, what: str) -> bool:
         """Whether `what` was not told yet, and is told from now on; of several that ask, one gets a yes."""
         with self._writing() as db:
             told = db.execute(
@@ -215,19 +215,19 @@ class Ledger:
             )  # fmt: skip
             return told.rowcount > 0
 
-    def tell_again(self, what: str, at_s: int) -> None:
+    def retry_notification(self, what: str, at_s: int) -> None:
         """It did not arrive: from a Unix time on it may be told once more."""
         with self._writing() as db:
             db.execute("update told set again_s = ? where what = ?", (at_s, what))
 
-    def epochs_seen(self, leg_id: str) -> list[tuple[int, int]]:
+    def epoch_times(self, leg_id: str) -> list[tuple[int, int]]:
         """Each epoch of a leg at work with the Unix time it was first seen; 0 is its start."""
         return [tuple(row) for row in self._db.execute(
             """select epoch, min(created_s) from observations where leg_id = ? and state = 'running'
                group by epoch order by epoch""", (leg_id,))]  # fmt: skip
 
     # -------------------------------------------------------------------------------- speeds
-    def note_speed(self, leg_id: str, speed: Speed) -> None:
+    def record_speed(self, leg_id: str, speed: Speed) -> None:
         """Keeps what the leg measured; what it tells later, with more epochs, takes its place."""
         values = (leg_id, speed.target, speed.machine, speed.work, speed.images, speed.startup_s, speed.finish_s,
                   speed.load_ms, speed.compute_ms, json.dumps(speed.samples), _now_s())  # fmt: skip
@@ -270,7 +270,7 @@ class Ledger:
                 db.execute("update credits set ends_s = ? where account = ?", (ends_s, name))
             return self._account(name)
 
-    def stand(self, name: str, what: str, usd_micro_per_day: int) -> None:
+    def start_charge(self, name: str, what: str, usd_micro_per_day: int) -> None:
         """Counts `what` by the day from now on; what stands already under that name goes on at the new price."""
         with self._writing() as db:
             self._account(name)
@@ -281,7 +281,7 @@ class Ledger:
             new = (name, what, usd_micro_per_day, _now_s())
             db.execute("insert into standing (account, what, usd_micro_per_day, since_s) values (?, ?, ?, ?)", new)
 
-    def fall(self, name: str, what: str) -> None:
+    def stop_charge(self, name: str, what: str) -> None:
         """`what` is gone: it costs nothing from now on."""
         with self._writing() as db:
             db.execute(_FALLS, (_now_s(), name, what))
@@ -355,7 +355,7 @@ class Ledger:
         marks = ", ".join("?" * len(states))
         return [_leg(row) for row in self._db.execute(f"{_LEGS} where l.state in ({marks}) order by l.leg_id", states)]
 
-    def not_settled(self) -> list[str]:
+    def active_run_ids(self) -> list[str]:
         """The ids of the runs with a leg that is not over, or that may go on by themselves, oldest first."""
         rows = self._db.execute(
             """select run_id from runs where run_id in (select run_id from relays)
@@ -370,7 +370,7 @@ class Ledger:
     def _run(self, row: sqlite3.Row) -> Run:
         legs = self._db.execute(f"{_LEGS} where l.run_id = ? order by l.number", (row["run_id"],))
         config, data = json.loads(row["config"]), json.loads(row["data"])
-        created = iso(row["created_s"])
+        created = format_iso(row["created_s"])
         return Run(row["run_id"], config, data, row["pack"], row["bundle_sha256"], created, tuple(map(_leg, legs)))
 
 
@@ -404,13 +404,13 @@ def _leg(row: sqlite3.Row) -> Leg:
     names = ("leg_id", "run_id", "number", "target", "reason", "handle", "epoch", "epochs", "elapsed_s",
              "time_limit_s", "reserved_usd_micro", "spent_usd_micro")  # fmt: skip
     values: dict[str, Any] = {name: row[name] for name in names}
-    return Leg(state=LegState(row["state"]), created=iso(row["created_s"]), **values)
+    return Leg(state=LegState(row["state"]), created=format_iso(row["created_s"]), **values)
 
 
 def _speed(row: sqlite3.Row) -> Speed:
     names = ("target", "machine", "work", "images", "startup_s", "finish_s", "load_ms", "compute_ms")
     values: dict[str, Any] = {name: row[name] for name in names}
-    return Speed(**values, samples=json.loads(row["samples"]), date=iso(row["created_s"]))
+    return Speed(**values, samples=json.loads(row["samples"]), date=format_iso(row["created_s"]))
 
 
 def _now_s() -> int:

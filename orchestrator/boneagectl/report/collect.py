@@ -128,8 +128,8 @@ def burndowns(flow: Workflow) -> list[dict[str, Any]]:
     ledger, lines, now_s, found = flow.ledger, flow.ledger.entries(), int(time.time()), []
     for account in ledger.accounts():
         own = [line for line in lines if line.account == account.name]
-        by_day = burndown.by_day(own, partial(ledger.spent_usd_micro, account.name), now_s)
-        found += burndown.of(account, by_day, now_s)
+        by_day = burndown.expand_daily_charges(own, partial(ledger.spent_usd_micro, account.name), now_s)
+        found += burndown.limit_series(account, by_day, now_s)
     return found
 
 
@@ -166,7 +166,7 @@ def collected(flow: Workflow, run: Run) -> RunFolder | None:
     with anything."""
     for leg in run.legs:
         is_near = leg.handle and not flow.target(leg.target).capabilities.needs_network
-        if is_near and not artifacts.is_whole(flow.paths(leg).artifacts):
+        if is_near and not artifacts.is_complete(flow.paths(leg).artifacts):
             with suppress(NotYet):
                 flow.collect_leg(leg)
     found = [folder for leg in reversed(run.legs) if (folder := flow.paths(leg).artifacts).root.is_dir()]

@@ -87,8 +87,8 @@ class LocalTarget:
     def render(self, spec: JobSpec, bundle_: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None) -> None:
         from boneagectl import bundle
 
-        write_atomic(dest / bundle.NAME, bundle_.content)
-        argv = [self.python, f"sent/{bundle.NAME}", "--data", str(spec.pack), "--out", "out", "--leg", leg_id]
+        write_atomic(dest / bundle.BUNDLE_NAME, bundle_.content)
+        argv = [self.python, f"sent/{bundle.BUNDLE_NAME}", "--data", str(spec.pack), "--out", "out", "--leg", leg_id]
         argv += ["--time-limit-s", str(spec.time_limit_s)]
         argv += ["--resume", str(resume.folder)] if resume else []
         price = {"usd_micro_per_hour": self.usd_micro_per_hour}  # settings may change before the leg is settled
@@ -199,7 +199,7 @@ class LocalTarget:
         return iter(())
 
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
-        return artifacts.bring(self._out(handle.remote_id), RunFolder(dest))
+        return artifacts.copy_outputs(self._out(handle.remote_id), RunFolder(dest))
 
     # ------------------------------------------------------------------------------------ places
     def _out(self, leg_id: str) -> RunFolder:

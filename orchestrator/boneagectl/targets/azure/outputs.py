@@ -27,15 +27,15 @@ def bring(store: Store, folder: str, log: bytes, dest: RunFolder) -> Artifacts:
     for name in names:
         artifacts.check_name(name)
     _list_first(store, folder, names, dest)
-    wanted, incoming = artifacts.listed(dest), dest.root / _INCOMING
+    wanted, incoming = artifacts.read_manifest_hashes(dest), dest.root / _INCOMING
     others = [name for name in names if name != dest.manifest.name]
     for name in (name for name in others if not _is_here(dest.root / name, wanted.get(name))):
         if store.fetch(folder + name, incoming / name):
-            artifacts.put(incoming / name, dest.root / name)
+            artifacts.move_into_place(incoming / name, dest.root / name)
     if log:
         write_atomic(dest.log, log)
     shutil.rmtree(incoming, ignore_errors=True)
-    return artifacts.of(dest)
+    return artifacts.read_artifacts(dest)
 
 
 def bring_default(store: Store, folder: str, dest: Path) -> None:
@@ -46,7 +46,7 @@ def bring_default(store: Store, folder: str, dest: Path) -> None:
     for name in names:
         incoming = dest / _INCOMING / name
         if store.fetch(folder + name, incoming):
-            artifacts.put(incoming, dest / name)
+            artifacts.move_into_place(incoming, dest / name)
     shutil.rmtree(dest / _INCOMING, ignore_errors=True)
 
 

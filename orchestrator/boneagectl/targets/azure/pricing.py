@@ -268,7 +268,7 @@ def refresh(
     """
     _check_name("region", region, r"[a-z0-9]+")
     known, shipped = _read(path), table()
-    today = models.iso(time.time())[:10]
+    today = models.format_iso(time.time())[:10]
     new: list[Price] = []
     for size in map(canonical, sizes):
         _check_name("size", size, r"Standard_[\w-]+")

@@ -108,7 +108,7 @@ def _python_called_python(folder: Path, python: str) -> Path:
 
 
 def _left(run: RunFolder) -> Finding:
-    found = artifacts.of(run)
+    found = artifacts.read_artifacts(run)
     state = parse_object(run.state.read_text(), run.state.name)
     if state["state"] != "complete" or found.unlisted:
         raise MachineError(f"the rehearsal ended as {state['state']}: {state['reason'] or found.unlisted}")

@@ -220,7 +220,7 @@ class ByCli:
             raise NotYet(f"{leg.leg_id} is not known on this computer", "boneagectl show")
         with suppress(Gone):
             self.bringing.bring(leg)
-        return artifacts.bring(leg.run, RunFolder(dest))
+        return artifacts.copy_outputs(leg.run, RunFolder(dest))
 
     # ----------------------------------------------------------------------------------- places
     def _handle(self, leg_id: str) -> Handle:

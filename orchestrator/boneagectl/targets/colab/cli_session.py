@@ -43,14 +43,14 @@ def submit(leg: LegFolder, rendered: Path, machines: Machines, official: Officia
         LimitRefused: Colab gives no such machine, or at another price. SubmitUncertain: there may be one; `find` tells.
     """
     try:
-        with locks.held(leg.submitting):
+        with locks.hold(leg.submitting):
             jupyter.check_installed()
             official.version()
             launch = upload.read(rendered)
             if launch.dataset:
                 upload.authorization()  # rather now than when a machine waits for it
             _submit(leg, launch, rendered, machines, official, paid)
-    except locks.Busy:
+    except locks.LockBusy:
         raise MachineError(f"{leg.leg_id} is being sent by another process", "boneagectl ls") from None
 
 

@@ -104,10 +104,10 @@ class LegFolder:
         give_up = time.monotonic() + _WAIT_S
         while True:
             try:
-                with locks.held(self.root / "bring.lock"):
+                with locks.hold(self.root / "bring.lock"):
                     yield
                 return
-            except locks.Busy:
+            except locks.LockBusy:
                 if time.monotonic() > give_up:
                     raise MachineError(f"another process still brings {self.leg_id}", "wait for it") from None
                 time.sleep(_LOOK_S)

@@ -132,7 +132,7 @@ class Official:
             return None
         expires_s = 0.0
         with suppress(ValueError):
-            expires_s = models.seconds(str(said.get("token_expires_at")))
+            expires_s = models.parse_iso(str(said.get("token_expires_at")))
         return Access(str(said.get("endpoint")), str(said.get("url")), str(said.get("token")), expires_s)
 
     def adopt(self, name: str, endpoint: str) -> None:

@@ -99,7 +99,7 @@ class ByHand:
         if dest.state.exists():
             from boneagectl import artifacts
 
-            return artifacts.of(dest)
+            return artifacts.read_artifacts(dest)
         raise NotYet(f"nothing of {leg_id} is here yet", f"boneagectl collect {run_id} --from results-{leg_id}.zip")
 
     def bring(self, handle: Handle, zipped: Path, dest: RunFolder) -> Artifacts:

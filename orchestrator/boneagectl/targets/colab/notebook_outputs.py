@@ -88,14 +88,14 @@ def _bring(files: DriveFiles, run_id: str, leg_id: str, dest: RunFolder) -> Arti
     incoming, here, trouble = dest.root / _INCOMING, _reached_in(dest), ""
     for source in sources:
         if here > source.reached:
-            return artifacts.of(dest)
+            return artifacts.read_artifacts(dest)
         try:
             source.bring(dest, incoming)
         except Damaged as damage:
             trouble = damage.message
         else:
             shutil.rmtree(incoming, ignore_errors=True)
-            return artifacts.of(dest)
+            return artifacts.read_artifacts(dest)
     raise Damaged(f"all that Drive has of {leg_id} is damaged: {trouble}", "run the notebook again: it goes on")
 
 
@@ -160,7 +160,7 @@ class Slot:
         came = {name: self._fetched(entries, name, dest, incoming) for name in wanted}
         for name, path in came.items():
             if path:
-                artifacts.put(path, dest.root / name)
+                artifacts.move_into_place(path, dest.root / name)
         _write(dest.state, self.state_bytes)
         _write(dest.manifest, self.manifest)
 
@@ -239,12 +239,12 @@ def results_bring(zipped: Path, leg_id: str, dest: RunFolder) -> Artifacts:
         incoming = archive.unpack_run(zipped, place)
         _check(zipped, _state(incoming), leg_id, dest)
         for path in sorted(path for path in place.rglob("*") if path.is_file()):
-            artifacts.put(path, dest.root / path.relative_to(place))
+            artifacts.move_into_place(path, dest.root / path.relative_to(place))
     except ContractError as error:
         raise MachineError(f"nothing was brought: {error}", _AGAIN) from None
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    return artifacts.of(dest)
+    return artifacts.read_artifacts(dest)
 
 
 def _check(zipped: Path, state: dict[str, Any], leg_id: str, dest: RunFolder) -> None:
@@ -321,13 +321,15 @@ class Results:
         results_bring(zipped, self.leg_id, whole)
         paths = [path for path in whole.root.rglob("*") if path.is_file()]
         for path in sorted(paths, key=lambda path: path == whole.manifest):
-            artifacts.put(path, dest.root / path.relative_to(whole.root))
+            artifacts.move_into_place(path, dest.root / path.relative_to(whole.root))
 
     def _is_here(self, dest: RunFolder) -> bool:
         if not self.manifest or not dest.manifest.is_file() or dest.manifest.read_bytes() != self.manifest:
             return False
         try:
-            return not artifacts.of(dest).unlisted and all((dest.root / one).is_file() for one in self.names)
+            return not artifacts.read_artifacts(dest).unlisted and all(
+                (dest.root / one).is_file() for one in self.names
+            )
         except NotYet:
             return False
 

@@ -84,12 +84,12 @@ def bring(runtime: Runtime, leg_id: str, dest: RunFolder) -> Artifacts:
         artifacts.check_name(name)
     if listed := runtime.read(f"{folder}/{dest.manifest.name}"):
         write_atomic(dest.manifest, listed)
-    wanted, known = artifacts.listed(dest), {}
+    wanted, known = artifacts.read_manifest_hashes(dest), {}
     for name in (name for name in names if name != dest.manifest.name):
         with suppress(NotFound):  # replaced or taken away meanwhile
             known[name] = _fetched(runtime, f"{folder}/{name}", incoming / name, dest.root / name, wanted.get(name))
     shutil.rmtree(incoming, ignore_errors=True)
-    return artifacts.of(dest, known)
+    return artifacts.read_artifacts(dest, known)
 
 
 def _fetched(runtime: Runtime, path: str, incoming: Path, place: Path, sha256: str | None) -> str:
@@ -97,7 +97,7 @@ def _fetched(runtime: Runtime, path: str, incoming: Path, place: Path, sha256: s
     if sha256 is not None and place.is_file() and sha256_of(place) == sha256:
         return sha256
     arrived = runtime.download(path, incoming)
-    artifacts.put(incoming, place)
+    artifacts.move_into_place(incoming, place)
     return arrived
 
 

@@ -67,7 +67,7 @@ def write(
     parameters = {"leg": leg_id, "fingerprint": spec.data["fingerprint"], "image_size_px": spec.data["image_size_px"],
                   "dataset": launch.dataset, "time_limit_s": float(spec.time_limit_s)}  # fmt: skip
     session = fill("colab/session.py.j2", leg=leg_id, leg_literal=repr(leg_id), parameters=literal(parameters))
-    write_atomic(dest / bundles.NAME, bundle.content)
+    write_atomic(dest / bundles.BUNDLE_NAME, bundle.content)
     write_atomic(dest / GUARD, fill("colab/guard.py.j2", startup_s=STARTUP_S))
     write_atomic(dest / SESSION, session)
     write_json(dest / LAUNCH, {name: getattr(launch, name) for name in Launch.__slots__})
@@ -96,7 +96,7 @@ def begin(runtime: Runtime, rendered: Path, launch: Launch) -> str:
 
 def _files(rendered: Path, launch: Launch) -> Iterator[tuple[Path, str]]:
     """What goes up, and its name there; the card of the pack last, as what has one is whole."""
-    yield rendered / bundles.NAME, bundles.NAME
+    yield rendered / bundles.BUNDLE_NAME, bundles.BUNDLE_NAME
     if launch.pack:
         pack = PackFolder(Path(launch.pack))
         yield from ((path, f"pack/{path.name}") for path in (pack.images, pack.index, pack.problems, pack.card)

@@ -41,7 +41,7 @@ def bring(files: Files, log: Log, dest: RunFolder) -> Artifacts:
             found = unpacked(incoming / ZIP, log, dest)
         else:
             _write_log(log, dest)
-            found = artifacts.of(dest, dict(_loose(session, wanted, incoming, dest)))
+            found = artifacts.read_artifacts(dest, dict(_loose(session, wanted, incoming, dest)))
     shutil.rmtree(incoming, ignore_errors=True)
     return found
 
@@ -50,7 +50,7 @@ def _loose(session: Any, wanted: dict[str, str], incoming: Path, dest: RunFolder
     """Brings files one by one; name and sha256 of each."""
     for name, url in wanted.items():
         sha256, place = http.fetch(session, url, incoming / name), name.removeprefix(LOOSE)
-        artifacts.put(incoming / name, dest.root / place)
+        artifacts.move_into_place(incoming / name, dest.root / place)
         yield place, sha256
 
 
@@ -65,14 +65,14 @@ def unpacked(zipped: Path, log: Log, dest: RunFolder) -> Artifacts:
         archive.unpack_run(zipped, place)
         for path in sorted(place.rglob("*")):
             if path.is_file():
-                artifacts.put(path, dest.root / path.relative_to(place))
+                artifacts.move_into_place(path, dest.root / path.relative_to(place))
     except ContractError as error:
         zipped.unlink()
         raise MachineError(f"nothing was brought: {error}", "boneagectl collect loads it anew") from None
     finally:
         shutil.rmtree(place, ignore_errors=True)
     _write_log(log, dest)
-    return artifacts.of(dest)
+    return artifacts.read_artifacts(dest)
 
 
 def _write_log(log: Log, dest: RunFolder) -> None:
@@ -91,13 +91,13 @@ def kept(log: Log, dest: RunFolder) -> Artifacts:
     _write_log(log, dest)
     if log.metrics:
         write_atomic(dest.metrics, "".join(f"{json.dumps(line, sort_keys=True)}\n" for line in log.metrics))
-    return artifacts.of(dest)
+    return artifacts.read_artifacts(dest)
 
 
 def whole_in(dest: RunFolder) -> Artifacts | None:
     """What `dest` holds, if that is all of a leg that ended in order; else None."""
     try:
-        found, state = artifacts.of(dest), parse_object(dest.state.read_text(), dest.state.name)["state"]
+        found, state = artifacts.read_artifacts(dest), parse_object(dest.state.read_text(), dest.state.name)["state"]
     except (OSError, ValueError, KeyError, NotYet):
         return None
     is_whole = state in ("complete", "paused") and dest.log.exists() and dest.manifest.exists() and not found.unlisted
