@@ -1,5 +1,7 @@
-"""Runs every benchmark here, or those named, and merges their figures into results.json; a missed bar is exit
-code 1."""
+"""Runs every benchmark here, or those named, and merges their figures into results.json.
+
+Exit code 1 if a bar is missed.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results.json"
 BENCHMARKS = (
     "startup",
+    "house",
     "prepare",
     "input",
     "memory",
@@ -27,7 +30,7 @@ BENCHMARKS = (
     "rings",
     "paper",
 )
-"""Those that measure; the other scripts here are parts of them. The longest is last."""
+"""The other scripts here are parts of these. The longest is last."""
 
 
 def main() -> int:
@@ -45,13 +48,13 @@ def main() -> int:
 
 
 def holds(figure: dict[str, Any]) -> bool:
-    """Whether a figure keeps to its bar; one without a bar always does."""
+    """Whether a figure is within its bar; a figure without a bar is."""
     value = measured(figure)
     return bool(figure.get("at_least", value) <= value <= figure.get("at_most", value))
 
 
 def measured(figure: dict[str, Any]) -> float:
-    """What a bar is about: the ratio of both sides, or our side alone where only that is bounded."""
+    """What a bar limits: the ratio of both sides, or our side alone."""
     return float(figure.get("ratio", figure["ours"]))
 
 

@@ -1,8 +1,9 @@
-"""Who may call whom (docs and design): read from the imports, held here."""
+"""Who may import whom: the picture in docs/architecture.md against the imports of the code."""
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,21 +15,10 @@ from support import ROOT
 
 ORCHESTRATOR, TRAINER = ROOT / "orchestrator" / "boneagectl", ROOT / "trainer" / "boneage_trainer"
 
-# From the top down; a module imports from its own layer and those below.
-LAYERS = (
-    ("__main__",),
-    ("cli",),
-    ("doctor", "monitor", "relay", "alerts", "target_choice", "bills", "report"),
-    ("runs",),
-    ("planner", "targets"),
-    ("throughput",),
-    ("bundle",),
-    ("ledger", "artifacts", "config"),
-    ("locks", "paths", "output", "templates"),
-    ("models",),
-    ("units",),
-    ("errors",),
-)
+PICTURE = re.search(r"```layers\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL)
+assert PICTURE, "docs/architecture.md has lost its picture of the layers"
+LAYERS = [line.split() for line in PICTURE[1].splitlines()]
+"""From the top down; a module imports from its own layer and those below."""
 RANK = {name: len(LAYERS) - at for at, layer in enumerate(LAYERS) for name in layer}
 TRAINER_MAY = {"boneage_trainer", "numpy", "pandas", "keras", "tensorflow", "cv2"}
 SURROUNDINGS = {
@@ -95,10 +85,10 @@ def test_no_arrow_points_up(path: Path) -> None:
     own = parts(path)
     if own == "__init__":
         return
-    assert own in RANK, f"{own} stands in no layer of this test; say where it belongs"
+    assert own in RANK, f"{own} is in no layer of docs/architecture.md"
     for name in imports(path):
         if name.startswith("boneagectl.") and (other := name.split(".")[1]) != "errors":
-            assert RANK[other] <= RANK[own], f"{own} imports {other}, which lies above it"
+            assert RANK[other] <= RANK[own], f"{own} imports {other}, which is above it"
 
 
 @pytest.mark.parametrize("path", modules(TRAINER), ids=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""Microsoft's Azurite: where it lies, and how it comes there. Needs nothing but Node.js: ``make test`` runs it."""
+"""Finds and installs Azurite, Microsoft's blob store emulator. Needs Node.js only; ``make test`` installs it."""
 
 from __future__ import annotations
 
@@ -9,46 +9,48 @@ import sys
 from pathlib import Path
 
 VERSION = "3.35.0"
-"""The newest that Node 20 runs."""
+"""The newest version that runs on Node 20."""
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MAIN = "node_modules/azurite/dist/src/blob/main.js"
 
 
 def find_azurite() -> Path | None:
-    """Azurite's program: below the folder BONEAGE_AZURITE, else where ``make test`` puts it."""
+    """Azurite's main.js, below the folder BONEAGE_AZURITE or where ``make test`` installs it."""
     folder = Path(os.environ.get("BONEAGE_AZURITE") or _ROOT / ".venv" / "azurite")
     return path if (path := folder / _MAIN).is_file() else None
 
 
 def install_azurite(folder: Path) -> None:
-    """Puts it into `folder`; takes half a minute and 190 MB."""
+    """Installs it into `folder`: half a minute, 190 MB."""
     folder.mkdir(parents=True, exist_ok=True)
     command = ["npm", "install", f"azurite@{VERSION}", "--prefix", str(folder), "--no-audit", "--no-fund", "--silent"]
     subprocess.run(command, check=True, cwd=folder, stdin=subprocess.DEVNULL)
 
 
 def missing() -> str:
-    """Why there is no blob store here; nothing where there is one."""
+    """Why there is no blob store here; empty if there is one."""
     if shutil.which("node") is None:
-        return "Node.js is not installed: no Azurite, and without it no blob store"
+        return "Node.js is not installed, which Azurite needs"
     if find_azurite() is None:
         return "Azurite is not installed: make azurite"
     return ""
 
 
-def main(folder: Path) -> None:
-    """Installs it once; where that cannot be, says what is skipped, and stops nobody."""
+def main(folder: Path) -> int:
+    """Installs it once. Without Node.js the tests skip; with it, a failed installation is an error, not a skip."""
     if shutil.which("npm") is None:
-        print("no npm here: the tests of the azure target will be skipped", file=sys.stderr)
-    elif not (folder / _MAIN).is_file():
-        try:
-            install_azurite(folder)
-        except subprocess.CalledProcessError as error:
-            print(
-                f"npm cannot install Azurite ({error}): the tests of the azure target will be skipped", file=sys.stderr
-            )
+        print("npm is not installed: the azure tests will be skipped", file=sys.stderr)
+        return 0
+    if (folder / _MAIN).is_file():
+        return 0
+    try:
+        install_azurite(folder)
+    except subprocess.CalledProcessError as error:
+        print(f"error: npm is here but cannot install Azurite: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).absolute())
+    sys.exit(main(Path(sys.argv[1]).absolute()))

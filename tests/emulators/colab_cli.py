@@ -1,4 +1,4 @@
-"""Google's own command line for Colab: where it lies, and how it comes there. It needs a Python of its own."""
+"""Finds and installs Google's command line for Colab, which needs its own Python environment."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _PYTHONS = ("python3.12", "python3.13", "python3.14")
 
 
 def find_cli() -> Path | None:
-    """The program BONEAGE_COLAB_CLI, else the one below .venv; never one on the PATH, which has a user's login."""
+    """The program BONEAGE_COLAB_CLI, else the one below .venv; never one on the PATH, which has a user's sign-in."""
     path = Path(os.environ.get("BONEAGE_COLAB_CLI") or _ROOT / ".venv" / "colab-cli" / "bin" / "colab")
     return path if path.is_file() else None
 
 
 def missing() -> str:
-    """Why the command line is not there; nothing where it is."""
+    """Why the command line is not installed; empty if it is."""
     if find_cli():
         return ""
     return (
@@ -31,7 +31,7 @@ def missing() -> str:
 
 
 def find_python() -> str:
-    """An interpreter that it runs on; empty where there is none. A name alone may be a shim that leads nowhere."""
+    """An interpreter of Python 3.12 or newer, or empty. A name alone may be a shim without an interpreter."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     for name in (sys.executable, *_PYTHONS, *map(str, sorted(pyenv.glob("3.1[2-9]*/bin/python")))):
         if shutil.which(name):
@@ -42,7 +42,7 @@ def find_python() -> str:
 
 
 def install_cli(folder: Path, python: str = "") -> Path:
-    """Puts it into an environment that `folder` becomes, and returns the program; takes half a minute and 280 MB."""
+    """Creates an environment in `folder` and returns the program: half a minute, 280 MB."""
     interpreter = python or find_python()
     if not interpreter:
         raise FileNotFoundError("google-colab-cli needs Python 3.12 or newer, and none is on the PATH")
@@ -52,15 +52,20 @@ def install_cli(folder: Path, python: str = "") -> Path:
     return folder / "bin" / "colab"
 
 
-def main(folder: Path) -> None:
-    """Installs it once; where that cannot be, says what is skipped, and stops nobody."""
+def main(folder: Path) -> int:
+    """Installs it once. Without Python 3.12 the tests skip; with it, a failed installation is an error, not a skip."""
     if (folder / "bin" / "colab").is_file():
-        return
+        return 0
+    if not find_python():
+        print("no Python 3.12 or newer: the tests with Colab's command line will be skipped", file=sys.stderr)
+        return 0
     try:
         install_cli(folder)
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        print(f"{error}: the tests with Colab's own command line will be skipped", file=sys.stderr)
+    except subprocess.CalledProcessError as error:
+        print(f"error: Python 3.12 is here but google-colab-cli cannot be installed: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).absolute())
+    sys.exit(main(Path(sys.argv[1]).absolute()))
