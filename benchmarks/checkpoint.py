@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from common import entry, seconds, show
 
-from boneage_trainer.console import say
+from boneage_trainer.console import print_status
 from boneage_trainer.contract import TrainConfig
 
 AT_MOST = 0.02
@@ -30,13 +30,13 @@ def built(config: TrainConfig, size_px: int) -> tuple[Any, Any]:
     """The network's core and its training step."""
     from boneage_trainer.train import model
     from boneage_trainer.train import step as train_step
-    from boneage_trainer.train.device import find
+    from boneage_trainer.train.device import find_device
 
-    device = find()
+    device = find_device()
     with device.scope():
-        networks = model.build(config, size_px, np.array([20, 200], np.float32), Path(), "float32")
-        optimizer = train_step.optimizer_for(config, config.learning_rate, 252, config.epochs)
-        return networks.core, train_step.Steps(networks.core, optimizer, config, device, 126.0)
+        networks = model.build_networks(config, size_px, np.array([20, 200], np.float32), Path(), "float32")
+        optimizer = train_step.build_optimizer(config, config.learning_rate, 252, config.epochs)
+        return networks.core, train_step.TrainStep(networks.core, optimizer, config, device, 126.0)
 
 
 def step_s(step: Any, batch: int, size_px: int) -> float:
@@ -49,15 +49,18 @@ def step_s(step: Any, batch: int, size_px: int) -> float:
 def saving_s(core: Any, step: Any, folder: Path) -> dict[str, float]:
     """As the trainer does it: a snapshot while training waits, the file and its hash while it goes on."""
     from boneage_trainer.train import checkpoint
-    from boneage_trainer.train.checkpoint import Saver
+    from boneage_trainer.train.checkpoint import BackgroundWriter
 
-    saver, stands, writes = Saver(), [], []
+    saver, stands, writes = BackgroundWriter(), [], []
     for _ in range(ROUNDS):
         began_s = time.perf_counter()
-        best, values = checkpoint.snapshot(core.variables), checkpoint.snapshot([*core.variables, *step.variables])
+        best, values = (
+            checkpoint.copy_values(core.variables),
+            checkpoint.copy_values([*core.variables, *step.variables]),
+        )
         stands.append(time.perf_counter() - began_s)
-        saver.put("round", lambda best=best: checkpoint.save(folder / "best.npz", best, {}))
-        saver.put("round", lambda values=values: checkpoint.save(folder / "last.npz", values, {}))
+        saver.put("round", lambda best=best: checkpoint.save_checkpoint(folder / "best.npz", best, {}))
+        saver.put("round", lambda values=values: checkpoint.save_checkpoint(folder / "last.npz", values, {}))
         saver.drain()
         writes.append(time.perf_counter() - began_s - stands[-1])
     megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
@@ -76,7 +79,9 @@ def main() -> None:
         found = saving_s(core, step, Path(place))
     t4_s = 6.0 * given.images / 10_088 * (given.size_px / 224) ** 2
     parts = {key: round(value, 4) for key, value in {**found, "t4_share": found["stands_s"] / t4_s}.items()}
-    say(f"stands still {found['stands_s']:.3f} s an epoch; an epoch here {epoch_s:.0f} s, on a T4 about {t4_s:.1f} s")
+    print_status(
+        f"stands still {found['stands_s']:.3f} s an epoch; an epoch here {epoch_s:.0f} s, on a T4 about {t4_s:.1f} s"
+    )
     what = (
         f"saving an epoch of `fast` ({found['mb']:.0f} MB, best and last), training standing still, against an epoch "
         f"of {given.images} images of {given.size_px} px on this machine; of a T4's calculated epoch it would be "

@@ -15,8 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from boneage_trainer.data.parallel import cores
-from boneage_trainer.data.synth import png
+from boneage_trainer.data.parallel import count_cores
+from boneage_trainer.data.synth import radiograph_png
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH_PX, HEIGHT_PX = 1514, 2044
@@ -25,7 +25,7 @@ WIDTH_PX, HEIGHT_PX = 1514, 2044
 # ------------------------------------------------------------------------------------- the files
 def radiograph(id_: int) -> bytes:
     """A synthetic hand at the real size, with grain so that it packs to about a megabyte as real ones do."""
-    small = cv2.imdecode(np.frombuffer(png(1, id_, 512), np.uint8), cv2.IMREAD_GRAYSCALE)
+    small = cv2.imdecode(np.frombuffer(radiograph_png(1, id_, 512), np.uint8), cv2.IMREAD_GRAYSCALE)
     large = cv2.resize(small, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_CUBIC).astype(np.float32)
     grain = np.random.default_rng(id_).normal(0, 0.6, large.shape)
     done, data = cv2.imencode(".png", np.clip(np.rint(large + grain), 0, 255).astype(np.uint8))
@@ -98,7 +98,7 @@ def machine() -> str:
     """E.g. "2 cores, AMD EPYC, no GPU"; asks no driver, so a GPU counts if its device file is there."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
-    return f"{cores()} cores, {model}, {'GPU' if Path('/dev/nvidia0').exists() else 'no GPU'}"
+    return f"{count_cores()} cores, {model}, {'GPU' if Path('/dev/nvidia0').exists() else 'no GPU'}"
 
 
 def show(entries: dict[str, dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ import cv2
 import pandas as pd
 from common import add_file_options, entry, environment, kind_of_files, make_tree, months, seconds, show
 
-from boneage_trainer.console import say
+from boneage_trainer.console import print_status
 from boneage_trainer.contract import PackFolder
 from boneage_trainer.data.pack import Pack, open_pack
 from boneage_trainer.train.feed import Feed
@@ -90,7 +90,7 @@ def variants(pack: Pack, at_least_s: float) -> dict[str, float]:
     found["Keras layers on the device"] = lambda: _by_layers(feed(pack, False))
     rates = {name: round(rate(epoch, at_least_s), 1) for name, epoch in found.items()}
     for name, figure in rates.items():
-        say(f"{name}: {figure:,.0f} images/s")
+        print_status(f"{name}: {figure:,.0f} images/s")
     return rates
 
 
@@ -134,7 +134,9 @@ def measure(paths: list[str], packs: Path, size_px: int, rounds: int, at_least_s
         for name, epoch in sides.items():
             found[name].append(rate(epoch, at_least_s))
         found["other"].append(rate(other, 0))
-        say(f"round {at + 1}: " + ", ".join(f"{name} {rates[-1]:,.1f} images/s" for name, rates in found.items()))
+        print_status(
+            f"round {at + 1}: " + ", ".join(f"{name} {rates[-1]:,.1f} images/s" for name, rates in found.items())
+        )
     medians = {name: statistics.median(rates) for name, rates in found.items()}
     return {**medians, "prepare_s": round(prepare_s, 2), "variants": variants(pack, at_least_s)}
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from common import entry, environment, show
 
-from boneage_trainer.console import say
+from boneage_trainer.console import print_status
 from boneage_trainer.contract import SCHEMA, Job, PackFolder, TrainConfig, sha256_of, write_json
 from boneage_trainer.data.pixels import ALGORITHM
 
@@ -92,7 +92,7 @@ def measure(place: Path, megabytes: dict[str, int], size_px: int, width: int) ->
         write_pack(pack, max(64, mb * 1_000_000 // size_px**2), size_px)
         write_job(job, pack, width)
         found[name] = peaks_mb(job, pack, place / name)
-        say(f"{mb} MB pack: {found[name]}")
+        print_status(f"{mb} MB pack: {found[name]}")
     return found
 
 
@@ -105,7 +105,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         found = measure(Path(place), {"other": SMALL_MB, "ours": given.mb}, given.size_px, given.width)
     mine, other = found["ours"]["resident_mb"], found["other"]["resident_mb"]
-    say(f"the larger pack costs {mine - other:+.0f} MB")
+    print_status(f"the larger pack costs {mine - other:+.0f} MB")
     what = (
         f"peak resident memory of a whole training, one epoch, on a {given.mb} MB pack of {given.size_px} px, "
         f"TensorFlow and the model included; other: the same on a {SMALL_MB} MB pack"

@@ -21,7 +21,7 @@ from typing import Any
 
 from common import ROOT, add_file_options, entry, environment, kind_of_files, make_tree, months, show
 
-from boneage_trainer.console import say
+from boneage_trainer.console import print_status
 from boneage_trainer.contract import Job, PackFolder, RunFolder, TrainConfig
 
 AT_LEAST = 12
@@ -52,7 +52,7 @@ def ours(tree: Path, place: Path, epochs: int) -> dict[str, float]:
     run("-m", "boneage_trainer.data.prepare", str(tree), "--out", str(pack), "--size-px", str(SIZE_PX))
     prepared_s = time.perf_counter()
     job = job_of(pack, place, epochs)
-    say(run("-m", "boneage_trainer", str(job), "--data", str(pack), "--out", str(out.root)))
+    print_status(run("-m", "boneage_trainer", str(job), "--data", str(pack), "--out", str(out.root)))
     done_s = time.perf_counter()
     times = json.loads(out.environment.read_text())["times"]
     return {"total_s": done_s - started_s, "prepare_s": prepared_s - started_s, **_without_total(times)}
@@ -88,10 +88,10 @@ def main() -> None:
         os.sync()
         if given.side != "other":
             found["ours"] = ours(place / "set", place, given.epochs)
-            say(f"ours: {rounded(found['ours'])}")
+            print_status(f"ours: {rounded(found['ours'])}")
         if given.side != "ours":
             found["other"] = theirs(paths, place, given.epochs)
-            say(f"other: {rounded(found['other'])}")
+            print_status(f"other: {rounded(found['other'])}")
     if given.side == "both":
         show({"paper": _entry(found["ours"], found["other"], given)})
 

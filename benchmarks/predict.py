@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from common import entry, environment, make_tree, seconds, show
 
-from boneage_trainer.console import say
+from boneage_trainer.console import print_status
 from boneage_trainer.contract import TrainConfig
-from boneage_trainer.data.synth import png
+from boneage_trainer.data.synth import radiograph_png
 
 os.environ.update({key: environment()[key] for key in ("TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND")})
 from boneage_trainer.inference.intake import square_of
@@ -33,7 +33,7 @@ AT_LEAST = 0.9
 
 def network(preset: str, size_px: int) -> Any:
     config = TrainConfig.from_mapping({"preset": preset}).without_weights()
-    return model.build(config, size_px, np.array([20, 200], np.float32), Path(), "float32").full
+    return model.build_networks(config, size_px, np.array([20, 200], np.float32), Path(), "float32").full
 
 
 def files(place: Path, folder: Path | None, count: int, size_px: int) -> list[Path]:
@@ -41,7 +41,7 @@ def files(place: Path, folder: Path | None, count: int, size_px: int) -> list[Pa
         return [Path(path) for path in make_tree(place / "set", folder, count)]
     paths = [place / f"{at}.png" for at in range(count)]
     for at, path in enumerate(paths):
-        path.write_bytes(png(1, at, size_px))
+        path.write_bytes(radiograph_png(1, at, size_px))
     return paths
 
 
@@ -70,7 +70,9 @@ def measure(paths: list[Path], preset: str, size_px: int, rounds: int) -> dict[s
     for at in range(rounds):
         for name, work in sides.items():
             found[name].append(len(paths) / seconds(work))
-        say(f"round {at + 1}: " + ", ".join(f"{name} {rates[-1]:,.1f} images/s" for name, rates in found.items()))
+        print_status(
+            f"round {at + 1}: " + ", ".join(f"{name} {rates[-1]:,.1f} images/s" for name, rates in found.items())
+        )
     return {name: statistics.median(rates) for name, rates in found.items()}
 
 

@@ -22,9 +22,9 @@ import numpy.typing as npt
 from common import add_file_options, entry, kind_of_files, make_tree, seconds, show
 from PIL import Image
 
-from boneage_trainer.console import say
-from boneage_trainer.data.parallel import spread
-from boneage_trainer.data.pixels import box_filter, decode
+from boneage_trainer.console import print_status
+from boneage_trainer.data.parallel import map_chunks
+from boneage_trainer.data.pixels import box_filter, decode_gray
 from boneage_trainer.data.prepare import prepare
 
 WORKERS = 2
@@ -55,8 +55,8 @@ def measure(folder: Path | None, count: int, size_px: int, rounds: int) -> dict[
         for at in range(rounds):
             out = Path(place) / f"pack-{at}"
             ours_s.append(seconds(functools.partial(prepare, root, out, size_px, workers=WORKERS)))
-            other_s.append(seconds(lambda: list(spread(pillow, paths, WORKERS))))
-            say(f"round {at + 1}: ours {ours_s[-1]:.2f} s, Pillow {other_s[-1]:.2f} s")
+            other_s.append(seconds(lambda: list(map_chunks(pillow, paths, WORKERS))))
+            print_status(f"round {at + 1}: ours {ours_s[-1]:.2f} s, Pillow {other_s[-1]:.2f} s")
         far = errors(paths[:10], size_px)
     ours, other = count / statistics.median(ours_s), count / statistics.median(other_s)
     figures = {"ours": round(ours, 1), "other": round(other, 1), "ratio": round(ours / other, 2)}
@@ -68,7 +68,7 @@ def errors(paths: list[str], size_px: int) -> dict[str, float]:
     """Of 1000 pixels 999 are nearer than this to the exact average of what they cover, in gray levels."""
     found: dict[str, list[npt.NDArray[np.float64]]] = {"ours": [], "other": []}
     for path in paths:
-        gray = decode(Path(path).read_bytes())
+        gray = decode_gray(Path(path).read_bytes())
         assert gray is not None
         width, height = fitted((gray.shape[1], gray.shape[0]), size_px)
         exact = _shares(gray.shape[0], height) @ gray.astype(np.float64) @ _shares(gray.shape[1], width).T

@@ -12,7 +12,7 @@ import cv2
 import pytest
 
 from boneage_trainer.contract import RESEARCH_ONLY, RunFolder
-from boneage_trainer.data.synth import png
+from boneage_trainer.data.synth import radiograph_png
 from support import Cli, Outcome, boneagectl
 
 
@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def hand(tmp_path: Path) -> Path:
     file = tmp_path / "-a hand.png"
-    file.write_bytes(png(1, 1, 64))
+    file.write_bytes(radiograph_png(1, 1, 64))
     return file
 
 

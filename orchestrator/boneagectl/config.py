@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boneage_trainer.contract import PRESETS, ContractError, TrainConfig, unknown
+from boneage_trainer.contract import PRESETS, ContractError, TrainConfig, unknown_name
 from boneagectl import units
 from boneagectl.errors import UsageError
 from boneagectl.paths import config_folder
@@ -150,7 +150,7 @@ def user_file() -> Path:
 def check_preset(name: str) -> None:
     """Raises UsageError where there is no preset called `name`."""
     if name not in PRESETS:
-        raise UsageError(unknown("preset", name, PRESETS))
+        raise UsageError(unknown_name("preset", name, PRESETS))
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -294,7 +294,7 @@ def _from_environment(variables: Mapping[str, str]) -> Iterator[tuple[str, Setti
 
 def _check_key(key: str, origin: str) -> None:
     if key not in KNOWN:
-        raise UsageError(f"{origin}: {unknown('setting', key, KNOWN)}")
+        raise UsageError(f"{origin}: {unknown_name('setting', key, KNOWN)}")
 
 
 def _parse_value(text: str) -> Any:
@@ -308,7 +308,7 @@ def _parse_value(text: str) -> Any:
 
 def _pick_profile(name: str, profiles: Mapping[str, dict[str, Setting]]) -> dict[str, Setting]:
     if name not in profiles:
-        known = unknown("profile", name, profiles) if profiles else f"unknown profile {name!r}; no file has any"
+        known = unknown_name("profile", name, profiles) if profiles else f"unknown profile {name!r}; no file has any"
         raise UsageError(known, "add a [profiles.NAME] table to boneage.toml")
     return profiles[name]
 

@@ -3,5 +3,5 @@
 import os
 
 
-def shrink(jobs: list[tuple[int, str]], size_px: int) -> None:
+def scale_files(jobs: list[tuple[int, str]], size_px: int) -> None:
     os._exit(9)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from boneage_trainer.data.describe import describe, main, open_set
+from boneage_trainer.data.describe import describe, main, open_data_set
 from boneage_trainer.data.prepare import prepare
 from boneage_trainer.data.synth import synthesize
 from data.trees import make_tree
@@ -61,7 +61,7 @@ def test_the_paper_split_is_scikit_learns(tmp_path: Path, capsys: pytest.Capture
     """The test set is the head of its permutation; that this is its way, the real set's known figures show."""
     path = tmp_path / "some.csv"
     path.write_text("id,boneage,male\n" + "".join(f"{at},{at},{at < 5}\n" for at in range(11)))
-    split = describe(open_set(path), "paper")["split"]
+    split = describe(open_data_set(path), "paper")["split"]
     order = np.random.RandomState(2018).permutation(11)
     assert (split["train"]["count"], split["test"]["count"]) == (8, 3)
     assert split["test_ids_sha256"] == hashlib.sha256("\n".join(map(str, order[:3])).encode()).hexdigest()
@@ -72,7 +72,7 @@ def test_the_paper_split_is_scikit_learns(tmp_path: Path, capsys: pytest.Capture
 
 @pytest.mark.skipif("BONEAGE_RSNA" not in os.environ, reason="BONEAGE_RSNA names no unpacked real data set")
 def test_the_real_set_has_its_known_figures() -> None:
-    found = describe(open_set(Path(os.environ["BONEAGE_RSNA"])), "paper")
+    found = describe(open_data_set(Path(os.environ["BONEAGE_RSNA"])), "paper")
     assert [found[key] for key in ("count", "male", "female", "images_found")] == [12611, 6833, 5778, 12611]
     ages = found["ages"]
     assert [ages[key] for key in ("min_months", "max_months", "distinct")] == [1, 228, 160]

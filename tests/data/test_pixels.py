@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from boneage_trainer.data.pixels import box_filter, decode, square, square_from
+from boneage_trainer.data.pixels import box_filter, decode_gray, decode_square, fit_square
 from data.trees import Gray, picture, png
 
 
@@ -40,7 +40,7 @@ def test_every_flavour_comes_out_as_the_same_gray(kind: str) -> None:
         "jpeg rgb": lambda: saved(image.convert("RGB"), "JPEG", quality=98),
         "1 bit": lambda: saved(Image.fromarray(gray > 127)),
     }
-    got = decode(flavours.get(kind, lambda: saved(image.convert(kind)))())
+    got = decode_gray(flavours.get(kind, lambda: saved(image.convert(kind)))())
     expected = np.where(gray > 127, 255, 0) if kind == "1 bit" else gray.astype(int)
     assert got is not None
     assert got.dtype == np.uint8
@@ -49,7 +49,7 @@ def test_every_flavour_comes_out_as_the_same_gray(kind: str) -> None:
 
 def test_a_transparent_pixel_keeps_its_gray() -> None:
     gray = ramp()
-    got = decode(saved(Image.fromarray(np.dstack([gray, gray, gray, np.zeros_like(gray)]))))
+    got = decode_gray(saved(Image.fromarray(np.dstack([gray, gray, gray, np.zeros_like(gray)]))))
     assert got is not None
     np.testing.assert_array_equal(got, gray)
 
@@ -58,21 +58,21 @@ def test_a_transparent_pixel_keeps_its_gray() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9, 0.99])
 def test_a_cut_file_is_broken_not_half_an_image(kind: str, share: float) -> None:
     data = saved(Image.fromarray(picture(1, 300, 200)), kind)
-    assert decode(data) is not None
-    assert decode(data[: int(len(data) * share)]) is None
+    assert decode_gray(data) is not None
+    assert decode_gray(data[: int(len(data) * share)]) is None
 
 
 def test_a_png_without_its_last_chunk_or_with_a_flipped_bit_is_broken() -> None:
     data = png(picture(1, 300, 200))
     flipped = bytearray(data)
     flipped[len(data) // 2] ^= 0x10
-    assert decode(data[:-12]) is None
-    assert decode(bytes(flipped)) is None
+    assert decode_gray(data[:-12]) is None
+    assert decode_gray(bytes(flipped)) is None
 
 
 @pytest.mark.parametrize("junk", [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xd9", b"<html>404</html>", b"\0" * 5000])
 def test_what_is_no_image_is_broken(junk: bytes) -> None:
-    assert square_from(junk, 32) is None
+    assert decode_square(junk, 32) is None
 
 
 def slow_box(gray: Gray, height_px: int, width_px: int) -> npt.NDArray[np.float64]:
@@ -115,7 +115,7 @@ def test_the_box_filter_agrees_with_inter_area() -> None:
 def test_padding_goes_on_with_the_ground(ground: int, shape: tuple[int, int], inside: tuple[slice, slice]) -> None:
     gray = np.full(shape, ground, np.uint8)
     gray[80:120, 40:60] = 128
-    got = square(gray, 64)
+    got = fit_square(gray, 64)
     outside = np.ones((64, 64), bool)
     outside[inside] = False
     assert got.shape == (64, 64)
@@ -125,12 +125,12 @@ def test_padding_goes_on_with_the_ground(ground: int, shape: tuple[int, int], in
 
 @pytest.mark.parametrize("shape", [(1, 1000), (1000, 1), (1, 1), (20, 30), (64, 64), (65, 64), (64, 63)])
 def test_any_shape_becomes_the_square(shape: tuple[int, int]) -> None:
-    assert square(np.full(shape, 77, np.uint8), 64).tolist() == [[77] * 64] * 64
+    assert fit_square(np.full(shape, 77, np.uint8), 64).tolist() == [[77] * 64] * 64
 
 
 def test_the_aspect_is_kept_when_enlarging() -> None:
     gray = np.zeros((50, 25), np.uint8)
     gray[:, 1:-1] = 200
-    got = square(gray, 100)
+    got = fit_square(gray, 100)
     assert (got[50] > 100).sum() in range(44, 49)
     assert (got[:, 50] == 200).all()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from boneage_trainer.contract import ContractError, PackFolder, sha256_of
-from boneage_trainer.data.pixels import square
+from boneage_trainer.data.pixels import fit_square
 from boneage_trainer.data.prepare import main, prepare
 from data.trees import contents, make_tree, picture, png, run
 
@@ -28,7 +28,7 @@ def test_a_pack_holds_the_images_in_csv_order(tmp_path: Path) -> None:
     images = np.load(pack.images)
     assert images.dtype == np.uint8
     for at in range(4):
-        np.testing.assert_array_equal(images[at], square(picture(at + 1), 32))
+        np.testing.assert_array_equal(images[at], fit_square(picture(at + 1), 32))
     lines = pack.index.read_text().splitlines()
     assert lines[0] == "id,male,boneage_months,sha256"
     assert lines[2] == f"2,False,24,{sha256_of(root / 'images/images/2.png')}"
@@ -80,7 +80,7 @@ def test_every_problem_is_named_and_counted(tmp_path: Path, capsys: pytest.Captu
     images = np.load(pack / "images.npy")
     assert [line.split(",")[0] for line in (pack / "index.csv").read_text().splitlines()[1:]] == ["1", "2", "6", "8"]
     for at, id_ in enumerate((1, 2, 6, 8)):
-        np.testing.assert_array_equal(images[at], square(picture(id_), 32))
+        np.testing.assert_array_equal(images[at], fit_square(picture(id_), 32))
 
 
 def test_with_json_the_summary_of_what_was_left_out_is_still_said(

@@ -131,7 +131,7 @@ def test_a_kill_while_finishing_loses_no_image(
     prepare(root, tmp_path / "whole", workers=1)
     with killed_at(monkeypatch, place, name, after):
         prepare(root, tmp_path / "pack", workers=1)
-    monkeypatch.setattr(module, "shrink", refuse)
+    monkeypatch.setattr(module, "scale_files", refuse)
     prepare(root, tmp_path / "pack", workers=1)
     assert contents(tmp_path / "pack") == contents(tmp_path / "whole")
 
@@ -155,7 +155,7 @@ def test_a_kill_after_the_pack_got_its_name_leaves_only_litter(tmp_path: Path, m
 def half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, PackFolder]:
     """A tree of 40 and a run of it that stopped after 32."""
     root, pack = make_tree(tmp_path / "set", 40), PackFolder(tmp_path / "pack")
-    with killed_at(monkeypatch, module, "shrink", after=2):
+    with killed_at(monkeypatch, module, "scale_files", after=2):
         prepare(root, pack.root, workers=1)
     return root, pack
 
@@ -163,13 +163,13 @@ def half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Pa
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Collects the rows that are shrunk from now on."""
     rows: list[int] = []
-    real = module.shrink
+    real = module.scale_files
 
-    def counting(jobs: list[tuple[int, str]], size_px: int) -> list[module.Shrunk]:
+    def counting(jobs: list[tuple[int, str]], size_px: int) -> list[module.ScaledFile]:
         rows.extend(row for row, _ in jobs)
         return real(jobs, size_px)
 
-    monkeypatch.setattr(module, "shrink", counting)
+    monkeypatch.setattr(module, "scale_files", counting)
     return rows
 
 
@@ -247,7 +247,7 @@ def test_too_small_a_disk_is_refused_before_the_work(
 ) -> None:
     root = make_tree(tmp_path / "set", 40)
     monkeypatch.setattr(module, "free_bytes", lambda _: 1000)
-    monkeypatch.setattr(module, "shrink", refuse)
+    monkeypatch.setattr(module, "scale_files", refuse)
     assert main([str(root), "--out", str(tmp_path / "pack")]) == 3
     assert "the pack needs 1 MB" in capsys.readouterr().err
 
@@ -309,10 +309,10 @@ def test_an_unreadable_source_stops_the_run_rather_than_spoil_the_pack(
 
 
 def test_a_dead_worker_is_one_clear_line(tmp_path: Path, root: Path) -> None:
-    """The second shrink of a worker ends it, as the kernel does when memory runs out."""
+    """The second chunk of a worker ends it, as the kernel does when memory runs out."""
     done = run(
         "data.prepare", root, "--out", tmp_path / "pack", "--workers", 2,
-        before="import boneage_trainer.data.prepare as p, data.dying; p.shrink = data.dying.shrink",
+        before="import boneage_trainer.data.prepare as p, data.dying; p.scale_files = data.dying.scale_files",
     )  # fmt: skip
     assert done.returncode == 3
     assert "a worker process died" in done.stderr

@@ -9,7 +9,7 @@ import pytest
 
 from boneage_trainer.contract import ContractError
 from boneage_trainer.data.source import read_tree
-from boneage_trainer.data.synth import Subject, draw, main, subject, synthesize
+from boneage_trainer.data.synth import SyntheticSubject, draw_hand, draw_subject, main, synthesize
 from data.trees import contents, run
 
 
@@ -54,7 +54,7 @@ def test_seed_and_size_make_other_pictures(small: Path, tmp_path: Path) -> None:
 
 
 def test_ages_are_spread_as_in_the_real_set() -> None:
-    people = [subject(1, id_) for id_ in range(4000)]
+    people = [draw_subject(1, id_) for id_ in range(4000)]
     ages = np.array([person.boneage_months for person in people])
     male = np.array([person.male for person in people])
     assert ages.min() >= 1
@@ -68,13 +68,15 @@ def test_ages_are_spread_as_in_the_real_set() -> None:
 
 
 def test_the_same_hand_means_another_age_for_the_other_sex() -> None:
-    boy, girl = Subject(male=True, boneage_months=111), Subject(male=False, boneage_months=97)
-    np.testing.assert_array_equal(draw(boy, 64), draw(girl, 64))
+    boy, girl = SyntheticSubject(male=True, boneage_months=111), SyntheticSubject(male=False, boneage_months=97)
+    np.testing.assert_array_equal(draw_hand(boy, 64), draw_hand(girl, 64))
 
 
 def test_bone_fills_the_gaps_as_the_hand_ages() -> None:
     """In one pose the picture gains bone steadily: that is the signal a network learns."""
-    bone = [float(draw(Subject(male=True, boneage_months=months), 128).sum()) for months in range(10, 222, 30)]
+    bone = [
+        float(draw_hand(SyntheticSubject(male=True, boneage_months=months), 128).sum()) for months in range(10, 222, 30)
+    ]
     assert bone == sorted(bone)
 
 

@@ -19,7 +19,7 @@ AGES = np.array([20, 200], np.float32)
 def built(folder: Path, px: int = 32, **train: Any) -> Any:
     from boneage_trainer.train import model
 
-    networks = model.build(TrainConfig.from_mapping(train), px, AGES, folder, "float32")
+    networks = model.build_networks(TrainConfig.from_mapping(train), px, AGES, folder, "float32")
     networks.freeze(not TrainConfig.from_mapping(train).train_backbone)
     return networks
 

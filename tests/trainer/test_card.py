@@ -10,7 +10,7 @@ import pytest
 
 from boneage_trainer.contract import RESEARCH_ONLY, Job, RunFolder, TrainConfig, write_json
 from boneage_trainer.data.pack import Pack
-from boneage_trainer.data.splits import split
+from boneage_trainer.data.splits import make_split
 from boneage_trainer.evaluation import evaluate, model_card
 
 COUNT = 200
@@ -37,7 +37,7 @@ def evaluation(folder: Path, views: int = 1, names: str = "id") -> dict[str, Any
     male = (np.arange(COUNT) % 2).astype(np.float32)
     ids = [f"{names}{at}" for at in range(COUNT)]
     pack = Pack(np.zeros((COUNT, 1, 1), np.uint8), ids, male, months, Path(), [str(at) for at in range(COUNT)])
-    parts = split("paper", ids)
+    parts = make_split("paper", ids)
     predicted = {
         name: months[rows] * 0.8 + 20 + random.normal(0, 9, (views, len(rows)))
         for name, rows in (("validation", parts.validation), ("test", parts.test))

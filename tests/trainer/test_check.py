@@ -42,13 +42,13 @@ def test_the_paper_s_head_passes_on_a_pack(tmp_path: Path, pack: Path) -> None:
     ("driver", "name"),
     [
         (
-            "from boneage_trainer.inference import model as predict\nreal = predict.square_from\n"
-            "predict.square_from = lambda data, px: 255 - real(data, px)",
+            "from boneage_trainer.inference import model as predict\nreal = predict.decode_square\n"
+            "predict.decode_square = lambda data, px: 255 - real(data, px)",
             "predicts a file",
         ),
         pytest.param(
             "from boneage_trainer.train import step as steps\nfrom keras import ops\n"
-            "steps.loss_of = lambda kind, errors: 0.0 * ops.mean(errors)",
+            "steps.compute_loss = lambda kind, errors: 0.0 * ops.mean(errors)",
             "learns by heart",
             marks=pytest.mark.long,
         ),

@@ -15,8 +15,8 @@ import pytest
 
 from boneage_trainer.contract import ContractError, PackFolder, RunFolder, TrainConfig, read_metrics
 from boneage_trainer.platforms.detect import NEED_GPU
-from boneage_trainer.train.autotune import tuned
-from boneage_trainer.train.device import Device, find
+from boneage_trainer.train.autotune import choose_fastest
+from boneage_trainer.train.device import Device, find_device
 from trainer.conftest import SOURCE, Bench, wait_until
 
 TWO_CPUS = """
@@ -38,15 +38,15 @@ def trained(where):
     keras.utils.set_random_seed(1)
     with where.scope():
         ages = np.array([10, 200], np.float32)
-        core = model.build(config, 16, ages, Path(), "float32").core
-        step = steps.Steps(core, steps.optimizer_for(config, 1e-3, 5, 2), config, where, 5.0)
+        core = model.build_networks(config, 16, ages, Path(), "float32").core
+        step = steps.TrainStep(core, steps.build_optimizer(config, 1e-3, 5, 2), config, where, 5.0)
     random = np.random.default_rng(0)
     for _ in range(10):
         images = random.integers(0, 256, (8, 16, 16, 1), np.uint8)
         loss, _ = step([images, np.ones((8, 1), np.float32)], random.normal(size=(8, 1)).astype(np.float32))
     with step:
         return float(loss), [np.asarray(variable) for variable in core.trainable_variables]
-found = device.find()
+found = device.find_device()
 assert (found.replicas, found.workers) == (2, 1), found
 (loss, many), (other, one) = trained(found), trained(device.Device(accumulate=2))
 print(abs(loss - other), max(float(np.abs(a - b).max()) for a, b in zip(many, one)))
@@ -77,9 +77,9 @@ def test_where_a_gpu_is_needed_nothing_trains_on_the_cpu(need: str, gpus: int, m
     monkeypatch.setattr("tensorflow.config.list_logical_devices", lambda kind: [f"a {kind}"])
     if need == "1" and not gpus:
         with pytest.raises(ContractError, match="sees no GPU and BONEAGE_NEED_GPU=1 forbids"):
-            find()
+            find_device()
     else:
-        assert find() == Device()
+        assert find_device() == Device()
 
 
 # ------------------------------------------------------------------------------- several machines
@@ -127,13 +127,13 @@ def test_a_stop_of_one_machine_pauses_all(bench: Bench) -> None:
 HUNGRY = """
 import tensorflow as tf
 from boneage_trainer.train import step as steps
-real = steps.loss_of
+real = steps.compute_loss
 def hungry(kind, errors):  # asks the device for 16 TB wherever more than two images come at once
     if errors.ndim == 2 and errors.shape[0] > 2:
         many = tf.where(errors > -1e9, tf.constant(2**42, tf.int64), tf.constant(1, tf.int64))
         errors = errors + tf.reduce_max(tf.zeros(tf.reduce_max(many, keepdims=True)[0]))
     return real(kind, errors)
-steps.loss_of = hungry
+steps.compute_loss = hungry
 """
 
 
@@ -162,7 +162,7 @@ def choosing(times_ms: dict[str, float], images: int = 10**6, **train: Any) -> t
         return lambda: time.sleep(8 * times_ms[device.precision] / 1000)
 
     config = TrainConfig.from_mapping({"precision": "auto", **train})
-    device, measured = tuned(Device(), config, images, measure, 8)
+    device, measured = choose_fastest(Device(), config, images, measure, 8)
     return device.precision, measured
 
 
@@ -194,13 +194,13 @@ def test_short_and_deterministic_trainings_are_not_measured() -> None:
 
 def test_a_next_leg_computes_as_the_one_before(tmp_path: Path, pack: Path) -> None:
     from boneage_trainer.data.pack import open_pack
-    from boneage_trainer.data.splits import split
+    from boneage_trainer.data.splits import make_split
     from boneage_trainer.train import checkpoint
-    from boneage_trainer.train.autotune import settled
+    from boneage_trainer.train.autotune import autotune
 
     settings = {"precision": "mixed_bfloat16", "jit": False, "accumulate": 4}
-    checkpoint.save(RunFolder(tmp_path).last, [], {"device": settings})
+    checkpoint.save_checkpoint(RunFolder(tmp_path).last, [], {"device": settings})
     opened = open_pack(pack, PackFolder(pack).read_card())
     config = TrainConfig.from_mapping({"precision": "auto"})
-    device, measured = settled(Device(), config, opened, split("paper", opened.ids), RunFolder(tmp_path))
+    device, measured = autotune(Device(), config, opened, make_split("paper", opened.ids), RunFolder(tmp_path))
     assert (device.settings, measured) == (settings, [])

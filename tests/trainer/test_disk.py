@@ -8,7 +8,7 @@ import resource
 import pytest
 
 from boneage_trainer.contract import read_metrics, sha256_of
-from boneage_trainer.train.checkpoint import Saver
+from boneage_trainer.train.checkpoint import BackgroundWriter
 from trainer.conftest import Bench, wait_until
 
 
@@ -60,14 +60,14 @@ def test_a_disk_that_stays_full_fails_with_its_reason(bench: Bench) -> None:
 
 
 def test_what_is_no_disk_s_fault_is_raised() -> None:
-    saver = Saver()
+    saver = BackgroundWriter()
     saver.put("epoch 1", lambda: (_ for _ in ()).throw(ZeroDivisionError))  # type: ignore[arg-type, return-value]
     with pytest.raises(ZeroDivisionError):
         saver.drain()
 
 
 def test_jobs_are_done_in_order_and_an_error_is_forgotten_once_one_succeeds() -> None:
-    saver, done = Saver(), list[int]()
+    saver, done = BackgroundWriter(), list[int]()
 
     def fail() -> None:
         raise OSError(28, "No space left on device")

@@ -18,7 +18,7 @@ import pytest
 from boneage_trainer.contract import PackFolder, RunFolder
 from boneage_trainer.data import splits
 from boneage_trainer.data.pack import Pack, open_pack
-from boneage_trainer.data.splits import split
+from boneage_trainer.data.splits import make_split
 from boneage_trainer.evaluation import evaluate
 from boneage_trainer.inference import model
 from trainer.conftest import SOURCE
@@ -39,10 +39,10 @@ def opened(pack: Path) -> Pack:
 def run(opened: Pack, tmp_path: Path) -> RunFolder:
     """A finished run on the pack, whose model answers 100 x mean gray, plus 10 for boys."""
     folder = RunFolder(tmp_path / "a run")
-    parts = split("paper", opened.ids)
+    parts = make_split("paper", opened.ids)
     rest = {name: np.zeros(len(getattr(parts, name))) for name in ("validation", "test")}
     evaluate.write(folder, opened, parts, rest)
-    splits.write(folder, opened, parts)
+    splits.write_split_csv(folder, opened, parts)
     brightness(PX).save(folder.model)
     return folder
 
@@ -69,7 +69,7 @@ def test_the_test_part_is_predicted_and_nothing_was_trained_on(
     assert printed == json.loads(out.evaluation.read_text())
     assert (printed["sets"]["test"]["trained_on"], printed["sets"]["test"]["trained_on_count"]) == (False, 0)
     rows = list(csv.DictReader(out.predictions.read_text().splitlines()))
-    test = sorted(split("paper", opened.ids).test)
+    test = sorted(make_split("paper", opened.ids).test)
     assert [row["id"] for row in rows] == [opened.ids[at] for at in test]
     assert [float(row["predicted_months"]) for row in rows] == pytest.approx(expected(opened, test), abs=0.01)
     assert (run.evaluation.read_bytes(), run.predictions.read_bytes()) == own
@@ -87,7 +87,7 @@ def test_images_that_were_trained_on_are_said_loudly_whatever_they_are_called(
     done = start(run.root, "--data", renamed, "--views", 2, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["sets"]["all"]
-    trained = len(split("paper", opened.ids).train)
+    trained = len(make_split("paper", opened.ids).train)
     assert (found["n"], found["trained_on"], found["trained_on_count"]) == (96, True, trained)
     assert f"{trained} of the 96 images in all were TRAINED ON" in done.stderr
     assert (found["views"], found["view_disagreement"]["mean_sd_months"]) == (2, pytest.approx(0, abs=1e-3))
@@ -159,15 +159,15 @@ def test_split_csv_has_every_image_with_its_part_and_hash(opened: Pack, run: Run
     rows = list(csv.DictReader(run.split.read_text().splitlines()))
     assert [row["id"] for row in rows] == opened.ids
     assert [row["sha256"] for row in rows] == [sha256[:16] for sha256 in opened.sha256]
-    parts = split("paper", opened.ids)
+    parts = make_split("paper", opened.ids)
     assert [row["id"] for row in rows if row["split"] == "test"] == [opened.ids[at] for at in sorted(parts.test)]
 
 
 def test_an_image_in_two_parts_counts_as_trained_on(opened: Pack, tmp_path: Path) -> None:
-    parts = split("paper", opened.ids)
+    parts = make_split("paper", opened.ids)
     hashes = list(opened.sha256)
     hashes[parts.test[0]] = hashes[parts.train[0]]
     twice, folder = replace(opened, sha256=hashes), RunFolder(tmp_path)
-    splits.write(folder, twice, parts)
-    for known in (splits.read(folder), splits.of_split(twice, parts)):
-        assert splits.counted(twice, parts.test, known)["trained_on_count"] == 1
+    splits.write_split_csv(folder, twice, parts)
+    for known in (splits.read_split_csv(folder), splits.parts_by_sha256(twice, parts)):
+        assert splits.count_training_overlap(twice, parts.test, known)["trained_on_count"] == 1

@@ -12,7 +12,7 @@ import pytest
 
 from boneage_trainer.contract import ContractError, PackFolder
 from boneage_trainer.data.pack import Pack, StoredImages, open_pack
-from boneage_trainer.train.feed import Feed, augmented
+from boneage_trainer.train.feed import Feed, augment_images
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_augmented_images_stay_gray_levels_of_about_the_same_mean(feed: Feed) ->
 
 def test_no_draw_changes_nothing() -> None:
     images = np.random.default_rng(1).integers(0, 256, (2, 20, 20), np.uint8)
-    assert np.abs(augmented(images, np.zeros((2, 8)), 20).astype(int) - images).max() <= 1
+    assert np.abs(augment_images(images, np.zeros((2, 8)), 20).astype(int) - images).max() <= 1
 
 
 def test_a_turn_is_that_of_opencv() -> None:
@@ -97,7 +97,7 @@ def test_a_turn_is_that_of_opencv() -> None:
         matrix[:, 2] += 0.04 * 40 * draw[2:4]
         source = images[0][:, ::-1] if draw[4] < 0 else images[0]
         expected = cv2.warpAffine(source.copy(), matrix, (40, 40), borderMode=cv2.BORDER_REPLICATE)
-        assert np.abs(augmented(images, draw[None], images.shape[1])[0].astype(int) - expected).max() <= 2
+        assert np.abs(augment_images(images, draw[None], images.shape[1])[0].astype(int) - expected).max() <= 2
 
 
 def test_leaving_early_ends_the_threads(feed: Feed) -> None:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from boneage_trainer.contract import ContractError
-from boneage_trainer.data.pixels import square
-from boneage_trainer.data.synth import png
+from boneage_trainer.data.pixels import fit_square
+from boneage_trainer.data.synth import radiograph_png
 from boneage_trainer.inference import intake
 
 Gray = npt.NDArray[np.uint8]
@@ -23,7 +23,7 @@ NAME, BIRTH = "Secret^Patient", "20100203"
 
 
 def hand(px: int = 128, id_: int = 1) -> Gray:
-    return np.asarray(cv2.imdecode(np.frombuffer(png(7, id_, px), np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)
+    return np.asarray(cv2.imdecode(np.frombuffer(radiograph_png(7, id_, px), np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)
 
 
 def refused(folder: Path, picture: Any, suffix: str = ".png") -> str:
@@ -152,7 +152,7 @@ def full() -> Gray:
 )
 def test_dicom_is_what_its_png_would_be(values: Any, more: dict[str, Any], tmp_path: Path) -> None:
     found = taken(tmp_path, dicom(values, **more)).astype(int)
-    assert np.abs(found - square(full(), 96)).max() <= 1
+    assert np.abs(found - fit_square(full(), 96)).max() <= 1
 
 
 @needs_pydicom
@@ -161,7 +161,7 @@ def test_the_window_of_the_file_is_applied(tmp_path: Path) -> None:
     values = full().astype(np.uint16) * 2
     values[:6, :6] = 4095
     found = taken(tmp_path, dicom(values, bits=12, WindowCenter=256, WindowWidth=512)).astype(int)
-    assert np.abs(found - square(full(), 96))[12:, 12:].max() <= 2
+    assert np.abs(found - fit_square(full(), 96))[12:, 12:].max() <= 2
 
 
 @needs_pydicom

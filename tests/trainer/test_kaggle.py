@@ -500,7 +500,7 @@ def test_two_real_sessions_on_raw_images_end_complete(real: Kaggle) -> None:
     assert "prepared 24/24" in text
     fingerprint = PackFolder(real.tmp / "pack").read_card()["fingerprint"]
     out = real.left()
-    assert checkpoint.notes_of(out.last)["job"]["fingerprint"] == fingerprint
+    assert checkpoint.read_notes(out.last)["job"]["fingerprint"] == fingerprint
 
     output = real.input / "notebooks" / EARLIER
     output.mkdir(parents=True)

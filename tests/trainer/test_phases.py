@@ -92,7 +92,7 @@ def test_small_images_come_first_and_the_best_is_of_the_full_size(bench: Bench) 
     assert [line["compile_s"] > 0 for line in lines] == [True, False, True, False]
     from boneage_trainer.train import checkpoint
 
-    assert checkpoint.read(bench.out("small").best)[0]["epoch"] in (3, 4)
+    assert checkpoint.read_checkpoint(bench.out("small").best)[0]["epoch"] in (3, 4)
 
 
 def test_images_that_are_small_already_are_not_enlarged() -> None:

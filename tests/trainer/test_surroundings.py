@@ -11,7 +11,7 @@ import pytest
 from boneage_trainer.__main__ import _parser, _source
 from boneage_trainer.contract import RunFolder, write_atomic, write_json
 from boneage_trainer.platforms.detect import environment_limit_s, is_chief
-from boneage_trainer.train.session import Session
+from boneage_trainer.train.session import TrainingSession
 
 VARIABLES = ("SLURM_JOB_END_TIME", "KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "TF_CONFIG")
 
@@ -45,12 +45,12 @@ def test_a_rehearsal_is_not_ended_by_the_age_of_this_machine(monkeypatch: pytest
 
 def test_the_smallest_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 100))
-    session = Session(RunFolder(tmp_path), "x", time_limit_s=1000)
-    assert session.exceeded(50) == ""
-    assert session.exceeded(120) == "end of the Slurm job"
+    session = TrainingSession(RunFolder(tmp_path), "x", time_limit_s=1000)
+    assert session.exceeded_limit(50) == ""
+    assert session.exceeded_limit(120) == "end of the Slurm job"
     monkeypatch.delenv("SLURM_JOB_END_TIME")
-    assert Session(RunFolder(tmp_path), "x", time_limit_s=60).exceeded(120) == "time limit"
-    assert Session(RunFolder(tmp_path), "x", time_limit_s=None).exceeded(1e9) == ""
+    assert TrainingSession(RunFolder(tmp_path), "x", time_limit_s=60).exceeded_limit(120) == "time limit"
+    assert TrainingSession(RunFolder(tmp_path), "x", time_limit_s=None).exceeded_limit(1e9) == ""
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def begun(folder: Path, leg: str, started_s: float) -> RunFolder:
 
 def test_a_leg_that_is_started_again_has_only_what_is_left_of_its_first_limit(tmp_path: Path) -> None:
     begun(tmp_path, "run-01", time.time() - 900)
-    again, other = (Session(RunFolder(tmp_path), leg, time_limit_s=1000) for leg in ("run-01", "run-02"))
+    again, other = (TrainingSession(RunFolder(tmp_path), leg, time_limit_s=1000) for leg in ("run-01", "run-02"))
     assert 900 <= again.elapsed_s < 910
-    assert again.exceeded(50) == "time limit"
+    assert again.exceeded_limit(50) == "time limit"
     assert other.elapsed_s < 10
 
 

@@ -148,8 +148,8 @@ def test_a_process_that_hangs_is_ended_at_its_limit(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from boneage_trainer.contract import RunFolder
-from boneage_trainer.train.session import Session
-Session(RunFolder(Path(sys.argv[1])), "x", 0.5).begin()
+from boneage_trainer.train.session import TrainingSession
+TrainingSession(RunFolder(Path(sys.argv[1])), "x", 0.5).start()
 while True:
     time.sleep(1)
 """

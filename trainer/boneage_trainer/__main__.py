@@ -18,7 +18,7 @@ from pathlib import Path
 from boneage_trainer.contract import RESEARCH_ONLY, ContractError, Job, PackFolder, RunFolder
 from boneage_trainer.platforms import detect
 from boneage_trainer.platforms.detect import is_chief
-from boneage_trainer.train.session import Session, Stopped, first_start_s
+from boneage_trainer.train.session import TrainingSession, TrainingStopped, read_first_start
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     source = _source(arguments)  # before this process writes that the leg runs
     with _written(arguments.out.absolute()) as out:
-        session = Session(RunFolder(out), arguments.leg, arguments.time_limit_s)
-        session.begin()
+        session = TrainingSession(RunFolder(out), arguments.leg, arguments.time_limit_s)
+        session.start()
         code = _run(session, arguments, source)
     sys.exit(code)
 
@@ -42,11 +42,11 @@ def _written(out: Path) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def _run(session: Session, arguments: argparse.Namespace, source: RunFolder) -> int:
+def _run(session: TrainingSession, arguments: argparse.Namespace, source: RunFolder) -> int:
     try:
         _train(session, arguments, source)
-    except Stopped as stop:
-        session.end("paused", str(stop))
+    except TrainingStopped as stop:
+        session.finish("paused", str(stop))
         print(f"paused: {stop}; epoch {session.epoch} of {session.epochs} is saved", flush=True)
         return 0
     except ContractError as error:
@@ -54,11 +54,11 @@ def _run(session: Session, arguments: argparse.Namespace, source: RunFolder) -> 
     except Exception as error:
         traceback.print_exc()
         return _fail(session, f"{type(error).__name__}: {error}", 1)
-    session.end("complete")
+    session.finish("complete")
     return 0
 
 
-def _train(session: Session, arguments: argparse.Namespace, source: RunFolder) -> None:
+def _train(session: TrainingSession, arguments: argparse.Namespace, source: RunFolder) -> None:
     job = Job.from_json(_job_text(arguments.job))
     if detect.is_on():
         job = detect.shortened(job, PackFolder(arguments.data.absolute()))
@@ -78,15 +78,15 @@ def _train(session: Session, arguments: argparse.Namespace, source: RunFolder) -
 def _source(arguments: argparse.Namespace) -> RunFolder:
     """Where to go on from: this leg's own folder if a preempted node left something there, else the last leg's."""
     own = RunFolder(arguments.out.absolute())
-    was_begun = first_start_s(own, arguments.leg) is not None and own.last.exists()
+    was_begun = read_first_start(own, arguments.leg) is not None and own.last.exists()
     return RunFolder(arguments.resume.absolute()) if arguments.resume and not was_begun else own
 
 
-def _fail(session: Session, reason: str, code: int) -> int:
+def _fail(session: TrainingSession, reason: str, code: int) -> int:
     line = " ".join(reason.split())[:500]
     print(f"error: {line}", file=sys.stderr, flush=True)
     try:
-        session.end("failed", line)
+        session.finish("failed", line)
     except OSError as error:
         print(f"error: and the state could not be written: {error}", file=sys.stderr, flush=True)
     return code

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from boneage_trainer.contract import ContractError, RunFolder, parse_object, sha256_of, writing_atomically
+from boneage_trainer.contract import ContractError, RunFolder, open_atomic, parse_object, sha256_of
 
 MAX_BYTES = 20 * 10**9
 """What Kaggle keeps of one session, so no run that came from there is larger."""
@@ -48,7 +48,7 @@ def pack_run(folder: RunFolder, archive: Path, with_log: bool = False) -> None:
     Raises:
         OSError: the disk is full.
     """
-    with writing_atomically(archive) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as made:
+    with open_atomic(archive) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as made:
         for path in (*folder.listed(), folder.manifest, *([folder.log] if with_log else [])):
             info = _info(path.relative_to(folder.root).as_posix())
             with open(path, "rb") as source, made.open(info, "w", force_zip64=True) as target:

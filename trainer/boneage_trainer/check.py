@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from boneage_trainer.console import exit_code, say, show, whole_number
+from boneage_trainer.console import int_in_range, print_result, print_status, run_command
 from boneage_trainer.contract import (
     PRESETS,
     ContractError,
@@ -36,7 +36,7 @@ from boneage_trainer.contract import (
 )
 from boneage_trainer.data.prepare import prepare
 from boneage_trainer.data.synth import synthesize
-from boneage_trainer.train.session import Session, Stopped
+from boneage_trainer.train.session import TrainingSession, TrainingStopped
 
 LEARNED, ASIDE = 32, 4
 """How many images are learned by heart, and how many each are for validation and test."""
@@ -92,26 +92,26 @@ def _leg(job: Job, pack: PackFolder, out: RunFolder, stop_after: int | None) -> 
     from boneage_trainer.train.loop import train
 
     session = _Pausing(out, stop_after)
-    session.begin()
+    session.start()
     session.epochs = job.train.epochs
     try:
         train(job, open_pack(pack.root, job.data), session, out)
-    except Stopped as stop:
-        session.end("paused", str(stop))
+    except TrainingStopped as stop:
+        session.finish("paused", str(stop))
         return "paused"
-    session.end("complete")
+    session.finish("complete")
     return "complete"
 
 
-class _Pausing(Session):
+class _Pausing(TrainingSession):
     """A session that is asked to stop once `stop_after` epochs are written; None: never."""
 
     def __init__(self, out: RunFolder, stop_after: int | None) -> None:
         super().__init__(out, "check", None)
         self._stop_after = stop_after or sys.maxsize
 
-    def wish(self) -> str:
-        return "asked by the check" if self.epoch >= self._stop_after else super().wish()
+    def stop_reason(self) -> str:
+        return "asked by the check" if self.epoch >= self._stop_after else super().stop_reason()
 
 
 # ------------------------------------------------------------------------------------ the images
@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m boneage_trainer.check", description=__doc__.split("\n")[0])
     parser.add_argument("--preset", choices=sorted(PRESETS), default="tiny", help="whose network and phases (tiny)")
     parser.add_argument("--data", type=Path, metavar="PACK", help="take the first images of this pack; else drawn ones")
-    parser.add_argument("--size-px", type=whole_number(32, 512), default=64, help="side of the drawn images (64)")
+    parser.add_argument("--size-px", type=int_in_range(32, 512), default=64, help="side of the drawn images (64)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args(argv)
 
@@ -197,12 +197,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             found = _quietly(lambda: check(given.preset, given.data, given.size_px, Path(place)))
         lines = [f"{'ok' if one.ok else 'FAILED':<7}{one.name:<16}{one.detail}" for one in found]
         result = {"preset": given.preset, "ok": all(one.ok for one in found), "checks": [asdict(one) for one in found]}
-        show({**result, "elapsed_s": round(time.monotonic() - began_s, 1)}, "\n".join(lines), given.json)
+        print_result({**result, "elapsed_s": round(time.monotonic() - began_s, 1)}, "\n".join(lines), given.json)
         if not result["ok"]:
             raise ContractError(f"the trainer does not work here with preset {given.preset}")
-        say(f"the trainer works here with preset {given.preset} ({time.monotonic() - began_s:.0f} s)")
+        print_status(f"the trainer works here with preset {given.preset} ({time.monotonic() - began_s:.0f} s)")
 
-    return exit_code(command)
+    return run_command(command)
 
 
 def _quietly(work: Callable[[], list[Check]]) -> list[Check]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from boneage_trainer.errors import ContractError, unknown
+from boneage_trainer.errors import ContractError, unknown_name
 from boneage_trainer.presets import PRESETS
 
 
@@ -78,10 +78,10 @@ class TrainConfig:
         hints = typing.get_type_hints(cls)
         for key in given:
             if key not in hints:
-                raise ContractError(unknown("training setting", key, hints))
+                raise ContractError(unknown_name("training setting", key, hints))
         preset = given.get("preset", "tiny")
         if not isinstance(preset, str) or preset not in PRESETS:
-            raise ContractError(unknown("preset", preset, PRESETS))
+            raise ContractError(unknown_name("preset", preset, PRESETS))
         merged = {**PRESETS[preset].settings, **given}
         config = cls(**{key: _typed(key, value, hints[key]) for key, value in merged.items()})
         config._check()
@@ -122,7 +122,7 @@ class TrainConfig:
     def _check(self) -> None:
         for key, known in _CHOICES.items():
             if (value := getattr(self, key)) not in known:
-                raise ContractError(unknown(key, value, known))
+                raise ContractError(unknown_name(key, value, known))
         for key, low, high in _RANGES:
             value = getattr(self, key)
             if not low <= value <= high:

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from boneage_trainer.contract import ContractError
 
 
-def exit_code(command: Callable[[], None]) -> int:
+def run_command(command: Callable[[], None]) -> int:
     """Runs `command` and turns what it raises into a message and an exit code."""
     try:
         command()
@@ -51,7 +51,7 @@ def free_bytes(path: Path) -> int:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def attach_path(path: Path) -> Iterator[None]:
     """Gives an OSError that names no file, as writes to an open one raise, the name of `path`."""
     try:
         yield
@@ -61,16 +61,16 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def say(text: str) -> None:
+def print_status(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def show(result: Mapping[str, Any], text: str, as_json: bool) -> None:
+def print_result(result: Mapping[str, Any], text: str, as_json: bool) -> None:
     """The command's result on stdout: one JSON object, or `text` for people."""
     print(json.dumps(result, sort_keys=True, allow_nan=False) if as_json else text, flush=True)
 
 
-def whole_number(low: int, high: int) -> Callable[[str], int]:
+def int_in_range(low: int, high: int) -> Callable[[str], int]:
     """An argparse type: an integer in low..high."""
 
     def parse(text: str) -> int:
@@ -85,7 +85,7 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-class Progress:
+class ProgressLine:
     """How far along a count is: one updating line on a terminal, a line now and then elsewhere.
 
     `done` is what an earlier run had finished; it counts towards the share, not towards the rate.

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from boneage_trainer.config import TrainConfig as TrainConfig
 from boneage_trainer.errors import ContractError as ContractError
-from boneage_trainer.errors import unknown as unknown
+from boneage_trainer.errors import unknown_name as unknown_name
 from boneage_trainer.presets import PRESETS as PRESETS
 
 SCHEMA = 1
@@ -214,7 +214,7 @@ class PackFolder:
 
 # ------------------------------------------------------------------------------------ safe files
 @contextmanager
-def writing_atomically(path: Path) -> Iterator[IO[bytes]]:
+def open_atomic(path: Path) -> Iterator[IO[bytes]]:
     """A stream whose content becomes `path` whole or not at all: a neighbour, flushed to disk, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
@@ -230,7 +230,7 @@ def writing_atomically(path: Path) -> Iterator[IO[bytes]]:
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Writes `path` whole or not at all."""
-    with writing_atomically(path) as stream:
+    with open_atomic(path) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 

@@ -9,7 +9,7 @@ class ContractError(ValueError):
     """A job, config or file breaks the contract; the message says what must hold and what came."""
 
 
-def unknown(what: str, name: object, known: Iterable[str]) -> str:
+def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
     """The message for a name that is not one of `known`, with the nearest one named."""
     import difflib
 

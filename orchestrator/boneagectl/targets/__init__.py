@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from boneage_trainer.contract import unknown
+from boneage_trainer.contract import unknown_name
 from boneagectl import units
 from boneagectl.config import Config
 from boneagectl.errors import UsageError
@@ -21,7 +21,7 @@ NAMES = ("local", "kaggle", "colab", "azure")
 def check_name(name: str) -> None:
     """Raises UsageError where there is no target called `name`."""
     if name not in NAMES:
-        raise UsageError(unknown("target", name, NAMES))
+        raise UsageError(unknown_name("target", name, NAMES))
 
 
 def get(name: str, home: Home, config: Config) -> Target:

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from boneage_trainer.console import exit_code, say, show
+from boneage_trainer.console import print_result, print_status, run_command
 from boneage_trainer.contract import ContractError, PackFolder, write_atomic
-from boneage_trainer.data.pixels import Gray, square, square_from
+from boneage_trainer.data.pixels import Gray, decode_square, fit_square
 from boneage_trainer.data.source import Row, read_labels, read_tree
-from boneage_trainer.data.splits import FEWEST
-from boneage_trainer.data.splits import split as split_rows
+from boneage_trainer.data.splits import MIN_IMAGES
+from boneage_trainer.data.splits import make_split as split_rows
 
 _BIN_MONTHS = 12
 _BAR_CELLS = 46
@@ -54,7 +54,7 @@ class DataSet:
 
 
 # ------------------------------------------------------------------------------------------ read
-def open_set(source: Path, csv_name: str | None = None) -> DataSet:
+def open_data_set(source: Path, csv_name: str | None = None) -> DataSet:
     """Raises ContractError where `source` is neither tree nor csv nor pack."""
     if source.is_file():
         labels = read_labels(source)
@@ -69,7 +69,7 @@ def _open_tree(source: Path, csv_name: str | None) -> DataSet:
 
     def image(at: int) -> Gray | None:
         file = rows[at].file
-        return None if file is None else square_from(file.read_bytes(), 128)
+        return None if file is None else decode_square(file.read_bytes(), 128)
 
     facts = {"images_found": found, "images_missing": len(rows) - found, "images_without_row": len(tree.strays)}
     return DataSet("tree", [_subject(row) for row in rows], {**_problems(tree.rows), **facts}, image)
@@ -112,7 +112,7 @@ def describe(data: DataSet, split: str | None = None) -> dict[str, Any]:
         **_by_sex(data.subjects),
         "ages": _ages(np.array(ages)) if ages else None,
         "histogram": _histogram(data.subjects),
-        "split": _split(data.subjects, split) if split and len(data.subjects) >= FEWEST else None,
+        "split": _split(data.subjects, split) if split and len(data.subjects) >= MIN_IMAGES else None,
         **data.facts,
     }
 
@@ -173,7 +173,7 @@ def _mean_months(subjects: Sequence[Subject], male: bool) -> float | None:
 
 
 # ------------------------------------------------------------------------------------------ text
-def text_of(found: dict[str, Any]) -> str:
+def format_description(found: dict[str, Any]) -> str:
     """`found` for people: a few lines and a histogram."""
     share = found["male"] / max(found["count"], 1)
     lines = [
@@ -225,8 +225,8 @@ def _split_text(split: dict[str, Any]) -> list[str]:
 def _save_samples(data: DataSet, path: Path) -> None:
     if data.image is None:
         raise ContractError("a csv alone has no images; give --samples a tree or a pack")
-    write_atomic(path, sheet(data.subjects, data.image))
-    say(f"samples: {path}")
+    write_atomic(path, contact_sheet(data.subjects, data.image))
+    print_status(f"samples: {path}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -239,13 +239,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
 
     def command() -> None:
-        data = open_set(given.source, given.csv)
+        data = open_data_set(given.source, given.csv)
         if given.samples:
             _save_samples(data, given.samples)
         found = describe(data, given.split)
-        show(found, text_of(found), given.json)
+        print_result(found, format_description(found), given.json)
 
-    return exit_code(command)
+    return run_command(command)
 
 
 # == samples: A contact sheet: one image for each sex and age band.
@@ -262,7 +262,7 @@ class SamplesSubject(Protocol):
     def boneage_months(self) -> float | None: ...
 
 
-def sheet(subjects: Sequence[SamplesSubject], image: Callable[[int], Gray | None]) -> bytes:
+def contact_sheet(subjects: Sequence[SamplesSubject], image: Callable[[int], Gray | None]) -> bytes:
     """PNG bytes: boys above girls, a column for every 30 months; `image` gives a subject's, by position."""
     rows = [[_cell(subjects, image, male, band) for band in range(_BANDS)] for male in (True, False)]
     done, data = cv2.imencode(".png", np.vstack([np.hstack(cells) for cells in rows]))
@@ -276,7 +276,7 @@ def _cell(subjects: Sequence[SamplesSubject], image: Callable[[int], Gray | None
     caption = f"{'boys' if male else 'girls'} {band * _BAND_MONTHS}-{(band + 1) * _BAND_MONTHS - 1}: none"
     for at in _from_the_middle(_band(subjects, male, band)):
         if (gray := image(at)) is not None:
-            cell[:_CELL_PX, :_CELL_PX] = square(gray, _CELL_PX)
+            cell[:_CELL_PX, :_CELL_PX] = fit_square(gray, _CELL_PX)
             caption = f"{'boy' if male else 'girl'}, {subjects[at].boneage_months:g} months"
             break
     below = (2, _CELL_PX + _CAPTION_PX - 4)

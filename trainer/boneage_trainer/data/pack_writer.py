@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from boneage_trainer.console import naming
+from boneage_trainer.console import attach_path
 from boneage_trainer.contract import SCHEMA, ContractError, PackFolder, sha256_of, write_atomic, write_json
 from boneage_trainer.data.pixels import ALGORITHM
 from boneage_trainer.data.source import Row, Tree
@@ -29,7 +29,7 @@ if sys.platform != "win32":  # where two runs into one pack are not kept apart
     import fcntl
 
 
-class Made(NamedTuple):
+class PreparedRow(NamedTuple):
     """What became of one source file: `crc32` of its row in the array, or why there is none."""
 
     row: int
@@ -38,7 +38,7 @@ class Made(NamedTuple):
     crc32: int
 
 
-class Partial:
+class PackWriter:
     """The rows finished so far of a pack of `count` images of `size_px`, as `plan` describes it."""
 
     def __init__(self, pack: PackFolder, plan: Mapping[str, Any], count: int, size_px: int) -> None:
@@ -49,7 +49,7 @@ class Partial:
         self._whole = PackFolder(self._folder / "pack")
         self._header = _npy_header(count, size_px)
         self._row_bytes = size_px * size_px
-        self.made: dict[int, Made] = {}
+        self.made: dict[int, PreparedRow] = {}
 
     @property
     def bytes_needed(self) -> int:
@@ -57,7 +57,7 @@ class Partial:
         return len(self._header) + self._count * self._row_bytes
 
     # ------------------------------------------------------------------------------------- open
-    def __enter__(self) -> Partial:
+    def __enter__(self) -> PackWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as opened:
             self._log: IO[str] = opened.enter_context(open(self._log_path, "a+", encoding="utf-8"))
@@ -70,7 +70,7 @@ class Partial:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with naming(self._rows):  # closing writes what a full disk refused before
+        with attach_path(self._rows):  # closing writes what a full disk refused before
             self._opened.close()
 
     def _lock(self) -> None:
@@ -96,12 +96,12 @@ class Partial:
         self._log.truncate(0)
         shutil.rmtree(self._whole.root, ignore_errors=True)
         self._rows.unlink(missing_ok=True)  # not overwritten: it may be one file with a finished pack's array
-        with naming(self._rows), open(self._rows, "wb") as stream:
+        with attach_path(self._rows), open(self._rows, "wb") as stream:
             stream.write(self._header)
             stream.truncate(self.bytes_needed)
         write_json(self._plan_path, self._plan)
 
-    def _logged(self) -> Iterator[Made]:
+    def _logged(self) -> Iterator[PreparedRow]:
         """The log's whole lines; a kill may have cut the last one, which is then dropped."""
         self._log.seek(0)
         text = self._log.read()
@@ -110,9 +110,9 @@ class Partial:
             self._log.truncate(len(kept.encode()))
         for line in kept.splitlines():
             row, _, sha256, problem, crc32 = json.loads(line)
-            yield Made(row, sha256, problem, crc32)
+            yield PreparedRow(row, sha256, problem, crc32)
 
-    def _verified(self, logged: Iterable[Made]) -> Iterator[Made]:
+    def _verified(self, logged: Iterable[PreparedRow]) -> Iterator[PreparedRow]:
         """Those whose pixels really reached the disk: after a power cut the log may know more."""
         for made in logged:
             if made.problem or zlib.crc32(self._read(made.row)) == made.crc32:
@@ -123,15 +123,15 @@ class Partial:
         return self._array.read(self._row_bytes)
 
     # ------------------------------------------------------------------------------------- fill
-    def add(self, made: Sequence[Made], ids: Sequence[str], pixels: Sequence[bytes | None]) -> None:
+    def add(self, made: Sequence[PreparedRow], ids: Sequence[str], pixels: Sequence[bytes | None]) -> None:
         """Keeps finished rows: the pixels first, then the lines that vouch for them."""
-        with naming(self._rows):
+        with attach_path(self._rows):
             for one, data in zip(made, pixels, strict=True):
                 if data is not None:
                     self._array.seek(len(self._header) + one.row * self._row_bytes)
                     self._array.write(data)
             self._array.flush()
-        with naming(self._log_path):
+        with attach_path(self._log_path):
             lines = ([one.row, id_, one.sha256, one.problem, one.crc32] for one, id_ in zip(made, ids, strict=True))
             self._log.write("".join(json.dumps(line) + "\n" for line in lines))
             self._log.flush()
@@ -144,7 +144,7 @@ class Partial:
         Returns:
             The card as written, with ``images_sha256``.
         """
-        with naming(self._rows):
+        with attach_path(self._rows):
             self._keep(kept)
         whole = {**card, "images_sha256": sha256_of(self._whole.images)}
         write_atomic(self._whole.index, index)
@@ -191,15 +191,15 @@ def _npy_header(count: int, size_px: int) -> bytes:
 # == identity: When two packs are the same: what one is made of, and the fingerprint of what it holds.
 
 
-def identity(tree: Tree, size_px: int) -> dict[str, Any]:
+def pack_identity(tree: Tree, size_px: int) -> dict[str, Any]:
     """What a pack is made of and how; two packs with the same are the same."""
     return {
         "schema": SCHEMA, "algorithm": ALGORITHM, "image_size_px": size_px,
-        "listing_sha256": listing_sha256(tree),
+        "listing_sha256": hash_listing(tree),
     }  # fmt: skip
 
 
-def listing_sha256(tree: Tree, with_times: bool = False) -> str:
+def hash_listing(tree: Tree, with_times: bool = False) -> str:
     """Hash of the labels and of each file's name and size, not of its content: that takes minutes.
 
     `with_times` adds the times of change, which are exact but differ from one copy to the next.
@@ -223,7 +223,7 @@ def _line(*cells: object) -> bytes:
     return (json.dumps(cells) + "\n").encode()
 
 
-def fingerprint(size_px: int, rows: Iterable[tuple[Row, str]]) -> str:
+def compute_fingerprint(size_px: int, rows: Iterable[tuple[Row, str]]) -> str:
     """Names the pack's content: the same source gives the same one on any machine."""
     digest = hashlib.sha256(_line(SCHEMA, ALGORITHM, size_px))
     for row, sha256 in rows:
@@ -231,13 +231,13 @@ def fingerprint(size_px: int, rows: Iterable[tuple[Row, str]]) -> str:
     return digest.hexdigest()
 
 
-def is_made_of(pack: PackFolder, card: dict[str, Any], tree: Tree, size_px: int) -> bool:
+def matches_source(pack: PackFolder, card: dict[str, Any], tree: Tree, size_px: int) -> bool:
     """Same labels, names and sizes; and files changed after the pack was made still hash to its index."""
     try:
         made_of = {key: card[key] for key in ("schema", "algorithm", "image_size_px")}
         made_of["listing_sha256"] = card["source"]["listing_sha256"]
         whole = np.load(pack.images, mmap_mode="r").shape == (card["count"], size_px, size_px)
-        return made_of == identity(tree, size_px) and whole and _is_unchanged(pack, tree)
+        return made_of == pack_identity(tree, size_px) and whole and _is_unchanged(pack, tree)
     except (OSError, ValueError, KeyError, TypeError):  # a pack that somebody took apart
         return False
 

@@ -18,12 +18,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def cores() -> int:
+def count_cores() -> int:
     """The cores this process may use; a container often has fewer than the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spread(
+def map_chunks(
     work: Callable[[list[Item]], Result], items: Sequence[Item], workers: int | None, chunk: int = 16
 ) -> Iterator[Result]:
     """What `work` makes of each chunk of `items`, as soon as it is made, in no fixed order.
@@ -34,7 +34,7 @@ def spread(
         OSError: a worker process died. What `work` raises comes through as it is.
     """
     chunks = [list(items[at : at + chunk]) for at in range(0, len(items), chunk)]
-    workers = min(workers or cores(), len(chunks))
+    workers = min(workers or count_cores(), len(chunks))
     if workers <= 1:
         yield from map(work, chunks)
         return

@@ -14,13 +14,13 @@ _Ints = npt.NDArray[np.int64]
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def square_from(data: bytes, size_px: int) -> Gray | None:
+def decode_square(data: bytes, size_px: int) -> Gray | None:
     """The image in `data` as (size_px, size_px) gray, or None where it is broken or cut short."""
-    gray = decode(data)
-    return None if gray is None else square(gray, size_px)
+    gray = decode_gray(data)
+    return None if gray is None else fit_square(gray, size_px)
 
 
-def decode(data: bytes) -> Gray | None:
+def decode_gray(data: bytes) -> Gray | None:
     """PNG or JPEG bytes as (height, width) uint8; colour, palette, alpha and 16 bits are converted."""
     if not _whole(data):
         return None
@@ -47,7 +47,7 @@ def _whole(data: bytes) -> bool:
     return False
 
 
-def square(gray: Gray, size_px: int) -> Gray:
+def fit_square(gray: Gray, size_px: int) -> Gray:
     """`gray` (height, width) scaled to fit (size_px, size_px), aspect kept, padded evenly.
 
     The padding takes the median of the two edges it continues. Radiographs come on black and on

@@ -24,17 +24,24 @@ from typing import Any, NamedTuple
 
 import cv2
 
-from boneage_trainer.console import Progress, exit_code, free_bytes, say, show, whole_number
+from boneage_trainer.console import ProgressLine, free_bytes, int_in_range, print_result, print_status, run_command
 from boneage_trainer.contract import ContractError, PackFolder
-from boneage_trainer.data.pack_writer import Made, Partial, fingerprint, identity, is_made_of, listing_sha256
-from boneage_trainer.data.parallel import spread
-from boneage_trainer.data.pixels import square_from
+from boneage_trainer.data.pack_writer import (
+    PackWriter,
+    PreparedRow,
+    compute_fingerprint,
+    hash_listing,
+    matches_source,
+    pack_identity,
+)
+from boneage_trainer.data.parallel import map_chunks
+from boneage_trainer.data.pixels import decode_square
 from boneage_trainer.data.source import Row, Tree, printable, read_tree
 
 PROBLEMS = ("broken", "missing", "unlabelled", "duplicate")
 
 
-class Shrunk(NamedTuple):
+class ScaledFile(NamedTuple):
     """One source file after the work: `pixels` are the bytes of (size_px, size_px), or None if broken."""
 
     row: int
@@ -42,7 +49,7 @@ class Shrunk(NamedTuple):
     pixels: bytes | None
 
 
-class Left(NamedTuple):
+class LeftOut(NamedTuple):
     """One line of the report: an image or a row that is not in the pack."""
 
     id: str
@@ -78,9 +85,9 @@ def _make(pack: PackFolder, tree: Tree, size_px: int, workers: int | None) -> di
     usable = [at for at, row in enumerate(tree.rows) if not row.problem]
     if not usable:
         raise ContractError(f"none of the {len(tree.rows)} rows of {tree.labels.path.name} has a label and an image")
-    plan = {**identity(tree, size_px), "seen_sha256": listing_sha256(tree, with_times=True)}
+    plan = {**pack_identity(tree, size_px), "seen_sha256": hash_listing(tree, with_times=True)}
     _check_space(pack, len(usable) * size_px * size_px)
-    with Partial(pack, plan, len(usable), size_px) as partial:
+    with PackWriter(pack, plan, len(usable), size_px) as partial:
         _fill(partial, [tree.rows[at] for at in usable], size_px, workers)
         made = {usable[at]: one for at, one in partial.made.items()}
         good = _without_copies(made)
@@ -90,7 +97,7 @@ def _make(pack: PackFolder, tree: Tree, size_px: int, workers: int | None) -> di
         rows = [(tree.rows[at], made[at].sha256) for at in good]
         card = _card(tree, size_px, rows, left)
         position = {at: place for place, at in enumerate(usable)}
-        return partial.finish([position[at] for at in good], card, _index(rows), _csv(Left._fields, left))
+        return partial.finish([position[at] for at in good], card, _index(rows), _csv(LeftOut._fields, left))
 
 
 def _check_space(pack: PackFolder, needed_bytes: int) -> None:
@@ -102,21 +109,22 @@ def _check_space(pack: PackFolder, needed_bytes: int) -> None:
 
 
 # ------------------------------------------------------------------------------------- the pixels
-def _fill(partial: Partial, rows: Sequence[Row], size_px: int, workers: int | None) -> None:
+def _fill(partial: PackWriter, rows: Sequence[Row], size_px: int, workers: int | None) -> None:
     """Shrinks every file that an earlier run has not."""
     todo = [(at, str(row.file)) for at, row in enumerate(rows) if at not in partial.made]
     if partial.made and todo:
-        say(f"going on where an earlier run stopped: {len(partial.made):,} of {len(rows):,} images are done")
-    progress = Progress("prepared", len(rows), done=len(partial.made))
-    for some in spread(functools.partial(shrink, size_px=size_px), todo, workers):
+        print_status(f"going on where an earlier run stopped: {len(partial.made):,} of {len(rows):,} images are done")
+    progress = ProgressLine("prepared", len(rows), done=len(partial.made))
+    for some in map_chunks(functools.partial(scale_files, size_px=size_px), todo, workers):
         made = [
-            Made(one.row, one.sha256, "" if one.pixels else "broken", zlib.crc32(one.pixels or b"")) for one in some
+            PreparedRow(one.row, one.sha256, "" if one.pixels else "broken", zlib.crc32(one.pixels or b""))
+            for one in some
         ]
         partial.add(made, [rows[one.row].id for one in some], [one.pixels for one in some])
         progress.add(len(some))
 
 
-def shrink(jobs: list[tuple[int, str]], size_px: int) -> list[Shrunk]:
+def scale_files(jobs: list[tuple[int, str]], size_px: int) -> list[ScaledFile]:
     """Reads, hashes and shrinks the files of `jobs` (row, path); runs in the worker processes.
 
     A file that cannot be read at all raises: the disk or its rights are at fault, not the image.
@@ -124,12 +132,12 @@ def shrink(jobs: list[tuple[int, str]], size_px: int) -> list[Shrunk]:
     done = []
     for row, path in jobs:
         data = Path(path).read_bytes()
-        pixels = square_from(data, size_px)
-        done.append(Shrunk(row, hashlib.sha256(data).hexdigest(), None if pixels is None else pixels.tobytes()))
+        pixels = decode_square(data, size_px)
+        done.append(ScaledFile(row, hashlib.sha256(data).hexdigest(), None if pixels is None else pixels.tobytes()))
     return done
 
 
-def _without_copies(made: dict[int, Made]) -> list[int]:
+def _without_copies(made: dict[int, PreparedRow]) -> list[int]:
     """The rows with a good image, ascending; of equal files only the first."""
     first: dict[str, int] = {}
     for at in sorted(made):
@@ -138,25 +146,25 @@ def _without_copies(made: dict[int, Made]) -> list[int]:
     return sorted(first.values())
 
 
-def _left_out(tree: Tree, made: dict[int, Made], good: Sequence[int]) -> list[Left]:
+def _left_out(tree: Tree, made: dict[int, PreparedRow], good: Sequence[int]) -> list[LeftOut]:
     """Everything that is not in the pack: rows in csv order, then files that no row names."""
     kept = set(good)
     left = []
     for at, row in enumerate(tree.rows):
         if at not in kept:
             problem = row.problem or made[at].problem or "duplicate"
-            left.append(Left(row.id, tree.relative(row.file) if row.file else "", problem))
-    return left + [Left(printable(file.stem), tree.relative(file), "unlabelled") for file in tree.strays]
+            left.append(LeftOut(row.id, tree.relative(row.file) if row.file else "", problem))
+    return left + [LeftOut(printable(file.stem), tree.relative(file), "unlabelled") for file in tree.strays]
 
 
 # --------------------------------------------------------------------------------- what it says
-def _card(tree: Tree, size_px: int, rows: Sequence[tuple[Row, str]], left: Sequence[Left]) -> dict[str, Any]:
-    made_of = identity(tree, size_px)
+def _card(tree: Tree, size_px: int, rows: Sequence[tuple[Row, str]], left: Sequence[LeftOut]) -> dict[str, Any]:
+    made_of = pack_identity(tree, size_px)
     listing = made_of.pop("listing_sha256")
     counts = Counter(one.problem for one in left)
     return {
         **made_of,
-        "fingerprint": fingerprint(size_px, rows),
+        "fingerprint": compute_fingerprint(size_px, rows),
         "count": len(rows),
         "labelled": tree.labels.labelled,
         "opencv": cv2.__version__,
@@ -198,7 +206,7 @@ def _found(pack: PackFolder, tree: Tree, size_px: int) -> dict[str, Any] | None:
         card = pack.read_card()
     except ContractError as error:
         raise ContractError(f"{error}, so it is left alone; {way_out}") from None
-    if not is_made_of(pack, card, tree, size_px):
+    if not matches_source(pack, card, tree, size_px):
         made = f"{card.get('count')} images of {card.get('image_size_px')} px"
         wanted = f"{size_px} px of {tree.root.resolve().name} as it is now"
         raise ContractError(f"{pack.root} holds another pack ({made}) than asked for ({wanted}); {way_out}")
@@ -221,9 +229,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m boneage_trainer.data.prepare", description=__doc__.split("\n")[0])
     parser.add_argument("source", type=Path, metavar="SRC", help="the unpacked data set: a csv and its images")
     parser.add_argument("--out", type=Path, required=True, metavar="PACK", help="the folder to make")
-    parser.add_argument("--size-px", type=whole_number(8, 2048), default=128, help="side of the squares (128)")
+    parser.add_argument("--size-px", type=int_in_range(8, 2048), default=128, help="side of the squares (128)")
     parser.add_argument("--csv", metavar="NAME", help="which csv, where there are several")
-    parser.add_argument("--workers", type=whole_number(1, 256), help="processes (one a core)")
+    parser.add_argument("--workers", type=int_in_range(1, 256), help="processes (one a core)")
     parser.add_argument("--json", action="store_true", help="print the pack's card as JSON")
     given = parser.parse_args(argv)
 
@@ -231,10 +239,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = prepare(given.source, given.out, given.size_px, given.csv, given.workers)
         text = _summary(result, PackFolder(given.out))
         if given.json and result["left_out"]:
-            say(text.split("\n")[1])
-        show(result, text, given.json)
+            print_status(text.split("\n")[1])
+        print_result(result, text, given.json)
 
-    return exit_code(command)
+    return run_command(command)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ import numpy as np
 from boneage_trainer.contract import ContractError, RunFolder, write_atomic
 from boneage_trainer.data.pack import Pack
 
-NAMES = ("train", "validation", "test")
-FEWEST = 10
+PART_NAMES = ("train", "validation", "test")
+MIN_IMAGES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ class Split:
     sha256: str
 
     def counts(self) -> dict[str, int]:
-        return {name: len(getattr(self, name)) for name in NAMES}
+        return {name: len(getattr(self, name)) for name in PART_NAMES}
 
 
-def split(name: str, ids: Sequence[str], folder: Path | None = None) -> Split:
+def make_split(name: str, ids: Sequence[str], folder: Path | None = None) -> Split:
     """Splits the rows with these `ids`; `folder` is where a csv's relative path is meant from.
 
     `sha256` is that of the test ids in split order, joined by newlines: two models were tested on the
@@ -44,8 +44,8 @@ def split(name: str, ids: Sequence[str], folder: Path | None = None) -> Split:
     Raises:
         ContractError: an unknown name, too few rows, or a csv that does not fit.
     """
-    if len(ids) < FEWEST:
-        raise ContractError(f"{len(ids)} images are too few to split; at least {FEWEST} are needed")
+    if len(ids) < MIN_IMAGES:
+        raise ContractError(f"{len(ids)} images are too few to split; at least {MIN_IMAGES} are needed")
     if name == "paper":
         parts = _drawn(len(ids), 0.2, 2018)
     elif name.startswith("holdout:"):
@@ -88,14 +88,14 @@ def _from_csv(path: Path, ids: Sequence[str]) -> tuple[list[int], list[int], lis
     except (KeyError, UnicodeDecodeError):
         raise ContractError(f"split csv {path} must have the columns id,split") from None
     place = {key: row for row, key in enumerate(ids)}
-    parts: dict[str, list[int]] = {part: [] for part in NAMES}
+    parts: dict[str, list[int]] = {part: [] for part in PART_NAMES}
     for key, part in rows:
         if key not in place or part not in parts:
             raise ContractError(
-                f"split csv {path}: no image {key!r} in the pack, or {part!r} is not one of {', '.join(NAMES)}"
+                f"split csv {path}: no image {key!r} in the pack, or {part!r} is not one of {', '.join(PART_NAMES)}"
             )
         parts[part].append(place.pop(key))  # a second mention of an id is no image any more
-    if empty := [part for part in NAMES if not parts[part]]:
+    if empty := [part for part in PART_NAMES if not parts[part]]:
         raise ContractError(f"split csv {path} leaves {', '.join(empty)} empty")
     return parts["train"], parts["validation"], parts["test"]
 
@@ -105,22 +105,22 @@ def _from_csv(path: Path, ids: Sequence[str]) -> tuple[list[int], list[int], lis
 _DIGITS = 16  # of sha256: two of a million images share them with a chance of 3 in 100 million
 
 
-def write(folder: RunFolder, pack: Pack, parts: Split) -> None:
+def write_split_csv(folder: RunFolder, pack: Pack, parts: Split) -> None:
     """Writes ``split.csv``: id,split,sha256 (its first 16 digits) of every image of `parts`, in pack order."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("id", "split", "sha256"))
-    named = {row: name for name in NAMES for row in getattr(parts, name)}
+    named = {row: name for name in PART_NAMES for row in getattr(parts, name)}
     writer.writerows((pack.ids[row], named[row], pack.sha256[row][:_DIGITS]) for row in sorted(named))
     write_atomic(folder.split, buffer.getvalue())
 
 
-def of_split(pack: Pack, parts: Split) -> dict[str, str]:
+def parts_by_sha256(pack: Pack, parts: Split) -> dict[str, str]:
     """The part each image of `parts` was in, by the digits of its sha256; training comes before the others."""
-    return {pack.sha256[row][:_DIGITS]: name for name in reversed(NAMES) for row in getattr(parts, name)}
+    return {pack.sha256[row][:_DIGITS]: name for name in reversed(PART_NAMES) for row in getattr(parts, name)}
 
 
-def read(folder: RunFolder) -> dict[str, str] | None:
+def read_split_csv(folder: RunFolder) -> dict[str, str] | None:
     """As `of_split`, from the ``split.csv`` of a run; None where it has none.
 
     Raises:
@@ -133,12 +133,12 @@ def read(folder: RunFolder) -> dict[str, str] | None:
         return None
     except (KeyError, UnicodeDecodeError, csv.Error):
         raise ContractError(f"{folder.split} must have the columns id,split,sha256") from None
-    if strange := {name for _, name in rows} - set(NAMES):
-        raise ContractError(f"{folder.split} has the split {min(strange)!r}; known: {', '.join(NAMES)}")
-    return {sha256: name for wanted in reversed(NAMES) for sha256, name in rows if name == wanted}
+    if strange := {name for _, name in rows} - set(PART_NAMES):
+        raise ContractError(f"{folder.split} has the split {min(strange)!r}; known: {', '.join(PART_NAMES)}")
+    return {sha256: name for wanted in reversed(PART_NAMES) for sha256, name in rows if name == wanted}
 
 
-def counted(pack: Pack, rows: Sequence[int], seen: Mapping[str, str] | None) -> dict[str, Any]:
+def count_training_overlap(pack: Pack, rows: Sequence[int], seen: Mapping[str, str] | None) -> dict[str, Any]:
     """What of `rows` the model had seen.
 
     Returns:

@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from boneage_trainer.console import Progress, exit_code, naming, show, whole_number
+from boneage_trainer.console import ProgressLine, attach_path, int_in_range, print_result, run_command
 from boneage_trainer.contract import ContractError, write_atomic
-from boneage_trainer.data.parallel import spread
+from boneage_trainer.data.parallel import map_chunks
 from boneage_trainer.data.pixels import Gray, box_filter
 
 NAME = "boneage-training-dataset"
@@ -45,7 +45,7 @@ def synthesize(
         OSError: the disk is full or `dest` cannot be written.
     """
     started_s = time.monotonic()
-    people = [subject(seed, id_) for id_ in _ids(n)]
+    people = [draw_subject(seed, id_) for id_ in _ids(n)]
     already = _is_there(dest, people, size_px, seed)
     if not already:
         _make(dest, people, size_px, seed, workers)
@@ -56,15 +56,15 @@ def synthesize(
     }  # fmt: skip
 
 
-def _make(dest: Path, people: Sequence[Subject], size_px: int, seed: int, workers: int | None) -> None:
+def _make(dest: Path, people: Sequence[SyntheticSubject], size_px: int, seed: int, workers: int | None) -> None:
     """Under another name first, so that `dest` is either whole or not there."""
     partial = dest.with_name(dest.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     images = _images(partial)
     images.mkdir(parents=True)
     work = functools.partial(_write, folder=images, size_px=size_px, seed=seed)
-    progress = Progress("drawn", len(people))
-    for count in spread(work, _ids(len(people)), workers):
+    progress = ProgressLine("drawn", len(people))
+    for count in map_chunks(work, _ids(len(people)), workers):
         progress.add(count)
     write_atomic(_csv(partial), csv_text(people))
     if dest.is_dir():
@@ -75,12 +75,12 @@ def _make(dest: Path, people: Sequence[Subject], size_px: int, seed: int, worker
 def _write(ids: list[int], folder: Path, size_px: int, seed: int) -> int:
     for id_ in ids:
         path = folder / f"{id_}.png"
-        with naming(path):
-            path.write_bytes(png(seed, id_, size_px))
+        with attach_path(path):
+            path.write_bytes(radiograph_png(seed, id_, size_px))
     return len(ids)
 
 
-def _is_there(dest: Path, people: Sequence[Subject], size_px: int, seed: int) -> bool:
+def _is_there(dest: Path, people: Sequence[SyntheticSubject], size_px: int, seed: int) -> bool:
     """Whether `dest` holds this very set: csv, names, and first and last picture byte for byte."""
     if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
         return False
@@ -88,7 +88,9 @@ def _is_there(dest: Path, people: Sequence[Subject], size_px: int, seed: int) ->
     try:
         same = _csv(dest).read_text(encoding="utf-8") == csv_text(people)
         same = same and {file.name for file in images.iterdir()} == {f"{id_}.png" for id_ in ids}
-        same = same and all((images / f"{at}.png").read_bytes() == png(seed, at, size_px) for at in (ids[0], ids[-1]))
+        same = same and all(
+            (images / f"{at}.png").read_bytes() == radiograph_png(seed, at, size_px) for at in (ids[0], ids[-1])
+        )
     except (OSError, UnicodeDecodeError):
         same = False
     if not same:
@@ -108,20 +110,20 @@ def _images(root: Path) -> Path:
     return root / NAME / NAME
 
 
-def csv_text(people: Sequence[Subject]) -> str:
+def csv_text(people: Sequence[SyntheticSubject]) -> str:
     lines = (f"{FIRST_ID + at},{person.boneage_months:g},{person.male}\n" for at, person in enumerate(people))
     return "id,boneage,male\n" + "".join(lines)
 
 
 # ---------------------------------------------------------------------------------- one subject
-def subject(seed: int, id_: int) -> Subject:
+def draw_subject(seed: int, id_: int) -> SyntheticSubject:
     """Sex, age and pose of `id_`, from (seed, id) alone: a larger set begins with the smaller one."""
     random = np.random.default_rng([seed, id_])
     male = bool(random.random() < _MALE_SHARE)
     months = _age(random, _MEAN_MONTHS[male])
     # Hands grow too, but a tall child is no old one: the jitter is wide against the trend.
     grown = 0.76 + 0.22 * min(1.0, months / 200)
-    return Subject(
+    return SyntheticSubject(
         male=male,
         boneage_months=months,
         spread=random.uniform(0.8, 1.5),
@@ -142,10 +144,10 @@ def _age(random: np.random.Generator, mean_months: float) -> float:
 
 
 # ---------------------------------------------------------------------------------- one picture
-def png(seed: int, id_: int, size_px: int) -> bytes:
+def radiograph_png(seed: int, id_: int, size_px: int) -> bytes:
     """The radiograph of `id_` as the bytes of an 8-bit gray PNG, (size_px, size_px)."""
     random = np.random.default_rng([seed, id_, size_px])
-    hand = draw(subject(seed, id_), size_px)
+    hand = draw_hand(draw_subject(seed, id_), size_px)
     gray = _exposed(hand, random)
     _mark(gray, random)
     if random.random() < 0.2:
@@ -156,7 +158,7 @@ def png(seed: int, id_: int, size_px: int) -> bytes:
     return bytes(data)
 
 
-def _exposed(hand: Image, random: np.random.Generator) -> Gray:
+def _exposed(hand: HandImage, random: np.random.Generator) -> Gray:
     """Adds bone texture, ground, gain and noise; some rooms expose on light ground, some underexpose."""
     side_px = len(hand)
     coarse = random.normal(1, 0.10, (side_px // 4 + 1, side_px // 4 + 1)).astype(np.float32)
@@ -193,10 +195,10 @@ def _collimate(gray: Gray, random: np.random.Generator) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m boneage_trainer.data.synth", description=__doc__.split("\n")[0])
     parser.add_argument("dest", type=Path, metavar="DEST", help="the folder to make")
-    parser.add_argument("--n", type=whole_number(1, 100_000), default=600, help="how many radiographs (600)")
-    parser.add_argument("--size-px", type=whole_number(32, 2048), default=128, help="side of each (128)")
-    parser.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=1, help="another seed, other hands (1)")
-    parser.add_argument("--workers", type=whole_number(1, 256), help="processes (one a core)")
+    parser.add_argument("--n", type=int_in_range(1, 100_000), default=600, help="how many radiographs (600)")
+    parser.add_argument("--size-px", type=int_in_range(32, 2048), default=128, help="side of each (128)")
+    parser.add_argument("--seed", type=int_in_range(0, 2**32 - 1), default=1, help="another seed, other hands (1)")
+    parser.add_argument("--workers", type=int_in_range(1, 256), help="processes (one a core)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     given = parser.parse_args(argv)
 
@@ -204,15 +206,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         made = synthesize(given.dest, given.n, given.size_px, given.seed, given.workers)
         head = "already there" if made["already_made"] else "drawn"
         text = f"{head}: {made['count']:,} radiographs of {made['image_size_px']} px in {made['dest']}"
-        show(made, f"{text} ({made['male']:,} boys, {made['female']:,} girls; {made['elapsed_s']:.1f} s)", given.json)
+        print_result(
+            made, f"{text} ({made['male']:,} boys, {made['female']:,} girls; {made['elapsed_s']:.1f} s)", given.json
+        )
 
-    return exit_code(command)
+    return run_command(command)
 
 
 # == hand: Draws a left hand as a radiograph from the back shows it, as old as it is told.
 
 Points = npt.NDArray[np.float64]
-Image = npt.NDArray[np.float32]
+HandImage = npt.NDArray[np.float32]
 
 ADULT_MONTHS = {True: 222.0, False: 194.0}
 """Age at which the last growth plate has closed, by `male`."""
@@ -254,7 +258,7 @@ _FOREARM = (  # x, half width at the wrist and further up, maturity at which the
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class SyntheticSubject:
     """Whose hand it is, with what an X-ray room adds; `spread` and `stout` are factors around 1."""
 
     male: bool
@@ -274,7 +278,7 @@ class Subject:
 class Canvas:
     """A square of `side_px` with two layers, soft tissue and bone, drawn in hand units."""
 
-    def __init__(self, side_px: int, subject: Subject) -> None:
+    def __init__(self, side_px: int, subject: SyntheticSubject) -> None:
         self.soft: Gray = np.zeros((side_px, side_px), np.uint8)
         self.bone: Gray = np.zeros((side_px, side_px), np.uint8)
         self._unit_px = 0.77 * side_px * subject.size
@@ -296,7 +300,7 @@ class Canvas:
         return np.asarray(np.rint(pixels * (1 << _SUBPIXEL_BITS)), np.int32)
 
 
-def draw(subject: Subject, side_px: int) -> Image:
+def draw_hand(subject: SyntheticSubject, side_px: int) -> HandImage:
     """The hand on empty ground: float32 (side_px, side_px), about 0..180."""
     fine = Canvas(side_px * max(1, round(384 / side_px)), subject)
     for ray in _RAYS:
@@ -313,7 +317,7 @@ def draw(subject: Subject, side_px: int) -> Image:
 
 
 # ------------------------------------------------------------------------------------- the parts
-def _draw_ray(canvas: Canvas, ray: Ray, subject: Subject) -> None:
+def _draw_ray(canvas: Canvas, ray: Ray, subject: SyntheticSubject) -> None:
     degrees = ray.degrees * subject.spread
     along = _rotation(degrees) @ np.array([0.0, -1.0])
     joint = np.array(ray.base)
@@ -349,13 +353,13 @@ def _draw_long_bone(
         )
 
 
-def _draw_palm(canvas: Canvas, subject: Subject) -> None:
+def _draw_palm(canvas: Canvas, subject: SyntheticSubject) -> None:
     palm = np.array([[-0.115, 0.03], [-0.155, -0.13], [-0.185, -0.33], [0.02, -0.42], [0.145, -0.40],
                      [0.165, -0.27], [0.21, -0.19], [0.13, 0.03]])  # fmt: skip
     canvas.flesh(palm * [subject.stout, 1.0])
 
 
-def _draw_forearm(canvas: Canvas, subject: Subject) -> None:
+def _draw_forearm(canvas: Canvas, subject: SyntheticSubject) -> None:
     arm = np.array([[-0.115, 0.0], [-0.100, 0.12], [-0.125, 0.9], [0.125, 0.9], [0.105, 0.12], [0.130, 0.0]])
     canvas.flesh(arm * [subject.stout, 1.0])
     for x, wrist, shaft, onset in _FOREARM:
@@ -408,7 +412,7 @@ def _tube(start: Points, stop: Points, base: float, waist: float, head: float) -
     return np.concatenate([spine + across * half[:, None], (spine - across * half[:, None])[::-1]])
 
 
-def _blurred(layer: Gray, sigma_px: float) -> Image:
+def _blurred(layer: Gray, sigma_px: float) -> HandImage:
     return np.asarray(cv2.GaussianBlur(layer.astype(np.float32), (0, 0), max(sigma_px, 0.3)), np.float32)
 
 

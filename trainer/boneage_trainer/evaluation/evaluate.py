@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from boneage_trainer.console import exit_code, say, show, whole_number
+from boneage_trainer.console import int_in_range, print_result, print_status, run_command
 from boneage_trainer.contract import (
     RESEARCH_ONLY,
     SCHEMA,
@@ -32,7 +32,7 @@ from boneage_trainer.contract import (
 )
 from boneage_trainer.data import splits
 from boneage_trainer.data.pack import Pack, open_pack
-from boneage_trainer.data.splits import NAMES, Split, split
+from boneage_trainer.data.splits import PART_NAMES, Split, make_split
 from boneage_trainer.evaluation import metrics, paired
 from boneage_trainer.inference import model as inference_model
 from boneage_trainer.inference.model import MOST
@@ -59,9 +59,9 @@ def write(
     known = paired.medians(pack.months[parts.train], pack.male[parts.train])
     document = {
         **_head({"name": parts.name, "sha256": parts.sha256, "counts": parts.counts()}),
-        "parts": {name: _population(pack, getattr(parts, name)) for name in NAMES},
+        "parts": {name: _population(pack, getattr(parts, name)) for name in PART_NAMES},
         "training_medians_months": known,
-        "sets": _sets(pack, rows, predicted, known, splits.of_split(pack, parts)),
+        "sets": _sets(pack, rows, predicted, known, splits.parts_by_sha256(pack, parts)),
         **({"gradcam": gradcam} if gradcam is not None else {}),
     }
     write_atomic(folder.predictions, predictions_csv(pack, rows, predicted))
@@ -87,7 +87,7 @@ def _set(
         **metrics.evaluate([pack.ids[row] for row in rows], male, months, mean),
         **paired.baselines(known, male, months, mean),
         **(paired.several_views(months, views) if len(views) > 1 else {}),
-        **splits.counted(pack, rows, seen_),
+        **splits.count_training_overlap(pack, rows, seen_),
     }
 
 
@@ -138,7 +138,7 @@ def evaluate_run(run: RunFolder, data: Path, split_name: str, views: int, out: P
     target = _target(out)
     pack = open_pack(data, PackFolder(data).read_card())
     split_, rows = _chosen(pack, split_name)
-    earlier, seen_ = _earlier(run), splits.read(run)
+    earlier, seen_ = _earlier(run), splits.read_split_csv(run)
     model = inference_model.load(run.model)
     predicted = {name: inference_model.of_pack(model, pack, some, views) for name, some in rows.items()}
     sets = _sets(pack, rows, predicted, earlier.get("training_medians_months") or {}, seen_)
@@ -161,7 +161,7 @@ def _target(out: Path | None) -> RunFolder | None:
 def _chosen(pack: Pack, name: str) -> tuple[dict[str, Any], dict[str, list[int]]]:
     if name == "all":
         return {"name": "all", "sha256": None, "counts": {"all": len(pack.ids)}}, {"all": list(range(len(pack.ids)))}
-    parts = split(name, pack.ids, pack.folder)
+    parts = make_split(name, pack.ids, pack.folder)
     return {"name": parts.name, "sha256": parts.sha256, "counts": parts.counts()}, {"test": parts.test}
 
 
@@ -205,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--split", default="all", metavar="NAME", help="only the test part of this split (default: all)"
     )
-    parser.add_argument("--views", type=whole_number(1, MOST), default=1, metavar="N", help="views to average over")
+    parser.add_argument("--views", type=int_in_range(1, MOST), default=1, metavar="N", help="views to average over")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write evaluation.json and predictions.csv")
     parser.add_argument("--json", action="store_true", help="print the evaluation as JSON")
     given = parser.parse_args(argv)
@@ -215,10 +215,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         document = evaluate_run(RunFolder(given.run), given.data, given.split, given.views, given.out)
         for line in filter(None, (warning(name, found) for name, found in document["sets"].items())):
-            say(line)
-        show(document, text_of(document), given.json)
+            print_status(line)
+        print_result(document, text_of(document), given.json)
 
-    return exit_code(command)
+    return run_command(command)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from boneage_trainer.contract import RESEARCH_ONLY, Job, RunFolder, parse_object, write_atomic
-from boneage_trainer.data.splits import NAMES
+from boneage_trainer.data.splits import PART_NAMES
 
 _WEIGHTS = {
     "vgg16": "VGG16's ImageNet weights are the Visual Geometry Group's (Oxford), under a Creative Commons attribution"
@@ -81,7 +81,7 @@ def _data(job: Values, evaluation: Values) -> list[str]:
     ages = ("mean_months", "sd_months", "min_months", "max_months")
     rows = [
         (name, *(one.get(key) for key in ("n", "male", "female")), *(number(one.get(key)) for key in ages))
-        for name, one in ((name, part(evaluation, "parts", name)) for name in NAMES)
+        for name, one in ((name, part(evaluation, "parts", name)) for name in PART_NAMES)
     ]
     return [
         f"Pack of {cell(data.get('count'))} radiographs, fingerprint {cell(data.get('fingerprint'))}.",

@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from boneage_trainer.console import exit_code, say, show
+from boneage_trainer.console import print_result, print_status, run_command
 from boneage_trainer.contract import (
     RESEARCH_ONLY,
     SCHEMA,
@@ -89,7 +89,7 @@ def _of_pack(pack: Pack, size_px: int) -> tuple[Any, Any]:
 
 def _drawn(size_px: int) -> tuple[Any, Any]:
     ids = range(synth.FIRST_ID, synth.FIRST_ID + _IMAGES)
-    files = (np.frombuffer(synth.png(1, id_, size_px), np.uint8) for id_ in ids)
+    files = (np.frombuffer(synth.radiograph_png(1, id_, size_px), np.uint8) for id_ in ids)
     images = np.stack([np.asarray(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE), np.uint8) for file in files])
     return images, np.arange(_IMAGES).astype(np.float32) % 2
 
@@ -161,15 +161,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         with contextlib.redirect_stdout(sys.stderr):
             done = export(RunFolder(given.run), list(dict.fromkeys(given.format)), given.out, given.data)
-        say(RESEARCH_ONLY)
+        print_status(RESEARCH_ONLY)
         lines = (
             f"{one['format']:<11} {one['path']}  {one['bytes'] / 1e6:.1f} MB, {one['images']} images within"
             f" {one['largest_difference_months']:.5f} months (allowed: {one['tolerance_months']})"
             for one in done
         )
-        show({"exports": done, "folder": str(given.out), "research_only": RESEARCH_ONLY}, "\n".join(lines), given.json)
+        print_result(
+            {"exports": done, "folder": str(given.out), "research_only": RESEARCH_ONLY}, "\n".join(lines), given.json
+        )
 
-    return exit_code(command)
+    return run_command(command)
 
 
 if __name__ == "__main__":

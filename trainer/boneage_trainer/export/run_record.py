@@ -76,7 +76,7 @@ def _object(run: RunFolder, name: str) -> dict[str, Any]:
 
 def _settings(run: RunFolder) -> dict[str, str]:
     """The training's, as its checkpoint knows them; none where that was not brought along."""
-    train = part(checkpoint.notes_of(run.last), "job", "train") if run.last.exists() else {}
+    train = part(checkpoint.read_notes(run.last), "job", "train") if run.last.exists() else {}
     return {key: str(value) for key, value in sorted(train.items())}
 
 

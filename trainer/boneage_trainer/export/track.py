@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from boneage_trainer.console import exit_code, say, show
+from boneage_trainer.console import print_result, print_status, run_command
 from boneage_trainer.contract import RESEARCH_ONLY, ContractError, RunFolder
-from boneage_trainer.errors import unknown
+from boneage_trainer.errors import unknown_name
 from boneage_trainer.export import run_record
 from boneage_trainer.export.run_record import Record
 
@@ -63,14 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         tracker, place = given.to
         if tracker not in TRACKERS:
-            raise ContractError(unknown("tracker", tracker, TRACKERS))
+            raise ContractError(unknown_name("tracker", tracker, TRACKERS))
         run = RunFolder(given.run)
         with contextlib.redirect_stdout(sys.stderr):
             done, text = TRACKERS[tracker](run_record.of(run, given.name), run, place, given.with_images)
-        say(RESEARCH_ONLY)
-        show({**done, "research_only": RESEARCH_ONLY}, text, given.json)
+        print_status(RESEARCH_ONLY)
+        print_result({**done, "research_only": RESEARCH_ONLY}, text, given.json)
 
-    return exit_code(command)
+    return run_command(command)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boneage_trainer.console import Progress, exit_code, say, show, whole_number
+from boneage_trainer.console import ProgressLine, int_in_range, print_result, print_status, run_command
 from boneage_trainer.contract import RESEARCH_ONLY, ContractError, RunFolder, parse_object, write_atomic
 from boneage_trainer.data.source import printable, read_labels
 from boneage_trainer.evaluation.metrics import BANDS
@@ -120,7 +120,7 @@ def predicted(run: RunFolder, given: argparse.Namespace) -> list[dict[str, Any]]
     from boneage_trainer.inference.reader import Reader
 
     reader = Reader(model.load(run.model), given.views or views_of(run), given.anyway)
-    progress = Progress("read", len(asked)) if len(asked) >= _MANY else None
+    progress = ProgressLine("read", len(asked)) if len(asked) >= _MANY else None
     rows = []
     for some in reader.answers(asked):
         rows += [row(one, tested) for one in some]
@@ -136,17 +136,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         rows = predicted(RunFolder(given.run), given)
-        say(RESEARCH_ONLY)
-        say(meaning(rows))
+        print_status(RESEARCH_ONLY)
+        print_status(meaning(rows))
         text = "\n".join(map(text_of, rows))
         if given.out:
             write_atomic(given.out, csv_of(rows))
             text = str(given.out)
-        show({"predictions": rows, "limits": meaning(rows), "research_only": RESEARCH_ONLY}, text, given.json)
+        print_result({"predictions": rows, "limits": meaning(rows), "research_only": RESEARCH_ONLY}, text, given.json)
         if missing := sum(bool(one["problem"]) for one in rows):
             raise ContractError(f"{missing} of {len(rows)} files got no answer; --anyway takes any picture")
 
-    return exit_code(command)
+    return run_command(command)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     sex = parser.add_mutually_exclusive_group()
     sex.add_argument("--sex", choices=("male", "female"), help="of all the images; needed if the model reads it")
     sex.add_argument("--sexes", type=Path, metavar="FILE.csv", help="id and sex of each; an id is a name without .png")
-    parser.add_argument("--views", type=whole_number(1, MOST), help="how many views to average (as the run's test)")
+    parser.add_argument("--views", type=int_in_range(1, MOST), help="how many views to average (as the run's test)")
     parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write a table instead of lines")
     parser.add_argument("--anyway", action="store_true", help="take any picture for a radiograph of a hand")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from boneage_trainer.contract import ContractError
-from boneage_trainer.data.pixels import Gray, decode, square
+from boneage_trainer.data.pixels import Gray, decode_gray, fit_square
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 _GRAY_PNG = (0, 4)
@@ -46,7 +46,7 @@ def square_of(file: Path, size_px: int, anyway: bool) -> Gray:
     except OSError as error:
         raise ContractError(f"cannot be read: {error.strerror}") from None
     gray = _gray(data)
-    made = square(gray, size_px)
+    made = fit_square(gray, size_px)
     reason = "" if anyway else _objection(data, gray, made)
     if reason:
         raise ContractError(f"no radiograph of a hand: {reason}")
@@ -55,7 +55,7 @@ def square_of(file: Path, size_px: int, anyway: bool) -> Gray:
 
 def _gray(data: bytes) -> Gray:
     if not _is_dicom(data):
-        gray = decode(data)
+        gray = decode_gray(data)
         if gray is None:
             raise ContractError("broken, cut short or no image")
         return gray
@@ -100,7 +100,7 @@ _REPEATING = -0.05
 
 def objection(gray: Gray, made: Gray) -> str:
     """Why the picture `gray` (height, width), of which `made` is the square, is no radiograph of a hand; or nothing."""
-    return _of_shape(gray) or _of_levels(gray) or _of_structure(square(made, _SIDE_PX).astype(np.float32))
+    return _of_shape(gray) or _of_levels(gray) or _of_structure(fit_square(made, _SIDE_PX).astype(np.float32))
 
 
 def _of_shape(gray: Gray) -> str:

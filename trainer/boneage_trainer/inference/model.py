@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from boneage_trainer.contract import ContractError
 from boneage_trainer.data.pack import Pack
-from boneage_trainer.data.pixels import square_from
+from boneage_trainer.data.pixels import decode_square
 from boneage_trainer.train.device import Device
-from boneage_trainer.train.feed import in_batches
+from boneage_trainer.train.feed import split_batches
 
 _BATCH = 128
 
@@ -45,7 +45,7 @@ def of_pack(model: Any, pack: Pack, rows: Sequence[int], views: int) -> npt.NDAr
     wanted, given = model.inputs[0].shape[1], pack.images.shape[1]
     if wanted != given:
         raise ContractError(f"the model takes images of {wanted} px, the pack has {given} px; prepare one of that size")
-    return np.concatenate([_of_batch(model, pack, some, views) for some in in_batches(rows, _BATCH)], axis=1)
+    return np.concatenate([_of_batch(model, pack, some, views) for some in split_batches(rows, _BATCH)], axis=1)
 
 
 def _of_batch(model: Any, pack: Pack, rows: npt.NDArray[np.intp], views: int) -> npt.NDArray[np.float32]:
@@ -178,7 +178,7 @@ def squares_of(files: Sequence[Path], size_px: int) -> Any:
     """
     made = []
     for file in files:
-        square = square_from(file.read_bytes(), size_px)
+        square = decode_square(file.read_bytes(), size_px)
         if square is None:
             raise ContractError(f"{file} is broken, cut short or no image that OpenCV reads")
         made.append(square)

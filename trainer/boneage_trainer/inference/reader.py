@@ -15,7 +15,7 @@ from boneage_trainer.contract import ContractError
 from boneage_trainer.data.pixels import Gray
 from boneage_trainer.inference import intake
 from boneage_trainer.inference.model import Predictor, view
-from boneage_trainer.train.device import find
+from boneage_trainer.train.device import find_device
 
 BATCH = 32
 _AHEAD = 2
@@ -46,7 +46,7 @@ class Reader:
         self._size_px = model.inputs[0].shape[1]
         self._needs_sex = len(model.inputs) > 1
         self._views, self._anyway = views, anyway
-        self._predict = Predictor(model, find())
+        self._predict = Predictor(model, find_device())
 
     def answers(self, requests: Sequence[Request]) -> Iterator[list[Answer]]:
         """In the order of `requests`, a batch at a time."""

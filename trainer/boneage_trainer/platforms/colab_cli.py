@@ -22,7 +22,7 @@ from boneage_trainer.contract import (
     ContractError,
     PackFolder,
     RunFolder,
-    unknown,
+    unknown_name,
     write_atomic,
     write_json,
     write_manifest,
@@ -61,7 +61,7 @@ class Parameters:
         names = [field.name for field in dataclasses.fields(cls)]
         for name in given:
             if name not in names:
-                raise ContractError(unknown("parameter", name, names))
+                raise ContractError(unknown_name("parameter", name, names))
         if missing := [name for name in names if name not in given]:
             raise ContractError(f"the session lacks the parameters {', '.join(missing)}")
         return cls(**given)

@@ -114,7 +114,7 @@ def keep(pack: PackFolder, drive: Drive, kept: Path) -> None:
 
 def fault(pack: PackFolder) -> str:
     """Why the files of `pack` are not what its card says, or nothing."""
-    from boneage_trainer.data.pack_writer import fingerprint
+    from boneage_trainer.data.pack_writer import compute_fingerprint
     from boneage_trainer.data.source import Row
 
     card = pack.read_card()
@@ -126,7 +126,7 @@ def fault(pack: PackFolder) -> str:
             return f"is damaged: {pack.images.name} has another sha256 than {pack.card.name} says"
     except (OSError, ValueError, KeyError) as error:
         return f"is damaged: {error}"
-    is_ours = fingerprint(card["image_size_px"], rows) == card["fingerprint"]
+    is_ours = compute_fingerprint(card["image_size_px"], rows) == card["fingerprint"]
     return "" if is_ours else f"is damaged: {pack.index.name} was changed"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from boneage_trainer import archive
-from boneage_trainer.contract import ContractError, PackFolder, RunFolder, state_line, unknown
+from boneage_trainer.contract import ContractError, PackFolder, RunFolder, state_line, unknown_name
 from boneage_trainer.platforms import detect
 from boneage_trainer.platforms.detect import NoGpu, check_gpus
 from boneage_trainer.platforms.session import Programs, failed, misfit, say, settled
@@ -54,7 +54,7 @@ class Parameters:
         names = [field.name for field in dataclasses.fields(cls)]
         for name in given:
             if name not in names:
-                raise ContractError(unknown("parameter", name, names))
+                raise ContractError(unknown_name("parameter", name, names))
         if missing := [name for name in names if name not in given]:
             raise ContractError(f"the script lacks the parameters {', '.join(missing)}")
         return cls(**given)

@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from boneage_trainer.console import Progress
+from boneage_trainer.console import ProgressLine
 from boneage_trainer.contract import ContractError
 from boneage_trainer.platforms.colab_api import Secret
 
@@ -107,7 +107,7 @@ def _more(address: str, header: str, dest: Path) -> None:
         have = have if answer.status == 206 else 0
         left = int(answer.headers.get("Content-Length") or 0)
         _check_space(dest, left)
-        progress = Progress("downloaded MB", max(1, (have + left) // 10**6), have // 10**6, sys.stdout)
+        progress = ProgressLine("downloaded MB", max(1, (have + left) // 10**6), have // 10**6, sys.stdout)
         with open(dest, "ab" if have else "wb") as target:
             while chunk := answer.read(_CHUNK_BYTES):
                 target.write(chunk)

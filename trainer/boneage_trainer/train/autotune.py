@@ -17,7 +17,7 @@ from boneage_trainer.data.splits import Split
 from boneage_trainer.inference.model import Predictor
 from boneage_trainer.train import checkpoint, environment, model
 from boneage_trainer.train.device import Device, is_out_of_memory
-from boneage_trainer.train.step import Steps, is_cacheable, optimizer_for
+from boneage_trainer.train.step import TrainStep, build_optimizer, is_cacheable
 
 _NOT_WORTH_S = 60.0
 _FEW = {True: 50_000, False: 100}
@@ -26,12 +26,12 @@ _STEPS_S = 1.0
 _MARGIN = 0.9
 """Anything but plain float32 must need at most this share of its time."""
 
-Measure = Callable[[Device], Callable[[], object]]
+MakeStep = Callable[[Device], Callable[[], object]]
 """Makes one step's work for a device; the call does one step and waits for its end."""
 
 
-def tuned(
-    device: Device, config: TrainConfig, images: int, measure: Measure, batch: int
+def choose_fastest(
+    device: Device, config: TrainConfig, images: int, measure: MakeStep, batch: int
 ) -> tuple[Device, list[dict[str, Any]]]:
     """`device` with the fastest of what `config` leaves open, and what was measured, fastest or not.
 
@@ -81,7 +81,7 @@ def _cpu_has_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def _measured(device: Device, measure: Measure, batch: int) -> dict[str, Any]:
+def _measured(device: Device, measure: MakeStep, batch: int) -> dict[str, Any]:
     found: dict[str, Any] = {"precision": device.precision, "jit": device.jit, "ms_per_image": None}
     try:
         step = measure(device)
@@ -107,14 +107,14 @@ def _seconds(step: Callable[[], object]) -> float:
 _CPU_BATCH = 8
 
 
-def settled(
+def autotune(
     device: Device, config: TrainConfig, pack: Pack, parts: Split, source: RunFolder
 ) -> tuple[Device, list[dict[str, Any]]]:
     """`device` with precision, XLA and parts of a batch, and what was measured to choose them."""
     if source.last.exists():
-        return device.with_(**checkpoint.notes_of(source.last)["device"]), []
+        return device.with_(**checkpoint.read_notes(source.last)["device"]), []
     config = config.without_weights()
-    big = device.strategy or environment.gpus_seen()[0]
+    big = device.strategy or environment.list_gpus()[0]
     images = np.zeros((config.batch_size if big else min(_CPU_BATCH, config.batch_size),
                        *pack.images.shape[1:], 1), np.uint8)  # fmt: skip
     ages = pack.months[parts.train]
@@ -122,16 +122,16 @@ def settled(
 
     def measure(candidate: Device) -> Any:
         with candidate.scope():
-            networks = model.build(config, images.shape[1], ages, pack.folder, candidate.precision)
+            networks = model.build_networks(config, images.shape[1], ages, pack.folder, candidate.precision)
             if only_once:
                 predict = Predictor(networks.body, candidate)
                 return lambda: predict([images])
-            steps = Steps(networks.core, optimizer_for(config, 1e-4, 1, 1), config, candidate, 1)
+            steps = TrainStep(networks.core, build_optimizer(config, 1e-4, 1, 1), config, candidate, 1)
         zeros = np.zeros((len(images), 1), np.float32)
         return lambda: float(steps([images, zeros] if config.use_sex else [images], zeros)[0])
 
     times = max(1, config.cached_views) if only_once else config.epochs
-    chosen, measured = tuned(device, config, len(parts.train) * times, measure, len(images))
+    chosen, measured = choose_fastest(device, config, len(parts.train) * times, measure, len(images))
     for one in measured:
         how = f"{one['precision']}{' with XLA' if one['jit'] else ''}"
         print(f"measured {how}: {one.get('failed') or str(one['ms_per_image']) + ' ms an image'}", flush=True)

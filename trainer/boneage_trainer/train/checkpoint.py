@@ -14,32 +14,32 @@ from typing import Any
 
 import numpy as np
 
-from boneage_trainer.contract import writing_atomically
+from boneage_trainer.contract import open_atomic
 from boneage_trainer.errors import ContractError
 
 _NOTES = "notes"
 
 
-def snapshot(variables: Sequence[Any]) -> list[Any]:
+def copy_values(variables: Sequence[Any]) -> list[Any]:
     """Copies in host memory, which training on does not touch."""
     return [np.array(variable) for variable in variables]
 
 
-def save(path: Path, values: Sequence[Any], notes: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, values: Sequence[Any], notes: dict[str, Any]) -> None:
     """Writes all `values` (weights, optimizer, averages, random state) and JSON `notes`, atomically."""
     arrays: dict[str, Any] = {f"v{number:04d}": value for number, value in enumerate(values)}
     arrays[_NOTES] = np.frombuffer(json.dumps(notes).encode(), np.uint8)
-    with writing_atomically(path) as stream:
+    with open_atomic(path) as stream:
         np.savez(stream, **arrays)
 
 
-def notes_of(path: Path) -> dict[str, Any]:
+def read_notes(path: Path) -> dict[str, Any]:
     """The notes alone, whatever the size of the rest; raises ContractError where the file is torn or missing."""
     with _opened(path) as archive:
         return _notes(archive)
 
 
-def read(path: Path) -> tuple[dict[str, Any], list[Any]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], list[Any]]:
     """The notes and the values; the file's own checksums are verified.
 
     Raises:
@@ -64,7 +64,7 @@ def _notes(archive: Any) -> dict[str, Any]:
     return notes
 
 
-def fill(variables: Sequence[Any], values: Sequence[Any], path: Path) -> None:
+def assign_values(variables: Sequence[Any], values: Sequence[Any], path: Path) -> None:
     """Puts the values of `path` into `variables`; raises ContractError where they are another network's."""
     if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
         raise ContractError(f"checkpoint {path} belongs to another network")
@@ -75,7 +75,7 @@ def fill(variables: Sequence[Any], values: Sequence[Any], path: Path) -> None:
 # == saver: Writes what an epoch leaves in the background, in order, and never lets a disk end a training unheard.
 
 
-class Saver:
+class BackgroundWriter:
     """One thread that does one job at a time; a job that fails with OSError is told and noted, not raised."""
 
     def __init__(self) -> None:

@@ -90,7 +90,7 @@ class Device:
         return None if batch_size % (self.replicas * parts) else self.with_(accumulate=parts)
 
 
-def find() -> Device:
+def find_device() -> Device:
     """Every device there is: the machines TF_CONFIG names, all GPUs, else the CPU.
 
     Raises:

@@ -12,18 +12,20 @@ from typing import Any
 import keras
 
 from boneage_trainer.contract import SCHEMA, Job, RunFolder, sha256_of, write_json
-from boneage_trainer.data.parallel import cores
+from boneage_trainer.data.parallel import count_cores
 from boneage_trainer.train.device import Device
 
 _PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "pandas", "opencv-python-headless", "opencv-python")
 
 
-def write(folder: RunFolder, job: Job, device: Device, measured: list[Any], times: dict[str, float]) -> None:
+def write_environment(
+    folder: RunFolder, job: Job, device: Device, measured: list[Any], times: dict[str, float]
+) -> None:
     """Writes ``environment.json``; `measured` led to the device's settings, `times` are this leg's, in seconds."""
-    gpus, reason = gpus_seen()
+    gpus, reason = list_gpus()
     write_json(folder.environment, {
         "schema": SCHEMA, "python": platform.python_version(), "platform": platform.platform(),
-        "cpu": _cpu_model(), "cores": cores(), "ram_gb": round(_ram_bytes() / 1e9, 1),
+        "cpu": _cpu_model(), "cores": count_cores(), "ram_gb": round(_ram_bytes() / 1e9, 1),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "backend": keras.backend.backend(), "gpus": gpus, "no_gpu_reason": reason,
         "device": {"replicas": device.replicas, "machines": device.workers, **device.settings, "measured": measured},
@@ -32,7 +34,7 @@ def write(folder: RunFolder, job: Job, device: Device, measured: list[Any], time
     })  # fmt: skip
 
 
-def gpus_seen() -> tuple[list[dict[str, str]], str]:
+def list_gpus() -> tuple[list[dict[str, str]], str]:
     """The GPUs TensorFlow uses, and why there are none."""
     if keras.backend.backend() != "tensorflow":
         return [], f"the backend is {keras.backend.backend()}"

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from boneage_trainer.data.pack import Images, Pack
 
-Rows = npt.NDArray[np.intp]
+RowNumbers = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float64]
 _AHEAD = 4
 
@@ -45,13 +45,15 @@ class Feed:
         """How many one epoch draws."""
         return self.steps * min(self.batch_size, len(self.rows))
 
-    def order(self, number: int) -> list[Rows]:
+    def order(self, number: int) -> list[RowNumbers]:
         """The rows (b,) of each batch of epoch `number`."""
         order = np.random.default_rng((self.seed, number)).permutation(np.asarray(self.rows))
         size = min(self.batch_size, len(order))
         return [order[start : start + size] for start in range(0, self.steps * size, size)]
 
-    def epoch(self, number: int, draw: int | None = None, size_px: int | None = None) -> Iterator[tuple[Rows, Images]]:
+    def epoch(
+        self, number: int, draw: int | None = None, size_px: int | None = None
+    ) -> Iterator[tuple[RowNumbers, Images]]:
         """Row numbers (b,) and images (b, px, px, 1) of each batch, made ahead by threads, in order.
 
         `draw` names the augmentation; by default every epoch has its own. `size_px` is for images
@@ -59,7 +61,9 @@ class Feed:
         """
         return self.made(self.order(number), number if draw is None else draw, size_px)
 
-    def made(self, batches: list[Rows], draw: int, size_px: int | None = None) -> Iterator[tuple[Rows, Images]]:
+    def made(
+        self, batches: list[RowNumbers], draw: int, size_px: int | None = None
+    ) -> Iterator[tuple[RowNumbers, Images]]:
         """The images of the rows of each of `batches`; draw 0 leaves them as they are."""
         draws = self._draws(draw)
         size_px = size_px or self.pack.images.shape[1]
@@ -74,24 +78,26 @@ class Feed:
             return None
         return np.random.default_rng((self.seed, draw, 1)).uniform(-1, 1, (len(self.pack.images), 8))
 
-    def _images(self, rows: Rows, draws: Floats | None, size_px: int) -> Images:
+    def _images(self, rows: RowNumbers, draws: Floats | None, size_px: int) -> Images:
         images = self.pack.images[rows]
-        return (scaled(images, size_px) if draws is None else augmented(images, draws[rows], size_px))[..., None]
+        return (downscale(images, size_px) if draws is None else augment_images(images, draws[rows], size_px))[
+            ..., None
+        ]
 
 
-def in_batches(rows: Sequence[int], size: int) -> list[Rows]:
+def split_batches(rows: Sequence[int], size: int) -> list[RowNumbers]:
     """`rows` in their own order, `size` at a time, the rest in the last."""
     return [np.asarray(rows[at : at + size]) for at in range(0, len(rows), size)]
 
 
-def scaled(images: Images, size_px: int) -> Images:
+def downscale(images: Images, size_px: int) -> Images:
     """`images` (b, px, px) averaged down to `size_px`."""
     if images.shape[1] == size_px:
         return images
     return np.stack([cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA) for image in images])
 
 
-def augmented(images: Images, draws: Floats, size_px: int) -> Images:
+def augment_images(images: Images, draws: Floats, size_px: int) -> Images:
     """Flipped, turned, scaled, shifted and re-toned copies of `images` (b, px, px) at `size_px`, by `draws` (b, 8)."""
     size = (size_px, size_px)
     turns = _turns(draws, images.shape[1])
@@ -124,9 +130,11 @@ def _tones(draws: Floats) -> Images:
     return np.clip(128 + contrast * (levels - 128) + brightness, 0, 255).astype(np.uint8)
 
 
-def _ahead(batches: list[Rows], make: Callable[[Rows], Images], threads: int) -> Iterator[tuple[Rows, Images]]:
+def _ahead(
+    batches: list[RowNumbers], make: Callable[[RowNumbers], Images], threads: int
+) -> Iterator[tuple[RowNumbers, Images]]:
     """Makes batches in threads while the last one is at work; an error there is raised here."""
-    waiting: deque[tuple[Rows, Future[Images]]] = deque()
+    waiting: deque[tuple[RowNumbers, Future[Images]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for rows in batches:
@@ -140,7 +148,7 @@ def _ahead(batches: list[Rows], make: Callable[[Rows], Images], threads: int) ->
                 future.cancel()
 
 
-def _first(waiting: deque[tuple[Rows, Future[Images]]]) -> tuple[Rows, Images]:
+def _first(waiting: deque[tuple[RowNumbers, Future[Images]]]) -> tuple[RowNumbers, Images]:
     rows, future = waiting.popleft()
     return rows, future.result()
 

@@ -17,28 +17,28 @@ import numpy as np
 from boneage_trainer.contract import Job, PackFolder, RunFolder
 from boneage_trainer.data import splits
 from boneage_trainer.data.pack import Pack
-from boneage_trainer.data.splits import Split, split
+from boneage_trainer.data.splits import Split, make_split
 from boneage_trainer.errors import ContractError
 from boneage_trainer.evaluation import evaluate, gradcam, model_card
 from boneage_trainer.inference.model import Predictor
 from boneage_trainer.train import checkpoint, device, environment, model
-from boneage_trainer.train.autotune import settled
+from boneage_trainer.train.autotune import autotune
 from boneage_trainer.train.device import Device
-from boneage_trainer.train.feed import FeatureCache, Feed, in_batches
+from boneage_trainer.train.feed import FeatureCache, Feed, split_batches
 from boneage_trainer.train.model import Networks
 from boneage_trainer.train.recorder import Recorder
-from boneage_trainer.train.session import Session, Stopped
-from boneage_trainer.train.step import Phase, is_cacheable, loss_of, size_px_of, viewed
+from boneage_trainer.train.session import TrainingSession, TrainingStopped
+from boneage_trainer.train.step import Phase, compute_loss, image_size_px, is_cacheable, view_images
 
 _PENDING = 2
 """How many steps may be under way before their loss is asked for: a GPU never waits for Python."""
 
 
-def train(job: Job, pack: Pack, session: Session, source: RunFolder) -> None:
+def train(job: Job, pack: Pack, session: TrainingSession, source: RunFolder) -> None:
     """Trains from the checkpoint in `source`, if any, evaluates, and leaves the whole run folder behind.
 
     Raises:
-        Stopped: asked to, or out of time; everything up to the last whole epoch is saved.
+        TrainingStopped: asked to, or out of time; everything up to the last whole epoch is saved.
         ContractError: the data, the weights or the checkpoint do not fit the job.
         OSError: the last epochs could not be written.
     """
@@ -47,11 +47,11 @@ def train(job: Job, pack: Pack, session: Session, source: RunFolder) -> None:
     job = dataclasses.replace(job, data={**job.data, **PackFolder(pack.folder).job_data()})
     if job.train.deterministic:
         environment.make_deterministic()
-    parts = split(job.train.split, pack.ids, pack.folder)
-    found = device.find()
-    session.listen()
+    parts = make_split(job.train.split, pack.ids, pack.folder)
+    found = device.find_device()
+    session.handle_signals()
     found.check_batch(job.train.batch_size)
-    chosen, measured = settled(found, job.train, pack, parts, source)
+    chosen, measured = autotune(found, job.train, pack, parts, source)
     while smaller := _attempt(job, pack, parts, session, source, chosen, measured):
         chosen = smaller
         source = session.folder if session.folder.last.exists() else source
@@ -60,14 +60,14 @@ def train(job: Job, pack: Pack, session: Session, source: RunFolder) -> None:
 
 
 def _attempt(
-    job: Job, pack: Pack, parts: Split, session: Session, source: RunFolder, chosen: Device, measured: list[Any]
+    job: Job, pack: Pack, parts: Split, session: TrainingSession, source: RunFolder, chosen: Device, measured: list[Any]
 ) -> Device | None:
     """Trains to the end, or returns the device to try again with where the memory was too small."""
     try:
         trainer = Trainer(job, pack, parts, session, chosen)
         trainer.go_on_from(source)
         times = {"startup_s": session.elapsed_s}
-        session.note("running")
+        session.write_state("running")
         trainer.all_epochs()
         finish(trainer, times, measured)
     except Exception as error:
@@ -94,7 +94,7 @@ def _smaller(chosen: Device, batch_size: int) -> Device:
 class Trainer:
     """One leg's networks and data; what it reaches is the recorder's."""
 
-    def __init__(self, job: Job, pack: Pack, parts: Split, session: Session, chosen: Device) -> None:
+    def __init__(self, job: Job, pack: Pack, parts: Split, session: TrainingSession, chosen: Device) -> None:
         config = job.train.for_size(pack.images.shape[1])
         keras.utils.set_random_seed(config.seed)
         self.job, self.config, self.pack, self.parts = job, config, pack, parts
@@ -102,7 +102,7 @@ class Trainer:
         self.recorder = Recorder(job, config.small_epochs, session, chosen.settings)
         self.feed = Feed(pack, parts.train, config.batch_size, config.seed, config.augment == "light")
         with chosen.scope():
-            self.networks = model.build(
+            self.networks = model.build_networks(
                 config, self._open_size(), pack.months[parts.train], pack.folder, chosen.precision
             )
         self.predict_batch = max(chosen.local, 2 * config.batch_size // chosen.accumulate)
@@ -121,8 +121,8 @@ class Trainer:
         body, predict = self.networks.body, Predictor(self.networks.body, self.device)
 
         def compute(rows: Sequence[int], draw: int) -> Iterator[Any]:
-            for _, images in self.feed.made(in_batches(rows, self.predict_batch), draw):
-                self._stop_if(self.session.wish())
+            for _, images in self.feed.made(split_batches(rows, self.predict_batch), draw):
+                self._stop_if(self.session.stop_reason())
                 yield predict([images])
 
         dtype = keras.ops.convert_to_numpy(
@@ -141,7 +141,7 @@ class Trainer:
         if source.last.exists():
             values = self.recorder.take(source)
             self._enter(self.recorder.progress.epoch)
-            checkpoint.fill(self._variables(), values, source.last)
+            checkpoint.assign_values(self._variables(), values, source.last)
             print(f"going on after epoch {self.recorder.progress.epoch} of {self.config.epochs}", flush=True)
         epoch = self.recorder.progress.epoch
         if self.device.any(self.device.mean(epoch) != epoch):
@@ -163,7 +163,7 @@ class Trainer:
                 if self.recorder.has_stalled:
                     print(f"no better validation MAE since epoch {self.recorder.progress.best_epoch}: done", flush=True)
                     break
-                self._stop_if(self.session.exceeded(self._forecast_s()))
+                self._stop_if(self.session.exceeded_limit(self._forecast_s()))
                 self._enter(epoch)
                 self._epoch(epoch)
         finally:
@@ -175,9 +175,9 @@ class Trainer:
         return max((line["epoch_s"] for line in mine), default=0.0)
 
     def _stop_if(self, reason: str) -> None:
-        """Raises Stopped for a reason of this machine or of another one, at the same step on all."""
+        """Raises TrainingStopped for a reason of this machine or of another one, at the same step on all."""
         if self.device.any(bool(reason)):
-            raise Stopped(reason or "another machine stopped")
+            raise TrainingStopped(reason or "another machine stopped")
 
     def _epoch(self, epoch: int) -> None:
         began_s = time.monotonic()
@@ -187,10 +187,10 @@ class Trainer:
             line.update(self._validate(epoch))
             mae_months = line["val_mae_months"]
             if is_best := self.recorder.is_best(mae_months):
-                self.recorder.set_best(epoch, mae_months, checkpoint.snapshot(self.networks.core.variables))
+                self.recorder.set_best(epoch, mae_months, checkpoint.copy_values(self.networks.core.variables))
         saving_s = time.monotonic()
         self.recorder.saver.drain()
-        values = checkpoint.snapshot(self._variables())
+        values = checkpoint.copy_values(self._variables())
         line["checkpoint_s"] = time.monotonic() - saving_s
         line["epoch_s"] = time.monotonic() - began_s
         self.recorder.commit(line, values, is_best)
@@ -200,7 +200,7 @@ class Trainer:
         load_s, compute_s, compile_s, sums, pending = 0.0, 0.0, 0.0, np.zeros(2), deque[Any]()
         is_first, mark_s = self._traces_in(epoch), time.monotonic()
         for rows, given in self.phase.batches(epoch):
-            self._stop_if(self.session.wish())
+            self._stop_if(self.session.stop_reason())
             ready_s = time.monotonic()
             pending.append(self.phase.steps(self.inputs(given, rows), self._target(rows)))
             while len(pending) > (0 if is_first else _PENDING):
@@ -246,7 +246,7 @@ class Trainer:
         errors = self._predicted(epoch) - self.networks.target(months)
         return {
             "val_mae_months": float(np.abs(errors).mean() * self.networks.sd_months),
-            "val_loss": float(loss_of(self.config.loss, errors)),
+            "val_loss": float(compute_loss(self.config.loss, errors)),
             "validate_s": time.monotonic() - began_s,
         }
 
@@ -254,15 +254,15 @@ class Trainer:
         """Targets (n,) of the validation set, in its order."""
         answers = []
         for some, given in self._validation(epoch):
-            self._stop_if(self.session.wish())
+            self._stop_if(self.session.stop_reason())
             answers.append(self.phase.predict(self.inputs(given, some))[:, 0])
         return np.concatenate(answers)
 
     def _validation(self, epoch: int) -> Iterator[tuple[Any, Any]]:
         """Rows, and images or features, of the validation set, batch by batch."""
-        batches, cache = in_batches(self.parts.validation, self.predict_batch), self.phase.cache
+        batches, cache = split_batches(self.parts.validation, self.predict_batch), self.phase.cache
         if not cache:
-            yield from self.feed.made(batches, 0, size_px_of(self.config, epoch))
+            yield from self.feed.made(batches, 0, image_size_px(self.config, epoch))
             return
         features = cache.of("validation", self.parts.validation, 0)
         for some in batches:
@@ -280,23 +280,23 @@ def finish(trainer: Trainer, times: dict[str, float], measured: list[Any]) -> No
     """
     began_s, config, folder = time.monotonic(), trainer.config, trainer.session.folder
     trainer.recorder.settle()
-    networks = model.build(
+    networks = model.build_networks(
         config.without_weights(), trainer.pack.images.shape[1], trainer.pack.months[trainer.parts.train],
         trainer.pack.folder, "float32",
     )  # fmt: skip
-    checkpoint.fill(networks.core.variables, trainer.recorder.best[1], folder.best)
+    checkpoint.assign_values(networks.core.variables, trainer.recorder.best[1], folder.best)
     parts, pack = trainer.parts, trainer.pack
     predictions = {"validation": validated(trainer, networks), "test": predict(trainer, networks.full, parts.test)}
     networks.full.save(folder.model)
     looks = gradcam.write(folder, networks.full, pack, parts.test, predictions["test"])
     evaluate.write(folder, pack, parts, predictions, looks)
-    splits.write(folder, pack, parts)
+    splits.write_split_csv(folder, pack, parts)
     mine = trainer.recorder.progress.history[trainer.first_epoch - 1 :]
     for key in ("compile_s", "load_s", "compute_s", "validate_s", "checkpoint_s"):
         times[key] = sum(line[key] for line in mine)
     times["cpu_s"] = sum(os.times()[:2])
     times.update(evaluate_s=time.monotonic() - began_s, total_s=trainer.session.elapsed_s, epochs_this_leg=len(mine))
-    environment.write(folder, trainer.job, trainer.device, measured, times)
+    environment.write_environment(folder, trainer.job, trainer.device, measured, times)
     model_card.write(folder, trainer.job)
 
 
@@ -306,7 +306,7 @@ def validated(trainer: Trainer, networks: Networks) -> Any:
     if not cache or trainer.config.test_views > 1 or trainer.device.precision != "float32":
         return predict(trainer, networks.full, rows)
     answer, features = Predictor(networks.head, trainer.device.with_(jit=False)), cache.of("validation", rows, 0)
-    batches = in_batches(rows, trainer.predict_batch)
+    batches = split_batches(rows, trainer.predict_batch)
     targets = np.concatenate([answer(trainer.inputs(features[some], some))[:, 0] for some in batches])
     return networks.months(targets)[None]
 
@@ -316,8 +316,8 @@ def predict(trainer: Trainer, full: Any, rows: list[int]) -> Any:
     feed = Feed(trainer.pack, rows, trainer.predict_batch, 0, augment=False)
     answers: list[list[Any]] = [[] for _ in range(trainer.config.test_views)]
     answer = Predictor(full, trainer.device.with_(jit=False))
-    for some, images in feed.made(in_batches(rows, trainer.predict_batch), 0):
-        trainer.session.check()
+    for some, images in feed.made(split_batches(rows, trainer.predict_batch), 0):
+        trainer.session.raise_if_stopped()
         for number, found in enumerate(answers):
-            found.append(answer(trainer.inputs(viewed(images, number), some))[:, 0])
+            found.append(answer(trainer.inputs(view_images(images, number), some))[:, 0])
     return np.stack([np.concatenate(found) for found in answers])

@@ -47,7 +47,7 @@ class Networks:
             layer.trainable = not frozen
 
 
-def build(
+def build_networks(
     config: TrainConfig, image_size_px: int | None, ages_months: npt.NDArray[np.float32], folder: Path, precision: str
 ) -> Networks:
     """Networks for uint8 gray images (px, px, 1) and, if asked, sex (1,), male 1 and female 0.
@@ -81,8 +81,12 @@ def build(
 # ------------------------------------------------------------------------------------------ body
 def _features(image: Any, config: TrainConfig, folder: Path) -> Any:
     """(b, channels) for the pooled head, the whole map (b, h, w, channels) for the paper's."""
-    x = scaled(layers.Rescaling(1.0, dtype="float32")(image), config)
-    x = _residual(x, config.width) if config.backbone == "residual" else application(repeated(x), config, folder)
+    x = scale_pixels(layers.Rescaling(1.0, dtype="float32")(image), config)
+    x = (
+        _residual(x, config.width)
+        if config.backbone == "residual"
+        else apply_backbone(repeat_channels(x), config, folder)
+    )
     x = layers.Identity(name=FEATURE_MAP)(x)
     return x if config.head == "flat" else layers.GlobalAveragePooling2D()(x)
 
@@ -162,7 +166,7 @@ APPLICATIONS = {
 _BGR_MEANS = [103.939, 116.779, 123.68]  # of ImageNet, as Keras' "caffe" mode takes them off
 
 
-def scaled(gray: Any, config: TrainConfig) -> Any:
+def scale_pixels(gray: Any, config: TrainConfig) -> Any:
     """Gray levels 0..255, float32 (b, px, px, 1), as `config.pixels` wants them, in 1 or already in 3 channels."""
     if config.pixels == "unit":
         return layers.Rescaling(1 / 255, dtype="float32")(gray)
@@ -173,16 +177,16 @@ def scaled(gray: Any, config: TrainConfig) -> Any:
     if kind == "tf":
         return layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(gray)
     if kind == "caffe":
-        return layers.Normalization(mean=_BGR_MEANS, variance=[1.0] * 3, dtype="float32")(repeated(gray))
+        return layers.Normalization(mean=_BGR_MEANS, variance=[1.0] * 3, dtype="float32")(repeat_channels(gray))
     return gray
 
 
-def repeated(gray: Any) -> Any:
+def repeat_channels(gray: Any) -> Any:
     """One channel three times, as networks for colour pictures expect."""
     return gray if gray.shape[-1] == 3 else layers.Concatenate(dtype="float32")([gray] * 3)
 
 
-def application(x: Any, config: TrainConfig, folder: Path) -> Any:
+def apply_backbone(x: Any, config: TrainConfig, folder: Path) -> Any:
     """Adds the backbone of `config`, weights loaded, on top of `x` (b, px, px, 3); its feature map (b, h, w, channels).
 
     Raises:

@@ -12,12 +12,12 @@ from typing import Any
 from boneage_trainer.contract import Job, RunFolder, sentinel_line, write_atomic, write_manifest
 from boneage_trainer.errors import ContractError
 from boneage_trainer.train import checkpoint
-from boneage_trainer.train.checkpoint import Saver
-from boneage_trainer.train.session import Session
+from boneage_trainer.train.checkpoint import BackgroundWriter
+from boneage_trainer.train.session import TrainingSession
 
 
 @dataclass(slots=True)
-class Progress:
+class TrainingState:
     """What a checkpoint knows beside the weights."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -36,10 +36,10 @@ class Recorder:
     a next leg must compute with, to end with the same bits.
     """
 
-    def __init__(self, job: Job, small_epochs: int, session: Session, device: dict[str, Any]) -> None:
+    def __init__(self, job: Job, small_epochs: int, session: TrainingSession, device: dict[str, Any]) -> None:
         self.small_epochs = small_epochs
         self.job, self.session, self.folder, self.device = job, session, session.folder, device
-        self.saver, self.progress = Saver(), Progress()
+        self.saver, self.progress = BackgroundWriter(), TrainingState()
         self.best: tuple[dict[str, Any], list[Any]] = ({}, [])
 
     # ------------------------------------------------------------------------------------ resume
@@ -49,11 +49,11 @@ class Recorder:
         Raises:
             ContractError: a checkpoint is torn, or belongs to another training.
         """
-        notes, values = checkpoint.read(source.last)
+        notes, values = checkpoint.read_checkpoint(source.last)
         if notes["job"] != self._identity():
             raise ContractError(f"checkpoint {source.last} belongs to another training than this job")
-        self.progress = Progress(**notes["progress"])
-        self.best = checkpoint.read(source.best)
+        self.progress = TrainingState(**notes["progress"])
+        self.best = checkpoint.read_checkpoint(source.best)
         if self.best[0]["epoch"] > self.progress.best_epoch:  # killed after its epoch's best, before its last
             self.progress.best_epoch = self.best[0]["epoch"]
             self.progress.best_mae_months = self.best[0]["val_mae_months"]
@@ -103,11 +103,11 @@ class Recorder:
         def write() -> None:
             try:
                 if is_best or not self.folder.best.exists():
-                    checkpoint.save(self.folder.best, best[1], best[0])
-                checkpoint.save(self.folder.last, values, notes)
+                    checkpoint.save_checkpoint(self.folder.best, best[1], best[0])
+                checkpoint.save_checkpoint(self.folder.last, values, notes)
                 self._write_metrics(history)
                 self.session.epoch = history[-1]["epoch"]
-                self.session.note("running")
+                self.session.write_state("running")
                 write_manifest(self.folder)
             finally:
                 print(_human(history[-1], self.job.train.epochs), flush=True)

@@ -21,11 +21,11 @@ _CHECK_EVERY_S = 0.2
 EXIT_HARD_LIMIT = 4
 
 
-class Stopped(Exception):
+class TrainingStopped(Exception):
     """The leg should save and end; the message is the reason."""
 
 
-def first_start_s(folder: RunFolder, leg: str) -> float | None:
+def read_first_start(folder: RunFolder, leg: str) -> float | None:
     """When `leg` first started in `folder`, if it did: what was booked for it holds for all its processes together."""
     with suppress(OSError, ContractError):
         before = parse_object(folder.state.read_text(encoding="utf-8"), folder.state.name)
@@ -34,20 +34,20 @@ def first_start_s(folder: RunFolder, leg: str) -> float | None:
     return None
 
 
-class Session:
+class TrainingSession:
     """Keeps `folder`'s state up to date and says when to stop.
 
     `time_limit_s` counts from the start of the leg: the process, or the first one where a preempted node
-    has the same leg started again in the same folder. Two rings: the loop stops itself early enough
-    to save (`check`, `fits`), and at the limit itself a watchdog ends the process, whatever it does.
-    Where the surroundings end the session earlier (Kaggle, Colab, Slurm), that is the loop's limit.
+    starts the same leg again in the same folder. It is enforced twice: the loop stops early enough to save
+    (`raise_if_stopped`, `exceeded_limit`), and at the limit itself a watchdog ends the process, whatever it does.
+    Where the platform ends the session earlier (Kaggle, Colab, Slurm), that is the loop's limit.
     """
 
     def __init__(self, folder: RunFolder, leg: str, time_limit_s: float | None) -> None:
         self.folder = folder
         self.leg = leg
         self.time_limit_s = time_limit_s
-        self.started_s = first_start_s(folder, leg) or time.time()
+        self.started_s = read_first_start(folder, leg) or time.time()
         self.epoch = 0
         self.epochs = 0
         self._clock_s = time.monotonic() - max(0.0, time.time() - self.started_s)
@@ -60,23 +60,23 @@ class Session:
     def elapsed_s(self) -> float:
         return time.monotonic() - self._clock_s
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Notes that the leg runs, and listens from here on."""
         self.folder.root.mkdir(parents=True, exist_ok=True)
         self.folder.stop_request.unlink(missing_ok=True)
         for left in self.folder.root.rglob(".*.tmp"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)
-        self.listen()
-        self.note("running", "starting")
+        self.handle_signals()
+        self.write_state("running", "starting")
         if self.time_limit_s:
             threading.Thread(target=self._end_at_limit, args=(self.time_limit_s,), daemon=True).start()
 
-    def listen(self) -> None:
+    def handle_signals(self) -> None:
         """Takes the signals that ask to stop; once more after TensorFlow, whose clusters take them too."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._hear)
 
-    def note(self, state: str, reason: str = "") -> None:
+    def write_state(self, state: str, reason: str = "") -> None:
         """Writes ``state.json``."""
         write_json(self.folder.state, {
             "schema": SCHEMA, "state": state, "reason": reason, "epoch": self.epoch, "epochs": self.epochs,
@@ -84,25 +84,25 @@ class Session:
             "updated_s": round(time.time(), 3), "elapsed_s": round(self.elapsed_s, 3),
         })  # fmt: skip
 
-    def end(self, state: str, reason: str = "") -> None:
+    def finish(self, state: str, reason: str = "") -> None:
         """The last note, and the manifest of what is left behind."""
-        self.note(state, reason)
+        self.write_state(state, reason)
         write_manifest(self.folder)
 
-    def wish(self) -> str:
+    def stop_reason(self) -> str:
         """Why to stop now, or nothing; cheap enough for every batch."""
         now_s = time.monotonic()
         if self._signal or now_s < self._next_check_s:
             return self._signal
         self._next_check_s = now_s + _CHECK_EVERY_S
-        return "stop requested" if self.folder.stop_request.exists() else self.exceeded(0)
+        return "stop requested" if self.folder.stop_request.exists() else self.exceeded_limit(0)
 
-    def check(self) -> None:
-        """Raises Stopped where somebody asked for it or the time is up."""
-        if reason := self.wish():
-            raise Stopped(reason)
+    def raise_if_stopped(self) -> None:
+        """Raises TrainingStopped where somebody asked for it or the time is up."""
+        if reason := self.stop_reason():
+            raise TrainingStopped(reason)
 
-    def exceeded(self, needed_s: float) -> str:
+    def exceeded_limit(self, needed_s: float) -> str:
         """The limit that `needed_s` more seconds, and the margin that saving takes, would break; or nothing."""
         for limit_s, name in self._limits:
             margin_s = min(60.0, 0.1 * limit_s)
@@ -120,6 +120,6 @@ class Session:
             "error: ended by force at the time limit; the last epoch's checkpoint stands", file=sys.stderr, flush=True
         )
         try:
-            self.note("paused", "time limit, by force")
+            self.write_state("paused", "time limit, by force")
         finally:
             os._exit(EXIT_HARD_LIMIT)

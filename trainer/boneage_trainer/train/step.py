@@ -12,14 +12,14 @@ import tensorflow as tf
 from boneage_trainer.config import TrainConfig
 from boneage_trainer.inference.model import Predictor, of_model, view
 from boneage_trainer.train.device import Device
-from boneage_trainer.train.feed import FeatureCache, Feed, Rows
+from boneage_trainer.train.feed import FeatureCache, Feed, RowNumbers
 from boneage_trainer.train.model import Networks
 
 _LOSS_SCALE = 1024.0
 """For float16, whose smallest gradients would become zero; what overflows is left out of its step."""
 
 
-def loss_of(kind: str, errors: Any) -> Any:
+def compute_loss(kind: str, errors: Any) -> Any:
     """The mean loss of `errors` (predicted minus actual, in targets), a tensor or an array."""
     size = abs(errors)
     if kind == "mae":
@@ -29,7 +29,7 @@ def loss_of(kind: str, errors: Any) -> Any:
     return keras.ops.mean(keras.ops.where(size <= 0.5, size**2 / 2, 0.5 * (size - 0.25)))
 
 
-def optimizer_for(config: TrainConfig, learning_rate: float, steps_per_epoch: int, epochs: int) -> Any:
+def build_optimizer(config: TrainConfig, learning_rate: float, steps_per_epoch: int, epochs: int) -> Any:
     """AdamW with a linear warm-up and, if asked, a cosine down to zero over all `epochs`."""
     total = steps_per_epoch * epochs
     warmup = min(steps_per_epoch * config.warmup_epochs, total // 2)
@@ -46,7 +46,7 @@ def optimizer_for(config: TrainConfig, learning_rate: float, steps_per_epoch: in
     return optimizer
 
 
-class Steps:
+class TrainStep:
     """Trains `model` step by step; a call returns loss and mean absolute error, in targets, as they become known."""
 
     def __init__(self, model: Any, optimizer: Any, config: TrainConfig, device: Device, average_steps: float) -> None:
@@ -97,7 +97,7 @@ class Steps:
     def _of_part(self, inputs: Any, target: Any) -> tuple[Any, Any, list[Any]]:
         with tf.GradientTape() as tape:
             errors = of_model(self.model, inputs, training=True) - target
-            loss = loss_of(self._loss, errors)
+            loss = compute_loss(self._loss, errors)
             scaled = loss * (self._scale / self.device.replicas)
         found = tape.gradient(scaled, [variable.value for variable in self.model.trainable_variables])
         return loss, tf.reduce_mean(tf.abs(errors)), [self._unscaled(gradient) for gradient in found]
@@ -168,29 +168,29 @@ class Phase:
         self.model = networks.head if self.cache else networks.core
         rate = config.head_learning_rate if self.frozen and config.train_backbone else config.learning_rate
         with device.scope():
-            optimizer = optimizer_for(config, rate, feed.steps, self.last - self.first + 1)
-            self.steps = Steps(self.model, optimizer, config, device, config.average_epochs * feed.steps)
+            optimizer = build_optimizer(config, rate, feed.steps, self.last - self.first + 1)
+            self.steps = TrainStep(self.model, optimizer, config, device, config.average_epochs * feed.steps)
         self.predict = Predictor(self.model, device)
 
-    def batches(self, epoch: int) -> Iterator[tuple[Rows, Any]]:
+    def batches(self, epoch: int) -> Iterator[tuple[RowNumbers, Any]]:
         """Rows (b,) and images or features (b, ...) of each batch of `epoch`."""
-        draw = draw_of(self.config, epoch, self.frozen)
+        draw = augmentation_draw(self.config, epoch, self.frozen)
         if not self.cache:
-            yield from self.feed.epoch(epoch, draw, size_px_of(self.config, epoch))
+            yield from self.feed.epoch(epoch, draw, image_size_px(self.config, epoch))
             return
         features = self.cache.of("train", self.feed.rows, draw)
         for rows in self.feed.order(epoch):
             yield rows, features[rows]
 
 
-def draw_of(config: TrainConfig, epoch: int, frozen: bool) -> int:
+def augmentation_draw(config: TrainConfig, epoch: int, frozen: bool) -> int:
     """Which augmentation an epoch sees: none (0), its own, or one of the views that are cached, in turn."""
     if config.augment == "none":
         return 0
     return (epoch - 1) % config.cached_views + 1 if frozen and config.cached_views else epoch
 
 
-def size_px_of(config: TrainConfig, epoch: int) -> int | None:
+def image_size_px(config: TrainConfig, epoch: int) -> int | None:
     """The side of the images an epoch trains and validates on; None: that of the pack."""
     return config.small_px if epoch <= config.small_epochs else None
 
@@ -201,6 +201,6 @@ def is_cacheable(config: TrainConfig) -> bool:
     return config.cache_features and comes_again and config.backbone_epochs[0] > 0
 
 
-def viewed(images: Any, number: int) -> Any:
+def view_images(images: Any, number: int) -> Any:
     """View `number` of images (b, px, px, 1)."""
     return images if number == 0 else view(images[..., 0], number)[..., None]
