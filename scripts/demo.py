@@ -1,4 +1,4 @@
-"""One training from nothing to a report, on this machine, by the very commands a user types."""
+"""One run from synthetic hands to a report on this machine, by the commands that a user types."""
 
 from __future__ import annotations
 
@@ -17,35 +17,27 @@ IMAGES, SIZE_PX, EPOCHS = 1200, 64, 14
 def main() -> None:
     began_s = time.monotonic()
     DEMO.mkdir(exist_ok=True)
-    say(f"1/4 drawing {IMAGES} synthetic hand radiographs")
+    say(f"1/4 generating {IMAGES} synthetic hand radiographs")
     run("data", "synth", f"hands-{IMAGES}", "--n", str(IMAGES), "--size", str(SIZE_PX))
-    say("2/4 packing them")
+    say("2/4 preparing the pack")
     run("data", "prepare", f"hands-{IMAGES}", "--out", f"pack-{IMAGES}", "--size", str(SIZE_PX))
     say("3/4 training on this machine")
-    settings = (
-        "--set",
-        f"train.epochs={EPOCHS}",
-        "--data",
-        f"pack-{IMAGES}",
-        "--time-limit",
-        "20m",
-        "--yes",
-        "--quiet",
-    )
-    run_id = run("submit", "--target", "local", *settings).strip()
+    epochs, pack = f"train.epochs={EPOCHS}", f"pack-{IMAGES}"
+    options = ("--set", epochs, "--data", pack, "--time-limit", "20m", "--yes", "--quiet")
+    run_id = run("submit", "--target", "local", *options).strip()
     run("watch", run_id, "--every", "1")
     say("4/4 collecting and writing the report")
     folder = Path(run("collect", run_id).strip())
     report = run("report", run_id, "--quiet").strip()
     test = json.loads((folder / "evaluation.json").read_text())["sets"]["test"]
-    print(f"MAE {test['mae_months']:.1f} months on {test['n']} synthetic test images it never saw")
-    print(f"    (always answering the median age: {test['baseline_median_mae_months']:.1f} months)")
+    print(f"test MAE {test['mae_months']:.1f} months on {test['n']} synthetic images that were not used for training")
+    print(f"    (always predicting the median age: {test['baseline_median_mae_months']:.1f} months)")
     print(f"report: {report}")
     say(f"{time.monotonic() - began_s:.0f} s. For research and education only; not a medical device.")
 
 
 def run(*arguments: str) -> str:
-    """One boneagectl command, its state in the demo's folder; its talk goes straight to the terminal."""
+    """Standard output of one boneagectl command, with its state in the demo's folder."""
     environment = {**os.environ, "BONEAGECTL_HOME": str(DEMO / "state")}
     command = [sys.executable, "-m", "boneagectl", *arguments]
     done = subprocess.run(command, cwd=DEMO, env=environment, stdout=subprocess.PIPE, text=True, check=False)

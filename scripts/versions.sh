@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Trains the smoke preset through the local target, and rehearses Kaggle's script, under each interpreter's own versions: scripts/versions.sh PYTHON [PYTHON ...]
+# Trains the smoke preset on the local target and rehearses Kaggle's script under each interpreter's own package versions.
+# Usage: scripts/versions.sh PYTHON [PYTHON ...]
 # Each PYTHON needs numpy, pandas, OpenCV, Keras and TensorFlow; run after make setup.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,7 +13,7 @@ ours="$PWD/.venv/bin/boneagectl"
 for python in "$@"; do
   run=$("$ours" submit --quiet --data "$place/pack" --set targets.local.python="$python" --set train.preset=smoke)
   "$ours" watch "$run" --quiet
-  "$ours" rehearse --target kaggle --quiet --set targets.local.python="$python" --set targets.kaggle.username=nobody \
+  "$ours" rehearse --target kaggle --quiet --set targets.local.python="$python" --set targets.kaggle.username=someone \
     --data "$place/pack" --preset smoke 2>/dev/null | grep -E '^(ok|bad)'
   "$python" -c 'import json, sys
 e = json.load(open(sys.argv[1]))
