@@ -52,8 +52,9 @@ import json, resource, sys
 from pathlib import Path
 from boneagectl.models import Handle
 from boneagectl.targets.kaggle import KaggleTarget
-from boneagectl.targets.kaggle.render import Wishes
-target = KaggleTarget(Path(sys.argv[2]), Wishes("alice", "alice/some-pack", "NvidiaTeslaT4", False, "embed", ()))
+from boneagectl.target_settings import KaggleSettings
+settings = KaggleSettings(username="alice", dataset="alice/some-pack")
+target = KaggleTarget(Path(sys.argv[2]), settings)
 found = target.collect(Handle.parse(sys.argv[1]), Path(sys.argv[3]))
 assert not found.unlisted
 print(json.dumps([len(found.sha256), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000]))

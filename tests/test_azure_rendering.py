@@ -13,6 +13,7 @@ from boneage_trainer.contract import RunFolder, write_atomic
 from boneagectl import bundle
 from boneagectl.errors import MachineError, UsageError
 from boneagectl.models import Checkpoint, Handle, JobSpec
+from boneagectl.target_settings import AzureSettings
 from boneagectl.targets.azure import jobs, rehearsal
 from boneagectl.targets.azure import render as azure_render
 from support import assert_golden, make_pack, make_spec
@@ -20,14 +21,14 @@ from support import assert_golden, make_pack, make_spec
 LEG = "contract-run-01"
 
 
-def wishes(**other: object) -> azure_render.Wishes:
+def settings(**other: object) -> AzureSettings:
     values = {
         "subscription": "00000000-0000-0000-0000-000000000001", "resource_group": "boneagectl", "workspace": "boneage",
         "region": "westeurope", "cluster": "gpu", "size": "Standard_NC4as_T4_v3", "tier": "dedicated", "nodes": 1,
-        "idle_s": 120, "pack": "",
+        "idle": "2m", "pack": "",
         "environment": "azureml://registries/azureml/environments/tensorflow-2.16-cuda12/labels/latest", **other,
     }  # fmt: skip
-    return azure_render.Wishes(**values)  # type: ignore[arg-type]
+    return AzureSettings(**values)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def spec(tmp_path: Path) -> JobSpec:
 
 
 def render(spec: JobSpec, dest: Path, resume: Checkpoint | None = None, **other: object) -> Path:
-    azure_render.write(spec, bundle.build(spec), LEG, dest, resume, wishes(**other))
+    azure_render.write(spec, bundle.build(spec), LEG, dest, resume, settings(**other))
     return dest
 
 

@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("azure.ai.ml")
 
 from boneagectl.models import Handle
-from boneagectl.targets.azure import AzureTarget, render
+from boneagectl.target_settings import AzureSettings
+from boneagectl.targets.azure import AzureTarget
 from contract_suite import Behave, Kill, TargetContract
 from emulators.azure import Azure
 from support import make_pack, make_spec
@@ -22,7 +23,7 @@ class TestAzure(TargetContract):
 
     @pytest.fixture
     def target(self, home: Path, azure: Azure) -> AzureTarget:
-        return AzureTarget(home / "azure", wishes(azure))
+        return AzureTarget(home / "azure", settings(azure))
 
     @pytest.fixture
     def behave(self, monkeypatch: pytest.MonkeyPatch) -> Behave:
@@ -41,13 +42,12 @@ class TestAzure(TargetContract):
         return end
 
 
-def wishes(azure: Azure) -> render.Wishes:
-    return render.Wishes(azure.subscription, "boneagectl", "boneagectl", "westeurope", "gpu", "Standard_NC4as_T4_v3",
-                            "dedicated", 1, 120, ENVIRONMENT, "")  # fmt: skip
+def settings(azure: Azure) -> AzureSettings:
+    return AzureSettings(azure.subscription, environment=ENVIRONMENT)
 
 
 def test_what_azure_would_refuse_is_told_before(azure: Azure, home: Path, tmp_path: Path) -> None:
-    target = AzureTarget(home / "azure", wishes(azure))
+    target = AzureTarget(home / "azure", settings(azure))
     spec = make_spec(make_pack(tmp_path / "pack"))
     assert [verdict.allows for verdict in target.preflight(spec)] == [True, True, True]
     assert {finding.level for finding in target.check()} == {"ok"}

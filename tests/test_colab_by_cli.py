@@ -21,8 +21,9 @@ from boneage_trainer.contract import RunFolder
 from boneagectl import bundle
 from boneagectl.errors import LimitRefused, MachineError, NotYet, SubmitUncertain, Unreachable, UsageError
 from boneagectl.models import Handle, JobSpec, LegState
+from boneagectl.target_settings import ColabSettings
 from boneagectl.targets.colab import rehearsal, upload
-from boneagectl.targets.colab.cli_mode import ByCli, CliWishes
+from boneagectl.targets.colab.cli_mode import ByCli
 from contract_suite import LEG, Behave, Kill, TargetContract
 from emulators import colab_cli
 from emulators.colab import Colab, Fault, Vm
@@ -33,9 +34,9 @@ Start = Callable[..., Handle]
 HANDLE = Handle("colab", f"cli/{LEG}")
 
 
-def wishes(**other: Any) -> CliWishes:
+def settings(**other: Any) -> ColabSettings:
     said = {"program": str(colab_cli.find_cli()), "auth": "oauth2", "gpu": "T4", "dataset": "", "paid": True}
-    return CliWishes(**{**said, **other})
+    return ColabSettings(**{**said, **other})
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def behave(monkeypatch: pytest.MonkeyPatch) -> Behave:
 
 @pytest.fixture
 def target(home: Path, colab: Colab) -> Iterator[ByCli]:
-    target = ByCli(home / "colab", wishes(), stop_grace_s=3)
+    target = ByCli(home / "colab", settings(), stop_grace_s=3)
     yield target
     target.bringing.settle()
 
@@ -238,7 +239,7 @@ def test_stop_is_proven(target: ByCli, start: Start, colab: Colab, behave: Behav
 def test_what_colab_refuses_says_what_to_do(target: ByCli, start: Start, colab: Colab, home: Path) -> None:
     colab.tier = "free"
     with pytest.raises(LimitRefused, match="does not give this account a L4") as refused:
-        start(by=ByCli(home / "colab", wishes(gpu="L4")))
+        start(by=ByCli(home / "colab", settings(gpu="L4")))
     assert "boneagectl submit --target kaggle" in refused.value.next_step
     colab.no_capacity = True
     with pytest.raises(LimitRefused, match="has no T4 for you now") as refused:
@@ -263,7 +264,7 @@ def test_a_backend_that_is_away_leaves_no_machine(target: ByCli, start: Start, c
 
 
 def test_an_unknown_gpu_is_refused_before_anything(target: ByCli, spec: JobSpec, tmp_path: Path, home: Path) -> None:
-    other = ByCli(home / "colab", wishes(gpu="T5"))
+    other = ByCli(home / "colab", settings(gpu="T5"))
     with pytest.raises(UsageError, match="one of T4, L4, A100, not 'T5'"):
         other.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
     with pytest.raises(UsageError):
@@ -271,7 +272,7 @@ def test_an_unknown_gpu_is_refused_before_anything(target: ByCli, spec: JobSpec,
 
 
 def test_units_that_do_not_fit_the_settings_are_refused(colab: Colab, home: Path, spec: JobSpec) -> None:
-    paid, free = ByCli(home / "colab", wishes()), ByCli(home / "colab", wishes(paid=False))
+    paid, free = ByCli(home / "colab", settings()), ByCli(home / "colab", settings(paid=False))
     assert [verdict.allows for verdict in paid.preflight(spec)] == [True, True]
     assert [verdict.allows for verdict in free.preflight(spec)] == [True, False], "it would use units nobody booked"
     assert free.quote(spec).worst_usd_micro == 0
@@ -284,17 +285,17 @@ def test_units_that_do_not_fit_the_settings_are_refused(colab: Colab, home: Path
 
 
 def test_doctor_tells_what_is_in_the_way(colab: Colab, home: Path, tmp_path: Path) -> None:
-    levels = [(one.level, one.what) for one in ByCli(home / "colab", wishes()).check()]
+    levels = [(one.level, one.what) for one in ByCli(home / "colab", settings()).check()]
     assert levels == [("ok", "colab"), ("ok", "units"), ("ok", "rate")]
     old = tmp_path / "old"
     old.write_text("#!/bin/sh\necho 'Version: 0.7.3'\n")
     old.chmod(0o755)
     for program, words in ((str(old), "too old"), (str(tmp_path / "none"), "there is no program")):
-        (bad,) = ByCli(home / "colab", wishes(program=program)).check()
+        (bad,) = ByCli(home / "colab", settings(program=program)).check()
         assert bad.level == "bad"
         assert words in bad.detail
     colab.sign_out()
-    (bad,) = ByCli(home / "colab", wishes()).check()
+    (bad,) = ByCli(home / "colab", settings()).check()
     assert bad.detail == "nobody is signed in to Colab on this machine"
     assert "colab sessions" in bad.fix
 
@@ -374,8 +375,9 @@ def test_a_wrong_answer_does_not_end_a_leg(target: ByCli, start: Start, colab: C
 KILLED = """
 import sys
 from pathlib import Path
-from boneagectl.targets.colab.cli_mode import ByCli, CliWishes
-target = ByCli(Path(sys.argv[1]), CliWishes(sys.argv[2], "oauth2", "T4", "", True))
+from boneagectl.target_settings import ColabSettings
+from boneagectl.targets.colab.cli_mode import ByCli
+target = ByCli(Path(sys.argv[1]), ColabSettings(program=sys.argv[2], dataset=""))
 target.submit(sys.argv[3], Path(sys.argv[4]))
 """
 
@@ -477,7 +479,7 @@ def test_a_second_machine_of_the_same_name_is_refused(
 
 @pytest.mark.long
 def test_a_network_that_is_away_is_no_missing_login(colab: Colab, home: Path) -> None:
-    official = ByCli(home / "colab", wishes()).official
+    official = ByCli(home / "colab", settings()).official
     token = colab.home / ".config" / "colab-cli" / "token.json"
     token.write_text(json.dumps({**json.loads(token.read_text()), "expiry": "2020-01-01T00:00:00Z"}))
     colab.faults.append(Fault("POST token", "reset", times=50))
@@ -512,7 +514,7 @@ def test_no_secret_is_written_anywhere_but_in_the_state_file(
     colab: Colab, start: Start, home: Path, told: Path, tmp_path: Path, behave: Behave
 ) -> None:
     behave(epochs=1000, epoch_s=0.1)
-    target = ByCli(home / "colab", wishes(program=str(told)), stop_grace_s=3)
+    target = ByCli(home / "colab", settings(program=str(told)), stop_grace_s=3)
     start(by=target)
     reach(target, epoch=1)
     target.bringing.settle()
@@ -543,7 +545,7 @@ def test_kaggles_images_come_with_the_users_own_token_which_is_written_nowhere(
     with rehearsal.kaggle("/api/v1/datasets/download/alice/hands", zipped) as address:
         (place / "sitecustomize.py").write_text(f"import os; os.environ['KAGGLE_API_ENDPOINT'] = {address!r}")
         colab.kernel_path.append(place)
-        target = ByCli(home / "colab", wishes(program=str(told), dataset="alice/hands"))
+        target = ByCli(home / "colab", settings(program=str(told), dataset="alice/hands"))
         start(of=make_spec(tmp_path / "no-pack", time_limit_s=600, epochs=3), by=target)
         reach(target, LegState.COMPLETE)
     target.bringing.settle()

@@ -16,6 +16,7 @@ from boneage_trainer.platforms import colab_notebook, detect
 from boneagectl import bundle, templates
 from boneagectl.errors import UsageError
 from boneagectl.models import Checkpoint, Handle, JobSpec
+from boneagectl.target_settings import ColabSettings
 from boneagectl.targets.colab import render as colab_render
 from support import assert_golden, make_spec
 
@@ -23,15 +24,15 @@ LEG, SECOND = "hands-a1b2-01", "hands-a1b2-02"
 METADATA: dict[str, Any] = {"kernelspec": {"display_name": "Python 3", "name": "python3"}}
 
 
-def wishes(**other: str) -> colab_render.Wishes:
-    return colab_render.Wishes(**{"dataset": "kmader/rsna-bone-age", "pack": "", "gpu": "T4", **other})
+def settings(**other: str) -> ColabSettings:
+    return ColabSettings(**{"dataset": "kmader/rsna-bone-age", "pack": "", "gpu": "T4", **other})
 
 
 def notebook(
     folder: Path, spec: JobSpec | None = None, leg: str = LEG, resume: Checkpoint | None = None, **other: str
 ) -> str:
     spec = spec or make_spec(preset="smoke")
-    colab_render.write(spec, bundle.build(spec), leg, folder, resume, wishes(**other))
+    colab_render.write(spec, bundle.build(spec), leg, folder, resume, settings(**other))
     return (folder / f"{leg}.ipynb").read_text()
 
 
@@ -76,7 +77,7 @@ def test_it_is_a_valid_notebook_without_outputs(tmp_path: Path) -> None:
 def test_jupytext_reads_the_template_to_the_same_cells(tmp_path: Path) -> None:
     jupytext = pytest.importorskip("jupytext")
     spec = make_spec(preset="smoke")
-    holes = colab_render._holes(spec, bundle.build(spec), LEG, "", wishes())
+    holes = colab_render._holes(spec, bundle.build(spec), LEG, "", settings())
     theirs = jupytext.reads(templates.fill("colab/notebook.py.j2", **holes), fmt="py:percent").cells
     ours = json.loads(notebook(tmp_path))["cells"]
     assert [cell.metadata.pop("title") for cell in theirs] == [cell["id"] for cell in ours]
@@ -129,7 +130,7 @@ def test_its_code_and_its_settings_are_the_bundle_that_was_booked(
     assert detect.environment_limit_s() == (None, "")
 
 
-# -------------------------------------------------------------------------------------------- wishes
+# -------------------------------------------------------------------------------------------- settings
 @pytest.mark.parametrize(
     ("other", "said"),
     [
@@ -139,7 +140,7 @@ def test_its_code_and_its_settings_are_the_bundle_that_was_booked(
         ({"gpu": "P100"}, "one of T4, L4, A100"),
     ],
 )
-def test_wishes_that_cannot_be_granted(tmp_path: Path, other: dict[str, str], said: str) -> None:
+def test_settings_that_cannot_be_granted(tmp_path: Path, other: dict[str, str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         notebook(tmp_path / "sent", **other)
     assert not (tmp_path / "sent").exists()

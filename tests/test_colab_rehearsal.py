@@ -17,6 +17,7 @@ from boneage_trainer.contract import RunFolder, read_metrics
 from boneagectl import bundle
 from boneagectl.errors import MachineError
 from boneagectl.models import Finding
+from boneagectl.target_settings import ColabSettings
 from boneagectl.targets import rehearsal
 from boneagectl.targets.colab import notebook_outputs, render
 from boneagectl.targets.colab import rehearsal as colab_rehearsal
@@ -27,8 +28,8 @@ LEG = "hands-a1b2-01"
 
 def sent(folder: Path, pack: str = "", **train: Any) -> Path:
     spec = make_spec(preset="smoke", deterministic=True, **train)
-    wishes = render.Wishes("kmader/rsna-bone-age", pack, "T4")
-    render.write(spec, bundle.build(spec), LEG, folder, None, wishes)
+    settings = ColabSettings(pack=pack)
+    render.write(spec, bundle.build(spec), LEG, folder, None, settings)
     return folder
 
 

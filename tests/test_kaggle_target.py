@@ -14,6 +14,7 @@ from boneage_trainer.contract import RunFolder, write_atomic
 from boneagectl import bundle
 from boneagectl.errors import LimitRefused, MachineError, NotYet, SubmitUncertain, UsageError
 from boneagectl.models import Checkpoint, Handle, JobSpec, LegState
+from boneagectl.target_settings import KaggleSettings
 from boneagectl.targets.kaggle import KaggleTarget, client, outputs, render
 from boneagectl.targets.kaggle.status import Log
 from contract_suite import LEG, SECOND, Behave, Kill, TargetContract, epochs_in
@@ -24,10 +25,10 @@ Start = Callable[..., Handle]
 PACK = KAGGLE_PACK
 
 
-def wishes(**other: object) -> render.Wishes:
+def settings(**other: object) -> KaggleSettings:
     values = {"username": "alice", "dataset": PACK, "machine_shape": "NvidiaTeslaT4", "internet": False,
               "code": "embed", "models": (), **other}  # fmt: skip
-    return render.Wishes(**values)  # type: ignore[arg-type]
+    return KaggleSettings(**values)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ class TestKaggle(TargetContract):
 
     @pytest.fixture
     def target(self, home: Path, kaggle: Kaggle) -> KaggleTarget:
-        return KaggleTarget(home / "kaggle", wishes())
+        return KaggleTarget(home / "kaggle", settings())
 
     @pytest.fixture
     def behave(self, behaving: Behave) -> Behave:
@@ -201,7 +202,7 @@ class TestKaggle(TargetContract):
     def test_an_invalid_source_is_an_error_and_the_kernel_goes(
         self, home: Path, kaggle: Kaggle, spec: JobSpec, tmp_path: Path
     ) -> None:
-        target = KaggleTarget(home / "kaggle", wishes(dataset="alice/no-such-set"))
+        target = KaggleTarget(home / "kaggle", settings(dataset="alice/no-such-set"))
         target.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
         with pytest.raises(MachineError, match="alice/no-such-set"):
             target.submit(LEG, tmp_path / "sent")
@@ -212,7 +213,7 @@ class TestKaggle(TargetContract):
         self, home: Path, kaggle: Kaggle, spec: JobSpec, tmp_path: Path
     ) -> None:
         kaggle.faults.append(Fault("DeleteKernel", "500", times=3))
-        target = KaggleTarget(home / "kaggle", wishes(dataset="alice/no-such-set"))
+        target = KaggleTarget(home / "kaggle", settings(dataset="alice/no-such-set"))
         target.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
         handle = target.submit(LEG, tmp_path / "sent")
         assert handle == target.find(LEG), "it exists, so the ledger must know it"
@@ -307,23 +308,23 @@ class TestKaggle(TargetContract):
         assert quota.reserved_s > 0
 
     def test_credentials_of_each_kind(self, home: Path, kaggle: Kaggle, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert [finding.level for finding in KaggleTarget(home, wishes()).check()].count("bad") == 0
+        assert [finding.level for finding in KaggleTarget(home, settings()).check()].count("bad") == 0
         monkeypatch.setenv("KAGGLE_API_TOKEN", "no-such-token")
-        (bad,) = KaggleTarget(home, wishes()).check()
+        (bad,) = KaggleTarget(home, settings()).check()
         assert "$KAGGLE_API_TOKEN" in bad.detail
         assert "no-such-token" not in bad.detail + bad.fix
         monkeypatch.delenv("KAGGLE_API_TOKEN")
-        (none,) = KaggleTarget(home, wishes()).check()
+        (none,) = KaggleTarget(home, settings()).check()
         assert "no Kaggle credentials" in none.detail
         folder = Path.home() / ".kaggle"
         folder.mkdir()
         (folder / "kaggle.json").write_text(json.dumps({"username": "alice", "key": kaggle.key}))
-        assert KaggleTarget(home, wishes()).check()[0].level == "ok"
+        assert KaggleTarget(home, settings()).check()[0].level == "ok"
         (folder / "access_token").write_text(f"{kaggle.token}\n")
-        assert "access_token" in KaggleTarget(home, wishes(username="")).check()[0].detail
+        assert "access_token" in KaggleTarget(home, settings(username="")).check()[0].detail
 
     def test_somebody_else_s_credentials(self, home: Path, kaggle: Kaggle, spec: JobSpec) -> None:
-        said = {verdict.limit: verdict for verdict in KaggleTarget(home, wishes(username="bob")).preflight(spec)}
+        said = {verdict.limit: verdict for verdict in KaggleTarget(home, settings(username="bob")).preflight(spec)}
         assert not said["account"].allows
         assert "alice" in said["account"].detail
 
@@ -367,7 +368,7 @@ def swapped(archive: Path) -> None:
 
 # ---------------------------------------------------------------------------------------- rendering
 def rendered(spec: JobSpec, folder: Path, **other: object) -> tuple[dict[str, object], str]:
-    render.write(spec, bundle.build(spec), LEG, folder, None, wishes(**other))
+    render.write(spec, bundle.build(spec), LEG, folder, None, settings(**other))
     return render.read(folder)
 
 
@@ -388,7 +389,7 @@ def test_the_metadata_says_everything(tmp_path: Path) -> None:
         ({"dataset": "rsna"}, "OWNER/NAME"),
     ],
 )
-def test_wishes_that_cannot_be_granted(tmp_path: Path, other: dict[str, object], said: str) -> None:
+def test_settings_that_cannot_be_granted(tmp_path: Path, other: dict[str, object], said: str) -> None:
     spec = make_spec(make_pack(tmp_path / "pack"))
     with pytest.raises(UsageError) as caught:
         rendered(spec, tmp_path / "sent", **other)
@@ -417,7 +418,7 @@ def test_what_was_reached_elsewhere_goes_there_as_a_data_set(
     for path in (run.last, run.best):
         write_atomic(path, "weights")
     write_atomic(run.metrics, json.dumps({"epoch": 1, "mae_months": 5.0}) + "\n")
-    spec, target = make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, epochs=2), KaggleTarget(home, wishes())
+    spec, target = make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, epochs=2), KaggleTarget(home, settings())
     for name in ("one", "two"):
         target.render(spec, bundle.build(spec), SECOND, tmp_path / name, Checkpoint(run.root, Handle("local", LEG)))
     sent = {path.relative_to(tmp_path / "one"): path.read_bytes() for path in (tmp_path / "one").rglob("*.*")}
@@ -430,7 +431,7 @@ def test_what_was_reached_elsewhere_goes_there_as_a_data_set(
 
 def test_code_as_a_private_data_set(home: Path, kaggle: Kaggle, behaving: Behave, tmp_path: Path) -> None:
     spec = make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, epochs=2)
-    target = KaggleTarget(home / "kaggle", wishes(code="dataset"))
+    target = KaggleTarget(home / "kaggle", settings(code="dataset"))
     target.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
     assert len((tmp_path / "sent" / "kernel.py").read_bytes()) < 10_000
     handle = target.submit(LEG, tmp_path / "sent")

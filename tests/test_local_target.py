@@ -16,6 +16,7 @@ from boneage_trainer.contract import write_json
 from boneagectl import bundle, locks
 from boneagectl.errors import MachineError, UsageError
 from boneagectl.models import Handle, JobSpec, LegState
+from boneagectl.target_settings import LocalSettings
 from boneagectl.targets.local import LocalTarget
 from contract_suite import LEG, Behave, Kill, TargetContract
 from emulators import fake_trainer
@@ -25,7 +26,7 @@ from support import environment, make_pack, make_spec, starts, wait_for
 class TestLocal(TargetContract):
     @pytest.fixture
     def target(self, home: Path, trainer: Path) -> LocalTarget:
-        return LocalTarget(home / "local", str(trainer), 0.0, stop_grace_s=1)
+        return LocalTarget(home / "local", LocalSettings(str(trainer)), stop_grace_s=1)
 
     @pytest.fixture
     def behave(self, monkeypatch: pytest.MonkeyPatch) -> Behave:
@@ -44,7 +45,7 @@ class TestLocal(TargetContract):
         return end
 
     def test_an_interpreter_that_is_not_there(self, home: Path, spec: JobSpec, tmp_path: Path) -> None:
-        target = LocalTarget(home / "local", "/no/such/python", 0.0)
+        target = LocalTarget(home / "local", LocalSettings("/no/such/python"))
         target.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
         with pytest.raises(MachineError, match="could not be started") as caught:
             target.submit(LEG, tmp_path / "sent")
@@ -68,8 +69,9 @@ class TestLocal(TargetContract):
         script = """
 import sys
 from pathlib import Path
+from boneagectl.target_settings import LocalSettings
 from boneagectl.targets.local import LocalTarget
-LocalTarget(Path(sys.argv[1]), "unused", 0.0).submit(sys.argv[2], Path(sys.argv[3]))
+LocalTarget(Path(sys.argv[1]), LocalSettings("unused")).submit(sys.argv[2], Path(sys.argv[3]))
 """
         command = [sys.executable, "-c", script, str(target.root), LEG, str(tmp_path / "sent")]
         submitter = subprocess.Popen(command, env=environment(FAKE_EPOCHS="1000"), start_new_session=True)
@@ -102,7 +104,7 @@ LocalTarget(Path(sys.argv[1]), "unused", 0.0).submit(sys.argv[2], Path(sys.argv[
     def test_a_rented_machine_is_billed_by_the_second(
         self, home: Path, trainer: Path, behave: Behave, tmp_path: Path
     ) -> None:
-        target = LocalTarget(home / "local", str(trainer), 3600.0, stop_grace_s=1)
+        target = LocalTarget(home / "local", LocalSettings(str(trainer), 3600.0), stop_grace_s=1)
         spec = make_spec(make_pack(tmp_path / "pack"), time_limit_s=90)
         assert target.quote(spec).worst_usd_micro == 90_000_000
         assert target.capabilities.billed
@@ -115,7 +117,7 @@ LocalTarget(Path(sys.argv[1]), "unused", 0.0).submit(sys.argv[2], Path(sys.argv[
         target.stop(handle)
 
     def test_it_works_below_hostile_names(self, hostile: Path, behave: Behave) -> None:
-        target = LocalTarget(hostile / "local", str(fake_trainer.install(hostile / "bin")), 0.0)
+        target = LocalTarget(hostile / "local", LocalSettings(str(fake_trainer.install(hostile / "bin"))))
         spec = make_spec(make_pack(hostile / "pack"), epochs=1)
         target.render(spec, bundle.build(spec), LEG, hostile / "sent", None)
         handle = target.submit(LEG, hostile / "sent")
@@ -128,7 +130,7 @@ LocalTarget(Path(sys.argv[1]), "unused", 0.0).submit(sys.argv[2], Path(sys.argv[
 @pytest.mark.parametrize("rate", [-1.0, float("nan"), 1e12])
 def test_no_price(rate: float) -> None:
     with pytest.raises(UsageError, match="dollars"):
-        LocalTarget(Path("x"), "python", rate)
+        LocalTarget(Path("x"), LocalSettings("python", rate))
 
 
 @pytest.mark.parametrize("text", ["", "local", "local:", ":x", " local:x"])

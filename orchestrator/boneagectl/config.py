@@ -9,73 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from boneage_trainer.contract import PRESETS, ContractError, TrainConfig, unknown_name
-from boneagectl import units
+from boneage_trainer.contract import PRESETS, ContractError, TrainConfig, did_you_mean, shorten, unknown_name
 from boneagectl.errors import UsageError
 from boneagectl.paths import config_folder
+from boneagectl.target_settings import OPTIONS, SECTIONS, broken_rule, default_of
+
+T = TypeVar("T")
 
 PROJECT_FILE = "boneage.toml"
 PREFIX = "BONEAGECTL_"
+_LIST = "boneagectl config lists the settings and their origins"
 OTHER_VARIABLES = {"HOME": "state folder", "CONFIG": "config file", "PROFILE": "profile", "USER_CONFIG": "user file"}
-
-DEFAULTS: dict[str, Any] = {
-    "target": "local",
-    "time_limit": "12h",
-    "prefer": "cheapest",
-    "watch.stalled_epochs": 5.0,
-    "watch.stalled_least": "10m",
-    "watch.at_stall": "tell",
-    "alert.webhook": "",
-    "alert.command": [],
-    "data.pack": "pack",
-    "data.image_size_px": 0,
-    "targets.local.python": sys.executable,
-    "targets.local.usd_per_hour": 0.0,
-    "targets.kaggle.username": "",
-    "targets.kaggle.dataset": "kmader/rsna-bone-age",
-    "targets.kaggle.machine_shape": "NvidiaTeslaT4",
-    "targets.kaggle.internet": False,
-    "targets.kaggle.code": "embed",
-    "targets.kaggle.models": [],
-    "targets.colab.via": "notebook",
-    "targets.colab.dataset": "kmader/rsna-bone-age",
-    "targets.colab.pack": "",
-    "targets.colab.gpu": "T4",
-    "targets.colab.drive": False,
-    "targets.colab.program": "colab",
-    "targets.colab.auth": "oauth2",
-    "targets.colab.paid": True,
-    "targets.azure.subscription": "",
-    "targets.azure.resource_group": "boneagectl",
-    "targets.azure.workspace": "boneagectl",
-    "targets.azure.region": "westeurope",
-    "targets.azure.cluster": "gpu",
-    "targets.azure.size": "Standard_NC4as_T4_v3",
-    "targets.azure.tier": "dedicated",
-    "targets.azure.nodes": 1,
-    "targets.azure.idle": "2m",
-    "targets.azure.environment": "azureml://registries/azureml/environments/tensorflow-2.16-cuda12/labels/latest",
-    "targets.azure.pack": "",
-}
-SECRETS = ("alert.webhook",)
-"""Settings whose value nobody prints: who has a webhook's address may write to it."""
-_CHOICES = {
-    "watch.at_stall": ("tell", "stop"),
-    "prefer": ("cheapest", "fastest", "balanced"),
-    "targets.kaggle.code": ("embed", "dataset"),
-    "targets.colab.via": ("notebook", "cli"),
-    "targets.colab.auth": ("oauth2", "adc"),
-    "targets.azure.tier": ("dedicated", "low_priority"),
-}
-_PATHS = ("data.pack",)
-_TRAIN_KEYS = {f"train.{item.name}": item.default for item in dataclasses.fields(TrainConfig)}
-KNOWN = {**DEFAULTS, **_TRAIN_KEYS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +36,7 @@ class Setting:
 
     def shown(self, key: str) -> Any:
         """The value, but of a secret only that there is one."""
-        return "(set)" if key in SECRETS and self.value else self.value
+        return "(set)" if OPTIONS[key].metadata.get("secret") and self.value else self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +47,12 @@ class Config:
 
     def __getitem__(self, key: str) -> Any:
         return self.settings[key].value
+
+    def section(self, kind: type[T]) -> T:
+        """The settings of one section as its dataclass."""
+        prefix = next(prefix for prefix, section in SECTIONS.items() if section is kind)
+        values = {item.name: self[f"{prefix}{item.name}"] for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     def with_values(self, **values: Any) -> Config:
         """The same with some settings changed; dots in a key are written as two underscores."""
@@ -133,7 +88,7 @@ def load(
     layers = [_defaults(), user, project]
     if profile:
         layers.append(_pick_profile(profile, {**user_profiles, **project_profiles}))
-    layers += [environment, {key: Setting(value, "flag") for key, value in (flags or {}).items()}]
+    layers += [environment, {key: _given(key, value, "flag", "flag") for key, value in (flags or {}).items()}]
     merged: dict[str, Setting] = {}
     for layer in layers:
         merged.update(layer)
@@ -163,7 +118,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def _defaults() -> dict[str, Setting]:
-    return {key: Setting(value, "default") for key, value in KNOWN.items()}
+    return {key: Setting(default_of(key), "default") for key in OPTIONS}
 
 
 def _fill_preset(merged: dict[str, Setting]) -> dict[str, Setting]:
@@ -177,46 +132,13 @@ def _fill_preset(merged: dict[str, Setting]) -> dict[str, Setting]:
 
 def _checked(merged: dict[str, Setting]) -> Config:
     config = Config(merged)
-    for key, default in DEFAULTS.items():
-        if not _is_like(config[key], default):
-            raise _bad_value(config, key, _RULES[type(default)])
-    for key, choices in _CHOICES.items():
-        if config[key] not in choices:
-            raise _bad_value(config, key, f"must be {' or '.join(map(repr, choices))}")
-    if not 1 <= config["targets.azure.nodes"] <= 50:
-        raise _bad_value(config, "targets.azure.nodes", "must lie between 1 and 50")
-    if config["watch.stalled_epochs"] <= 1:
-        raise _bad_value(config, "watch.stalled_epochs", "must be more than 1")
-    for key in ("time_limit", "watch.stalled_least", "targets.azure.idle"):
-        units.parse_duration_s(config[key])
     try:
         config.train()
-    except ContractError as error:
-        raise UsageError(str(error), "boneagectl config shows where each setting comes from") from None
+    except ContractError as error:  # its message starts with the name of the setting
+        name = str(error).split()[0]
+        origin = merged[f"train.{name}"].origin if f"train.{name}" in merged else "train"
+        raise UsageError(f"train.{error} ({origin})", _LIST) from None
     return config
-
-
-_RULES = {
-    str: "must be text in quotes",
-    float: "must be a number",
-    int: "must be a whole number",
-    bool: "must be true or false",
-    list: "must be a list of texts",
-}
-
-
-def _is_like(value: Any, default: Any) -> bool:
-    """Whether `value` has the type of `default`; a whole number is a number, true is none."""
-    if isinstance(default, list):
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if isinstance(default, float):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is type(default)
-
-
-def _bad_value(config: Config, key: str, rule: str) -> UsageError:
-    setting = config.settings[key]
-    return UsageError(f"{key} {rule}, not {setting.value!r} ({setting.origin})")
 
 
 def _read_project(file: Path | None, start: Path) -> tuple[dict[str, Setting], dict[str, dict[str, Setting]]]:
@@ -260,7 +182,7 @@ def _parse(path: Path) -> dict[str, Any]:
             return tomllib.load(stream)
     except OSError as error:
         raise UsageError(f"config file {path} cannot be read: {error.strerror}", "boneagectl init makes one") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of over 4,300 digits, and tables too deep
         raise UsageError(f"config file {path} is not TOML: {error}") from None
 
 
@@ -268,10 +190,9 @@ def _layer(table: dict[str, Any], path: Path, origin: str) -> dict[str, Setting]
     """A table's settings; paths in a file are meant from the folder of that file."""
     layer = {}
     for key, value in _flatten(table):
-        _check_key(key, origin)
-        if key in _PATHS and isinstance(value, str):
-            value = str(path.absolute().parent / Path(value).expanduser())
-        layer[key] = Setting(value, origin)
+        layer[key] = _given(key, value, origin, origin)
+        if OPTIONS[key].metadata.get("path"):
+            layer[key] = Setting(str(path.absolute().parent / Path(value).expanduser()), origin)
     return layer
 
 
@@ -288,13 +209,20 @@ def _from_environment(variables: Mapping[str, str]) -> Iterator[tuple[str, Setti
         if not name.startswith(PREFIX) or name.removeprefix(PREFIX) in OTHER_VARIABLES:
             continue
         key = name.removeprefix(PREFIX).lower().replace("__", ".")
-        _check_key(key, f"environment variable {name}")
-        yield key, Setting(_parse_value(text), f"${name}")
+        yield key, _given(key, _parse_value(text), f"${name}", f"environment variable {name}")
+
+
+def _given(key: str, value: Any, origin: str, source: str) -> Setting:
+    """A setting of one source, checked."""
+    _check_key(key, source)
+    if rule := broken_rule(key, value):
+        raise UsageError(f"{rule} ({origin})", _LIST)
+    return Setting(value, origin)
 
 
 def _check_key(key: str, origin: str) -> None:
-    if key not in KNOWN:
-        raise UsageError(f"{origin}: {unknown_name('setting', key, KNOWN)}")
+    if key not in OPTIONS:
+        raise UsageError(f"{origin}: unknown setting {shorten(key)}.{did_you_mean(key, OPTIONS)}", _LIST)
 
 
 def _parse_value(text: str) -> Any:
@@ -302,7 +230,7 @@ def _parse_value(text: str) -> Any:
 
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -7,7 +7,7 @@ import re
 from boneagectl.errors import UsageError
 
 MICRO = 1_000_000
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
 
 
 def parse_duration_s(text: str) -> int:

@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from boneage_trainer.config import TrainConfig as TrainConfig
+from boneage_trainer.config import setting as setting
 from boneage_trainer.errors import ContractError as ContractError
+from boneage_trainer.errors import did_you_mean as did_you_mean
+from boneage_trainer.errors import shorten as shorten
 from boneage_trainer.errors import unknown_name as unknown_name
 from boneage_trainer.presets import PRESETS as PRESETS
 

@@ -60,7 +60,7 @@ def up(
             for space in infra.register():
                 printer.talk(f"registering {space} …")
             Printer().talk(changes_text(infra.what_if(parameters)))
-            printer.confirm(f"Make this in {infra.wishes.region}? {_question(infra)}", yes)
+            printer.confirm(f"Make this in {infra.settings.region}? {_question(infra)}", yes)
         printer.talk("making it; some minutes …")
         with _paid_by_the_day(flow, infra):
             infra.up(parameters)

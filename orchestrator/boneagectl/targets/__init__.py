@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from boneage_trainer.contract import unknown_name
-from boneagectl import units
 from boneagectl.config import Config
 from boneagectl.errors import UsageError
 from boneagectl.paths import Home
+from boneagectl.target_settings import TARGETS, AzureSettings, ColabSettings, KaggleSettings, LocalSettings
 from boneagectl.targets.base import Target
 
 if TYPE_CHECKING:
     from boneagectl.targets.azure import AzureTarget
     from boneagectl.targets.kaggle import KaggleTarget
 
-NAMES = ("local", "kaggle", "colab", "azure")
+NAMES = TARGETS
 
 
 def check_name(name: str) -> None:
@@ -29,43 +29,26 @@ def get(name: str, home: Home, config: Config) -> Target:
     check_name(name)
     if name == "kaggle":
         return kaggle_target(home, config)
-    if name == "colab":
-        return _colab(home, config)
     if name == "azure":
         return azure_target(home, config)
+    if name == "colab":
+        from boneagectl.targets.colab import ColabTarget
+
+        return ColabTarget(home.colab, config.section(ColabSettings))
     from boneagectl.targets.local import LocalTarget
 
-    return LocalTarget(home.local, config["targets.local.python"], config["targets.local.usd_per_hour"])
+    return LocalTarget(home.local, config.section(LocalSettings))
 
 
 def kaggle_target(home: Home, config: Config) -> KaggleTarget:
-    """The kaggle target, by its own type: its data sets have commands of their own."""
+    """The kaggle target by its own type, for the commands that push datasets."""
     from boneagectl.targets.kaggle import KaggleTarget
-    from boneagectl.targets.kaggle.render import Wishes
 
-    names = ("username", "dataset", "machine_shape", "internet", "code")
-    wishes = {name: config[f"targets.kaggle.{name}"] for name in names}
-    return KaggleTarget(home.kaggle, Wishes(**wishes, models=tuple(config["targets.kaggle.models"])))
+    return KaggleTarget(home.kaggle, config.section(KaggleSettings))
 
 
 def azure_target(home: Home, config: Config) -> AzureTarget:
-    """The azure target, by its own type: its infrastructure and prices have commands of their own."""
+    """The azure target by its own type, for the commands about infrastructure and prices."""
     from boneagectl.targets.azure import AzureTarget
-    from boneagectl.targets.azure.render import Wishes
 
-    names = ("subscription", "resource_group", "workspace", "region", "cluster", "size", "tier", "nodes",
-             "environment", "pack")  # fmt: skip
-    wishes = {name: config[f"targets.azure.{name}"] for name in names}
-    idle_s = units.parse_duration_s(config["targets.azure.idle"])
-    return AzureTarget(home.azure, Wishes(**wishes, idle_s=idle_s))
-
-
-def _colab(home: Home, config: Config) -> Target:
-    from boneagectl.targets.colab import ColabTarget
-    from boneagectl.targets.colab.cli_mode import CliWishes
-    from boneagectl.targets.colab.render import Wishes
-
-    own = {name: config[f"targets.colab.{name}"] for name in ("dataset", "pack", "gpu", "program", "auth", "paid")}
-    by_hand = Wishes(own["dataset"], own["pack"], own["gpu"])
-    by_cli = CliWishes(own["program"], own["auth"], own["gpu"], own["dataset"], own["paid"])
-    return ColabTarget(home.colab, by_hand, by_cli, config["targets.colab.via"], config["targets.colab.drive"])
+    return AzureTarget(home.azure, config.section(AzureSettings))

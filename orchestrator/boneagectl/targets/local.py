@@ -36,6 +36,7 @@ from boneagectl.models import (
     Quote,
     Verdict,
 )
+from boneagectl.target_settings import LocalSettings
 
 STOP_GRACE_S = 60
 _LOG_POLL_S = 0.2
@@ -45,15 +46,15 @@ _PID = "pid"
 
 
 class LocalTarget:
-    """Runs legs below `root` with the interpreter `python`; `usd_per_hour` is for a rented machine."""
+    """Runs legs below `root` with the interpreter of the settings; ``usd_per_hour`` is for a rented machine."""
 
     name = "local"
 
-    def __init__(self, root: Path, python: str, usd_per_hour: float, stop_grace_s: float = STOP_GRACE_S) -> None:
+    def __init__(self, root: Path, settings: LocalSettings, stop_grace_s: float = STOP_GRACE_S) -> None:
         self.root = root
-        self.python = python
+        self.python = settings.python
         self.stop_grace_s = stop_grace_s
-        self.usd_micro_per_hour = units.usd_micro(usd_per_hour)
+        self.usd_micro_per_hour = units.usd_micro(settings.usd_per_hour)
         self.capabilities = Capabilities(
             unattended=True,
             can_stop=True,

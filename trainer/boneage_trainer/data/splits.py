@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from boneage_trainer.config import parse_holdout
 from boneage_trainer.contract import ContractError, RunFolder, write_atomic
 from boneage_trainer.data.pack import Pack
 
@@ -49,7 +50,7 @@ def make_split(name: str, ids: Sequence[str], folder: Path | None = None) -> Spl
     if name == "paper":
         parts = _drawn(len(ids), 0.2, 2018)
     elif name.startswith("holdout:"):
-        parts = _drawn(len(ids), *_holdout(name))
+        parts = _drawn(len(ids), *parse_holdout(name))
     else:
         parts = _from_csv((folder or Path()) / name, ids)
     digest = hashlib.sha256("\n".join(ids[row] for row in parts[2]).encode()).hexdigest()
@@ -64,17 +65,6 @@ def _drawn(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]
     kept = order[test_count : test_count + math.floor((1 - fraction) * count)]
     validation_count = max(1, int(fraction * len(kept)))
     return kept[validation_count:], kept[:validation_count], order[:test_count]
-
-
-def _holdout(name: str) -> tuple[float, int]:
-    try:
-        _, fraction_text, seed_text = name.split(":")
-        fraction, seed = float(fraction_text), int(seed_text)
-    except ValueError:
-        raise ContractError(f"split {name!r} must be holdout:FRACTION:SEED, e.g. holdout:0.2:1") from None
-    if not 0.01 <= fraction <= 0.5 or not 0 <= seed < 2**32:
-        raise ContractError(f"split {name!r}: the fraction must lie in 0.01..0.5 and the seed in 0..4294967295")
-    return fraction, seed
 
 
 def _from_csv(path: Path, ids: Sequence[str]) -> tuple[list[int], list[int], list[int]]:

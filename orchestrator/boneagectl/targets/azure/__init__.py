@@ -31,6 +31,7 @@ from boneagectl.models import (
     Quote,
     Verdict,
 )
+from boneagectl.target_settings import AzureSettings
 from boneagectl.targets.azure import billing, client, jobs, outputs, preflight, pricing, rehearsal, render, status
 from boneagectl.targets.azure.infra import Infra
 from boneagectl.targets.azure.preflight import Examination
@@ -61,8 +62,8 @@ class AzureTarget:
         poll_every_s=30.0,
     )
 
-    def __init__(self, root: Path, wishes: render.Wishes, stop_grace_s: float = 120) -> None:
-        self.root, self.wishes, self.stop_grace_s = root, wishes, stop_grace_s
+    def __init__(self, root: Path, settings: AzureSettings, stop_grace_s: float = 120) -> None:
+        self.root, self.settings, self.stop_grace_s = root, settings, stop_grace_s
         self._legs: dict[str, Remote] = {}
 
     @cached_property
@@ -72,13 +73,13 @@ class AzureTarget:
     @cached_property
     def place(self) -> client.Place:
         """Where new legs go. Without a subscription in the settings, the only one that the login sees."""
-        wishes = self.wishes
-        subscription = wishes.subscription or preflight.only_subscription(self.arm)
-        return client.Place(subscription, wishes.resource_group, wishes.workspace)
+        settings = self.settings
+        subscription = settings.subscription or preflight.only_subscription(self.arm)
+        return client.Place(subscription, settings.resource_group, settings.workspace)
 
     @property
     def infra(self) -> Infra:
-        return Infra(self.arm, self.place, self.wishes)
+        return Infra(self.arm, self.place, self.settings)
 
     @property
     def prices_file(self) -> Path:
@@ -86,7 +87,7 @@ class AzureTarget:
 
     # -------------------------------------------------------------------------- before the start
     def examination(self) -> Examination:
-        return Examination(self.arm, self.place, self.wishes, self.prices_file)
+        return Examination(self.arm, self.place, self.settings, self.prices_file)
 
     def check(self) -> list[Finding]:
         try:
@@ -99,7 +100,7 @@ class AzureTarget:
         subscription = self.place.subscription
         allowed = preflight.allowed_regions(self.arm, subscription)
         for region in regions:
-            yield preflight.offer(self.arm, subscription, region, self.wishes, allowed, self.prices_file)
+            yield preflight.offer(self.arm, subscription, region, self.settings, allowed, self.prices_file)
 
     def quota(self) -> Quota | None:
         return None
@@ -108,26 +109,28 @@ class AzureTarget:
         return billing.this_month(self.arm, self.place.subscription)
 
     def preflight(self, spec: JobSpec) -> list[Verdict]:
-        return preflight.verdicts(self.arm, self.place, self.wishes, self._pack(spec))
+        return preflight.verdicts(self.arm, self.place, self.settings, self._pack(spec))
 
     def quote(self, spec: JobSpec) -> Quote:
         """Every node from its start-up to the end of its idle time, and what the workspace costs a day."""
-        price, wishes = self._price(), self.wishes
-        worst = pricing.worst_case(price, wishes.nodes, spec.time_limit_s, wishes.idle_s, STARTUP_S, DAILY_USD_MICRO)
+        price, settings = self._price(), self.settings
+        worst = pricing.worst_case(
+            price, settings.nodes, spec.time_limit_s, settings.idle_s, STARTUP_S, DAILY_USD_MICRO
+        )
         return Quote(self.name, spec.time_limit_s, worst, self._rate(), 1, price.source, price.date)
 
     def _price(self) -> pricing.Price:
-        wishes = self.wishes
-        return pricing.lookup(wishes.size, wishes.region, wishes.tier == "low_priority", self.prices_file)
+        settings = self.settings
+        return pricing.lookup(settings.size, settings.region, settings.tier == "low_priority", self.prices_file)
 
     def _rate(self) -> int:
-        return self._price().usd_micro_per_hour * self.wishes.nodes
+        return self._price().usd_micro_per_hour * self.settings.nodes
 
     def _pack(self, spec: JobSpec) -> str:
-        return self.wishes.pack or f"azureml:{render.asset_of(spec.data['fingerprint'])}:1"
+        return self.settings.pack or f"azureml:{render.asset_of(spec.data['fingerprint'])}:1"
 
     def render(self, spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None) -> None:
-        render.write(spec, bundle, leg_id, dest, resume, self.wishes)
+        render.write(spec, bundle, leg_id, dest, resume, self.settings)
 
     def rehearse(self, rendered: Path, place: Path, python: str) -> Iterator[Finding]:
         return rehearsal.rehearse(rendered, place, python)
@@ -168,7 +171,7 @@ class AzureTarget:
 
     def _note_down(self, leg_id: str) -> None:
         """Where it goes and at which price: the settings may be others by the time somebody asks."""
-        unseen_s = STARTUP_S + self.wishes.idle_s
+        unseen_s = STARTUP_S + self.settings.idle_s
         note = {"place": self.place.path, "usd_micro_per_hour": self._rate(), "unseen_s": unseen_s}
         write_json(self._note(leg_id), note)
 
@@ -200,7 +203,7 @@ class AzureTarget:
         if seen is None:
             return status.gone()
         rate = noted["usd_micro_per_hour"] if noted else self._rate()
-        return status.snapshot(seen, rate, noted["unseen_s"] if noted else STARTUP_S + self.wishes.idle_s)
+        return status.snapshot(seen, rate, noted["unseen_s"] if noted else STARTUP_S + self.settings.idle_s)
 
     def logs(self, handle: Handle, follow: bool) -> Iterator[str]:
         """Reads the blob anew each time: it is some hundred kilobytes, and appended to as it likes."""
@@ -231,7 +234,7 @@ class AzureTarget:
 
     def wind_down(self, handle: Handle) -> Iterator[str]:
         """Until the cluster has let the leg's nodes go, which are billed as long as they stand."""
-        leg, idle_s = self._leg(handle), self.wishes.idle_s
+        leg, idle_s = self._leg(handle), self.settings.idle_s
         give_up = time.monotonic() + idle_s + _LETS_GO_S
         while nodes := leg.idle_nodes():
             if time.monotonic() > give_up:

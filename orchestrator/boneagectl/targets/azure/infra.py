@@ -14,9 +14,9 @@ from typing import Any
 from boneagectl import units
 from boneagectl.errors import MachineError, NotFound, UsageError
 from boneagectl.paths import data_dir
+from boneagectl.target_settings import AzureSettings
 from boneagectl.targets.azure import client, preflight
 from boneagectl.targets.azure.arm import Json, Unresolved, is_a, resolve, resource_id, violations
-from boneagectl.targets.azure.render import Wishes
 
 _RESOURCES = "2021-04-01"
 _BUDGETS = "2024-08-01"
@@ -32,8 +32,8 @@ _CLUSTER = "Microsoft.MachineLearningServices/workspaces/computes"
 class Infra:
     """One resource group, which holds nothing but what the template makes."""
 
-    def __init__(self, arm: client.Arm, place: client.Place, wishes: Wishes) -> None:
-        self.arm, self.place, self.wishes = arm, place, wishes
+    def __init__(self, arm: client.Arm, place: client.Place, settings: AzureSettings) -> None:
+        self.arm, self.place, self.settings = arm, place, settings
 
     @property
     def _subscription(self) -> str:
@@ -50,12 +50,12 @@ class Infra:
     @property
     def cluster_name(self) -> str:
         """What the ledger calls the thing that is paid by the day."""
-        return f"{self.place.resource_group}/{self.wishes.cluster}"
+        return f"{self.place.resource_group}/{self.settings.cluster}"
 
     @property
     def daily_usd_micro(self) -> int:
         """What is known to be paid a day while no node stands: the cluster's share of the load balancer."""
-        cluster = {"type": _CLUSTER, "name": self.wishes.cluster, "properties": _scale(self.wishes.nodes)}
+        cluster = {"type": _CLUSTER, "name": self.settings.cluster, "properties": _scale(self.settings.nodes)}
         return daily_usd_micro(idle_costs([cluster]))
 
     # ------------------------------------------------------------------------------------- up
@@ -65,11 +65,11 @@ class Infra:
         Raises:
             UsageError: a value that Azure would not take.
         """
-        wishes, month = self.wishes, self._budget_month()
+        settings, month = self.settings, self._budget_month()
         given = parameters(
-            wishes.region, contact_email, budget_usd, month,
-            workspace=wishes.workspace, cluster=wishes.cluster, vm_size=wishes.size,
-            low_priority=wishes.tier == "low_priority", max_nodes=wishes.nodes, idle_s=wishes.idle_s,
+            settings.region, contact_email, budget_usd, month,
+            workspace=settings.workspace, cluster=settings.cluster, vm_size=settings.size,
+            low_priority=settings.tier == "low_priority", max_nodes=settings.nodes, idle_s=settings.idle_s,
         )  # fmt: skip
         if problems := check(load(), given):
             raise UsageError(
@@ -92,7 +92,7 @@ class Infra:
 
     def make_group(self) -> None:
         """An empty group costs nothing, and without one there is no what-if."""
-        self.arm.ask("PUT", self.group, _RESOURCES, {"location": self.wishes.region, "tags": {_NAME: "infra"}})
+        self.arm.ask("PUT", self.group, _RESOURCES, {"location": self.settings.region, "tags": {_NAME: "infra"}})
 
     def drop_group(self) -> None:
         with contextlib.suppress(NotFound):
@@ -123,7 +123,7 @@ class Infra:
             raise type(error)(error.message, f"{error.next_step}; boneagectl infra show tells what was made") from None
 
     def has_cluster(self) -> bool:
-        return any(one["name"] == self.wishes.cluster for one in self._clusters())
+        return any(one["name"] == self.settings.cluster for one in self._clusters())
 
     # ----------------------------------------------------------------------------------- show
     def standing(self) -> list[Json]:

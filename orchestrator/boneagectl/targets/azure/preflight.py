@@ -12,8 +12,8 @@ from typing import Any
 from boneagectl import units
 from boneagectl.errors import BoneagectlError, MachineError, NotFound, UsageError
 from boneagectl.models import Finding, Verdict
+from boneagectl.target_settings import AzureSettings
 from boneagectl.targets.azure import client, pricing
-from boneagectl.targets.azure.render import Wishes
 
 _PREBUILT = "azureml://registries/"
 
@@ -21,8 +21,8 @@ _PREBUILT = "azureml://registries/"
 class Examination:
     """Goes on after what fails, and ends with the one answer that counts."""
 
-    def __init__(self, arm: client.Arm, place: client.Place, wishes: Wishes, prices_file: Path) -> None:
-        self.arm, self.place, self.wishes, self.prices_file = arm, place, wishes, prices_file
+    def __init__(self, arm: client.Arm, place: client.Place, settings: AzureSettings, prices_file: Path) -> None:
+        self.arm, self.place, self.settings, self.prices_file = arm, place, settings, prices_file
         self.blocks: list[str] = []
         """Why no GPU can run here, in words."""
 
@@ -61,19 +61,19 @@ class Examination:
             yield Finding("ok", "providers", "all that a workspace needs are registered")
 
     def _region(self) -> Iterator[Finding]:
-        wishes, allowed = self.wishes, allowed_regions(self.arm, self.place.subscription)
-        found = offer(self.arm, self.place.subscription, wishes.region, wishes, allowed, self.prices_file)
+        settings, allowed = self.settings, allowed_regions(self.arm, self.place.subscription)
+        found = offer(self.arm, self.place.subscription, settings.region, settings, allowed, self.prices_file)
         if not found.allowed:
-            self.blocks.append(f"this subscription may not use {wishes.region}")
-            yield Finding("bad", "region", f"{wishes.region} is not allowed; these are: {', '.join(allowed or [])}",
+            self.blocks.append(f"this subscription may not use {settings.region}")
+            yield Finding("bad", "region", f"{settings.region} is not allowed; these are: {', '.join(allowed or [])}",
                           "set targets.azure.region")  # fmt: skip
         elif allowed:
-            yield Finding("ok", "region", f"{wishes.region} is one of the allowed: {', '.join(allowed)}")
+            yield Finding("ok", "region", f"{settings.region} is one of the allowed: {', '.join(allowed)}")
         yield from self._quotas(found)
         yield self._price(found)
 
     def _quotas(self, found: Offer) -> Iterator[Finding]:
-        size, is_low = self.wishes.size, self.wishes.tier == "low_priority"
+        size, is_low = self.settings.size, self.settings.tier == "low_priority"
         if not found.offered:
             self.blocks.append(f"{size} is not offered in {found.region}")
             yield Finding("bad", "quota", f"{size} is not offered in {found.region}", "doctor --regions A,B,C compares")
@@ -85,10 +85,10 @@ class Examination:
             yield self._quota(found, name, free, is_own)
 
     def _quota(self, found: Offer, name: str, free: int | None, is_own: bool) -> Finding:
-        what, size = f"quota, {name}", self.wishes.size
+        what, size = f"quota, {name}", self.settings.size
         if free is None:
             return Finding("warn", what, f"Azure lists no such quota in {found.region}: not known")
-        detail = f"{free} cores free in {found.region}, {found.cores_needed} needed for {self.wishes.nodes} x {size}"
+        detail = f"{free} cores free in {found.region}, {found.cores_needed} needed for {self.settings.nodes} x {size}"
         if free >= found.cores_needed:
             return Finding("ok", what, detail)
         if is_own:
@@ -97,8 +97,8 @@ class Examination:
 
     def _price(self, found: Offer) -> Finding:
         """What quotes count with; refreshed a moment ago, if the price API answered."""
-        wishes = self.wishes
-        price = pricing.lookup(wishes.size, wishes.region, wishes.tier == "low_priority", self.prices_file)
+        settings = self.settings
+        price = pricing.lookup(settings.size, settings.region, settings.tier == "low_priority", self.prices_file)
         low = found.low_priority_usd_micro_per_hour
         cheap = "" if low is None or price.low_priority else f", low priority {units.format_usd(low)}"
         text = f"{units.format_usd(price.usd_micro_per_hour)} an hour and node{cheap}; {price.source}, {price.date}"
@@ -107,7 +107,7 @@ class Examination:
     def _builds(self) -> Iterator[Finding]:
         said = subscription(self.arm, self.place.subscription)
         kind = str(said.get("subscriptionPolicies", {}).get("quotaId", ""))
-        if self.wishes.environment.startswith(_PREBUILT):
+        if self.settings.environment.startswith(_PREBUILT):
             yield Finding("ok", "image", "a prebuilt one; no image is built")
         elif kind.startswith((STUDENT, "FreeTrial")):
             yield Finding("warn", "image", "this offer may be refused to build images (TasksOperationsNotAllowed)",
@@ -116,13 +116,13 @@ class Examination:
             yield Finding("ok", "image", "Azure ML makes a registry for it, about $5 a month")
 
     def _standing(self) -> Iterator[Finding]:
-        said = cluster(self.arm, self.place, self.wishes)
+        said = cluster(self.arm, self.place, self.settings)
         fix = "" if said.allows else "boneagectl infra up"
         yield Finding("ok" if said.allows else "warn", said.limit, said.detail, fix)
 
     def _answer(self) -> Finding:
         if not self.blocks:
-            return Finding("ok", "answer", f"{self.wishes.size} can run in {self.wishes.region}")
+            return Finding("ok", "answer", f"{self.settings.size} can run in {self.settings.region}")
         why = "; ".join(self.blocks)
         return Finding("bad", "answer", f"you cannot run a GPU here: {why}. Kaggle's are free", KAGGLE)
 
@@ -156,11 +156,11 @@ def only_subscription(arm: client.Arm) -> str:
     raise UsageError(f"which subscription? {names}", "set targets.azure.subscription in boneage.toml")
 
 
-def verdicts(arm: client.Arm, place: client.Place, wishes: Wishes, pack: str) -> list[Verdict]:
+def verdicts(arm: client.Arm, place: client.Place, settings: AzureSettings, pack: str) -> list[Verdict]:
     """Whether the subscription works, the cluster is what the price was asked for, and the data is there."""
     said = subscription(arm, place.subscription)
     verdict = Verdict("subscription", said.get("state") == "Enabled", subscription_text(said))
-    return [verdict, cluster(arm, place, wishes), _data(arm, place, pack)]
+    return [verdict, cluster(arm, place, settings), _data(arm, place, pack)]
 
 
 def missing_spaces(arm: client.Arm, subscription: str) -> list[str]:
@@ -181,30 +181,30 @@ def subscription_text(said: dict[str, Any]) -> str:
     return f"{said.get('displayName', 'it')} is {state} ({kind}{student}), spending limit {limit}"
 
 
-def cluster(arm: client.Arm, place: client.Place, wishes: Wishes) -> Verdict:
+def cluster(arm: client.Arm, place: client.Place, settings: AzureSettings) -> Verdict:
     try:
-        said = arm.get(f"{place.path}/computes/{wishes.cluster}", client.COMPUTES)["properties"]["properties"]
+        said = arm.get(f"{place.path}/computes/{settings.cluster}", client.COMPUTES)["properties"]["properties"]
     except NotFound:
-        missing = f"there is no cluster {wishes.cluster!r} in {place.workspace}: boneagectl infra up makes it"
+        missing = f"there is no cluster {settings.cluster!r} in {place.workspace}: boneagectl infra up makes it"
         return Verdict("cluster", False, missing)
-    wrong = list(_differences(said, wishes))
-    detail = f"{wishes.cluster}: {said['vmSize']}, {said['vmPriority']}, now {said.get('currentNodeCount', 0)} nodes"
+    wrong = list(_differences(said, settings))
+    detail = f"{settings.cluster}: {said['vmSize']}, {said['vmPriority']}, now {said.get('currentNodeCount', 0)} nodes"
     return Verdict("cluster", not wrong, "; ".join(wrong) or detail)
 
 
-def _differences(said: dict[str, Any], wishes: Wishes) -> Iterator[str]:
+def _differences(said: dict[str, Any], settings: AzureSettings) -> Iterator[str]:
     """Whatever would make the price another one than was booked."""
     scale = said["scaleSettings"]
-    if said["vmSize"].lower() != wishes.size.lower():
-        yield f"the cluster has {said['vmSize']}, targets.azure.size is {wishes.size}"
-    if said["vmPriority"].lower() != wishes.tier.replace("_", ""):
-        yield f"the cluster is {said['vmPriority']}, targets.azure.tier is {wishes.tier}"
+    if said["vmSize"].lower() != settings.size.lower():
+        yield f"the cluster has {said['vmSize']}, targets.azure.size is {settings.size}"
+    if said["vmPriority"].lower() != settings.tier.replace("_", ""):
+        yield f"the cluster is {said['vmPriority']}, targets.azure.tier is {settings.tier}"
     if scale["minNodeCount"] > 0:
         yield f"the cluster keeps {scale['minNodeCount']} nodes running and billed for ever"
-    if (idle_s := _seconds(scale.get("nodeIdleTimeBeforeScaleDown", "PT120S"))) > wishes.idle_s:
-        yield f"the cluster keeps idle nodes for {idle_s} s, targets.azure.idle is {wishes.idle_s} s"
-    if scale["maxNodeCount"] < wishes.nodes:
-        yield f"the cluster has {scale['maxNodeCount']} nodes at most, targets.azure.nodes is {wishes.nodes}"
+    if (idle_s := _seconds(scale.get("nodeIdleTimeBeforeScaleDown", "PT120S"))) > settings.idle_s:
+        yield f"the cluster keeps idle nodes for {idle_s} s, targets.azure.idle is {settings.idle_s} s"
+    if scale["maxNodeCount"] < settings.nodes:
+        yield f"the cluster has {scale['maxNodeCount']} nodes at most, targets.azure.nodes is {settings.nodes}"
 
 
 def _seconds(duration: str) -> int:
@@ -260,7 +260,7 @@ def allowed_regions(arm: client.Arm, subscription: str) -> list[str] | None:
 
 
 def offer(
-    arm: client.Arm, subscription: str, region: str, wishes: Wishes, allowed: list[str] | None, file: Path
+    arm: client.Arm, subscription: str, region: str, settings: AzureSettings, allowed: list[str] | None, file: Path
 ) -> Offer:
     """Asks Azure ML for sizes and quota, and the price API for prices; `file` keeps those.
 
@@ -270,14 +270,14 @@ def offer(
     base = f"/subscriptions/{subscription}/providers/Microsoft.MachineLearningServices/locations/{region}"
     sizes = {str(one.get("name")): one for one in arm.listed(f"{base}/vmSizes", client.COMPUTES)}
     usages = arm.listed(f"{base}/usages", client.COMPUTES)
-    own = next((one for name, one in sizes.items() if name.lower() == wishes.size.lower()), None)
-    low_free, priced = _free(usages, "lowpriority"), _prices(wishes.size, region, file)
+    own = next((one for name, one in sizes.items() if name.lower() == settings.size.lower()), None)
+    low_free, priced = _free(usages, "lowpriority"), _prices(settings.size, region, file)
     dedicated, low = priced.get(False), priced.get(True)
     return Offer(
         region,
         allowed is None or region in allowed,
         own is not None,
-        int(own["vCPUs"]) * wishes.nodes if own else 0,
+        int(own["vCPUs"]) * settings.nodes if own else 0,
         _free(usages, str(own["family"])) if own else None,
         low_free,
         dedicated.usd_micro_per_hour if dedicated else None,

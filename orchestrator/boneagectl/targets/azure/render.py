@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
 from boneage_trainer.contract import write_atomic
 from boneagectl import artifacts
 from boneagectl.errors import UsageError
 from boneagectl.models import Bundle, Checkpoint, JobSpec
+from boneagectl.target_settings import AzureSettings
 from boneagectl.templates import fill
 
 JOB = "job.yml"
@@ -20,30 +20,15 @@ MARGIN_S = 300
 """Between the trainer's own limit and Azure's: starting the container, mounting, uploading the last files."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """The settings below ``targets.azure``."""
-
-    subscription: str
-    resource_group: str
-    workspace: str
-    region: str
-    cluster: str
-    size: str
-    tier: str
-    nodes: int
-    idle_s: int
-    environment: str
-    pack: str
-
-
-def write(spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None, wishes: Wishes) -> None:
+def write(
+    spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None, settings: AzureSettings
+) -> None:
     """Writes the folder.
 
     Raises:
         UsageError: a setting is missing, or the time limit leaves nothing to train in.
     """
-    _check(spec, wishes)
+    _check(spec, settings)
     write_atomic(dest / STAGE / BUNDLE, bundle.content)
     if resume:
         artifacts.copy_checkpoint(resume.folder, dest / RESUME)
@@ -51,8 +36,8 @@ def write(spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkp
         "azure/job.yml.j2",
         leg_id=leg_id,
         command=_command(spec, leg_id, resume is not None),
-        wishes=wishes,
-        pack=wishes.pack or f"azureml:{asset_of(spec.data['fingerprint'])}:1",
+        settings=settings,
+        pack=settings.pack or f"azureml:{asset_of(spec.data['fingerprint'])}:1",
         timeout_s=spec.time_limit_s,
         resume=RESUME if resume else "",
     )
@@ -64,8 +49,8 @@ def asset_of(fingerprint: str) -> str:
     return f"boneage-pack-{fingerprint[:12]}"
 
 
-def _check(spec: JobSpec, wishes: Wishes) -> None:
-    if missing := [name for name in ("resource_group", "workspace", "cluster") if not getattr(wishes, name)]:
+def _check(spec: JobSpec, settings: AzureSettings) -> None:
+    if missing := [name for name in ("resource_group", "workspace", "cluster") if not getattr(settings, name)]:
         raise UsageError(
             f"targets.azure.{missing[0]} is not set", "write it into boneage.toml; boneagectl infra up makes the rest"
         )

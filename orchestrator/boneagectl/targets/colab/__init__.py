@@ -25,8 +25,8 @@ from boneagectl.models import (
     Quote,
     Verdict,
 )
-from boneagectl.targets.colab import render
-from boneagectl.targets.colab.cli_mode import KIND, ByCli, CliWishes
+from boneagectl.target_settings import ColabSettings
+from boneagectl.targets.colab.cli_mode import KIND, ByCli
 from boneagectl.targets.colab.notebook_mode import ByHand
 
 SESSION_HOURS = 12.0
@@ -45,14 +45,14 @@ _BY_HAND = Capabilities(
 
 
 class ColabTarget:
-    """`root` keeps notes of the legs; `via` is how new ones are begun: notebook or cli."""
+    """`root` keeps notes of the legs; ``settings.via`` decides how new ones are started: notebook or cli."""
 
     name = "colab"
 
-    def __init__(self, root: Path, wishes: render.Wishes, cli_wishes: CliWishes, via: str, drive: bool) -> None:
-        self._via_cli = via == "cli"
-        self.by_hand = ByHand(root, wishes, drive)
-        self.by_cli = ByCli(root / "by-cli", cli_wishes)
+    def __init__(self, root: Path, settings: ColabSettings) -> None:
+        self._via_cli = settings.via == "cli"
+        self.by_hand = ByHand(root, settings)
+        self.by_cli = ByCli(root / "by-cli", settings)
         self.capabilities = self.by_cli.capabilities if self._via_cli else _BY_HAND
 
     @property

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from boneage_trainer.contract import RunFolder
@@ -30,6 +29,7 @@ from boneagectl.models import (
     Quote,
     Verdict,
 )
+from boneagectl.target_settings import ColabSettings
 from boneagectl.targets.colab import cli_session, colab_cli, preflight, status, upload
 from boneagectl.targets.colab.cli_session import Bringing
 from boneagectl.targets.colab.cli_state import LegFolder, Note
@@ -43,42 +43,31 @@ _STOP_POLL_S = 1.0
 _DEAF = "it did not heed the stop; its machine was given back"
 
 
-@dataclass(frozen=True, slots=True)
-class CliWishes:
-    """`program` and `auth` as in `Official`; `dataset` is Kaggle's, for want of a pack here; `paid`: with units."""
-
-    program: str
-    auth: str
-    gpu: str
-    dataset: str
-    paid: bool
-
-
 class ByCli:
     """`root` keeps a note of each leg, what it left, and the command line's own state."""
 
     name = "colab"
 
-    def __init__(self, root: Path, wishes: CliWishes, stop_grace_s: float = 120) -> None:
-        self.root, self.wishes, self.stop_grace_s = root, wishes, stop_grace_s
-        self.official = Official(root, wishes.program, wishes.auth)
+    def __init__(self, root: Path, settings: ColabSettings, stop_grace_s: float = 120) -> None:
+        self.root, self.settings, self.stop_grace_s = root, settings, stop_grace_s
+        self.official = Official(root, settings.program, settings.auth)
         self.machines = Machines(self.official)
         self.bringing = Bringing(self.machines)
         self.capabilities = Capabilities(
             unattended=True,
             can_stop=True,
-            billed=wishes.paid,
+            billed=settings.paid,
             max_session_hours=11.5,
             live_metrics=True,
             needs_network=True,
             appears_s=300,
             poll_every_s=30.0,
-            attaches_data=bool(wishes.dataset),
+            attaches_data=bool(settings.dataset),
         )
 
     # -------------------------------------------------------------------------- before the start
     def check(self) -> list[Finding]:
-        return preflight.findings(self.official, self.wishes.gpu, self.wishes.paid, self.orphans)
+        return preflight.findings(self.official, self.settings.gpu, self.settings.paid, self.orphans)
 
     def orphans(self) -> list[Finding]:
         """Machines that no running leg here accounts for. Raises MachineError where they cannot be listed."""
@@ -95,8 +84,8 @@ class ByCli:
         return None
 
     def preflight(self, spec: JobSpec) -> list[Verdict]:
-        need = colab_cli.units_per_hour(self.wishes.gpu) * (spec.time_limit_s + upload.STARTUP_S) / 3600
-        return preflight.verdicts(self.official, self.wishes.paid, need)
+        need = colab_cli.units_per_hour(self.settings.gpu) * (spec.time_limit_s + upload.STARTUP_S) / 3600
+        return preflight.verdicts(self.official, self.settings.paid, need)
 
     def quote(self, spec: JobSpec) -> Quote:
         """The machine gives itself back at the time limit, or soon where the training never begins."""
@@ -105,11 +94,11 @@ class ByCli:
         return Quote(self.name, worst_s, units.cost_usd_micro(rate, worst_s), rate, 1, colab_cli.SOURCE, colab_cli.DATE)
 
     def _usd_micro_per_hour(self) -> int:
-        rate = colab_cli.units_per_hour(self.wishes.gpu)
-        return colab_cli.usd_micro_per_hour(rate) if self.wishes.paid else 0
+        rate = colab_cli.units_per_hour(self.settings.gpu)
+        return colab_cli.usd_micro_per_hour(rate) if self.settings.paid else 0
 
     def render(self, spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None) -> None:
-        upload.write(spec, bundle, leg_id, dest, resume, self.wishes.gpu, self.wishes.dataset)
+        upload.write(spec, bundle, leg_id, dest, resume, self.settings.gpu, self.settings.dataset)
 
     def rehearse(self, rendered: Path, place: Path, python: str) -> Iterator[Finding]:
         raise UsageError("a leg by the command line is not rehearsed", "rehearse the notebook: the trainer is the same")
@@ -117,7 +106,7 @@ class ByCli:
     # ------------------------------------------------------------------------------- the start
     def submit(self, leg_id: str, rendered: Path) -> Handle:
         """Returns once everything is sent and the training has begun: with a large pack that takes minutes."""
-        cli_session.submit(self._folder(leg_id), rendered, self.machines, self.official, self.wishes.paid)
+        cli_session.submit(self._folder(leg_id), rendered, self.machines, self.official, self.settings.paid)
         return self._handle(leg_id)
 
     def find(self, leg_id: str) -> Handle | None:

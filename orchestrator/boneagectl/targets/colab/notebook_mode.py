@@ -10,6 +10,7 @@ from typing import Any
 from boneage_trainer.contract import RunFolder, parse_object, write_json
 from boneagectl.errors import NotYet, UsageError
 from boneagectl.models import Artifacts, Bundle, Checkpoint, Finding, Handle, JobSpec, LegState, Observation, Quote
+from boneagectl.target_settings import ColabSettings
 from boneagectl.targets.colab import drive as colab_drive
 from boneagectl.targets.colab import notebook_outputs, rehearsal, render
 from boneagectl.targets.colab.drive import DriveFiles
@@ -20,10 +21,10 @@ _STATES = {state.value: state for state in LegState}
 
 
 class ByHand:
-    """`root` keeps what is known of each leg; with `drive` the person's own Drive is read too."""
+    """`root` keeps what is known of each leg; with ``settings.drive`` the user's own Drive is read too."""
 
-    def __init__(self, root: Path, wishes: render.Wishes, drive: bool) -> None:
-        self.root, self.wishes, self.drive = root, wishes, drive
+    def __init__(self, root: Path, settings: ColabSettings) -> None:
+        self.root, self.settings = root, settings
 
     def findings(self) -> Iterator[Finding]:
         yield Finding("ok", "notebook", "needs a browser and a Google account; nothing is installed here for it")
@@ -31,14 +32,14 @@ class ByHand:
             "a free account: sessions of 12 h at most, a GPU is not promised, one account a person, no other remote use"
         )
         yield Finding("ok", "rules", f"{free}: {FAQ}")
-        if self.drive:
+        if self.settings.drive:
             yield _drive_finding()
 
     def quote(self, spec: JobSpec) -> Quote:
         return Quote("colab", spec.time_limit_s, 0, 0, 1, "a notebook that a person runs costs no money", "2026-11-25")
 
     def render(self, spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None) -> None:
-        render.write(spec, bundle, leg_id, dest, resume, self.wishes)
+        render.write(spec, bundle, leg_id, dest, resume, self.settings)
 
     def rehearse(self, rendered: Path, place: Path, python: str) -> Iterator[Finding]:
         return rehearsal.rehearse(rendered, place, python)
@@ -57,8 +58,8 @@ class ByHand:
         leg_id = handle.remote_id
         notebook, run_id = Path(self._note(leg_id)["notebook"]), leg_id.rpartition("-")[0]
         link = f"{COLAB}/github/OWNER/REPO/blob/BRANCH/{notebook.name}"
-        brought = "" if self.drive else f" --from results-{leg_id}.zip"
-        home = "comes by itself with boneagectl watch, and" if self.drive else "then"
+        brought = "" if self.settings.drive else f" --from results-{leg_id}.zip"
+        home = "comes by itself with boneagectl watch, and" if self.settings.drive else "then"
         return [
             f"the notebook: {notebook}",
             f"open it: {COLAB}, File > Upload notebook; or put it on your Drive and double-click it;",
@@ -73,7 +74,7 @@ class ByHand:
         """What was last brought, or what Drive has by now; a pause is not the end, since the notebook goes on."""
         leg_id = handle.remote_id
         state, metrics = self._note(leg_id).get("state", {}), None
-        if self.drive and (seen := self._look(leg_id)):
+        if self.settings.drive and (seen := self._look(leg_id)):
             state, metrics = seen["state"], (seen["metrics"] or [None])[-1]
             self._write(leg_id, {**self._note(leg_id), "state": state})
         return _snapshot(state, metrics, bool(self._note(leg_id).get("given_up")))
@@ -93,7 +94,7 @@ class ByHand:
 
     def collect(self, handle: Handle, place: Path) -> Artifacts:
         (run_id, leg_id), dest = _names(handle.remote_id), RunFolder(place)
-        if self.drive:
+        if self.settings.drive:
             with colab_drive.session() as session:
                 return self._noted(leg_id, notebook_outputs.bring(DriveFiles(session), run_id, leg_id, dest))
         if dest.state.exists():

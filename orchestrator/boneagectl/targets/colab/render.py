@@ -11,7 +11,6 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from boneage_trainer.archive import stored
 from boneage_trainer.contract import RunFolder, parse_object, write_atomic
 from boneagectl.errors import UsageError
 from boneagectl.models import Bundle, Checkpoint, JobSpec
+from boneagectl.target_settings import ColabSettings
 from boneagectl.templates import base64_lines, fill, literal
 
 FOLDER = "boneagectl"
@@ -28,28 +28,21 @@ MAX_BYTES = 300_000
 _GPUS = ("T4", "L4", "A100")
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """The settings below ``targets.colab``: a set on Kaggle, or the folder of a pack on Drive, and a GPU."""
-
-    dataset: str
-    pack: str
-    gpu: str
-
-
 def name(leg_id: str) -> str:
     return f"{leg_id}.ipynb"
 
 
-def write(spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None, wishes: Wishes) -> None:
+def write(
+    spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None, settings: ColabSettings
+) -> None:
     """Writes the notebook; where it goes on from another leg also `NOTE`, which says what Drive must hold.
 
     Raises:
         UsageError: a wish that Colab does not grant, a notebook over 300 kB, or a checkpoint that cannot be named.
     """
-    _check(wishes)
+    _check(settings)
     before = _leg_of(resume) if resume else ""
-    text = notebook(fill("colab/notebook.py.j2", **_holes(spec, bundle, leg_id, before, wishes)), _metadata(wishes))
+    text = notebook(fill("colab/notebook.py.j2", **_holes(spec, bundle, leg_id, before, settings)), _metadata(settings))
     if len(text.encode()) > MAX_BYTES:
         raise UsageError(f"the notebook has {len(text.encode())} bytes, over the limit of {MAX_BYTES}")
     write_atomic(dest / name(leg_id), text)
@@ -57,13 +50,13 @@ def write(spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkp
         write_atomic(dest / NOTE, _note(leg_id, before, resume))
 
 
-def _check(wishes: Wishes) -> None:
-    if wishes.dataset.count("/") != 1 or not all(wishes.dataset.split("/")):
-        raise UsageError(f"targets.colab.dataset must be OWNER/NAME, not {wishes.dataset!r}")
-    if Path(wishes.pack).is_absolute() or ".." in Path(wishes.pack).parts:
-        raise UsageError(f"targets.colab.pack is a folder below MyDrive, like boneage/pack, not {wishes.pack!r}")
-    if wishes.gpu not in _GPUS:
-        raise UsageError(f"targets.colab.gpu is one of {', '.join(_GPUS)}, not {wishes.gpu!r}")
+def _check(settings: ColabSettings) -> None:
+    if settings.dataset.count("/") != 1 or not all(settings.dataset.split("/")):
+        raise UsageError(f"targets.colab.dataset must be OWNER/NAME, not {settings.dataset!r}")
+    if Path(settings.pack).is_absolute() or ".." in Path(settings.pack).parts:
+        raise UsageError(f"targets.colab.pack is a folder below MyDrive, like boneage/pack, not {settings.pack!r}")
+    if settings.gpu not in _GPUS:
+        raise UsageError(f"targets.colab.gpu is one of {', '.join(_GPUS)}, not {settings.gpu!r}")
 
 
 def _leg_of(resume: Checkpoint) -> str:
@@ -89,13 +82,13 @@ def _note(leg_id: str, before: str, resume: Checkpoint) -> str:
 
 
 # ---------------------------------------------------------------------------------------- the holes
-def _holes(spec: JobSpec, bundle: Bundle, leg_id: str, before: str, wishes: Wishes) -> dict[str, Any]:
+def _holes(spec: JobSpec, bundle: Bundle, leg_id: str, before: str, settings: ColabSettings) -> dict[str, Any]:
     code = _code(bundle)
     return {
         "leg": json.dumps(leg_id),
         "resume": json.dumps(before),
-        "dataset": json.dumps(wishes.dataset),
-        "pack": json.dumps(wishes.pack),
+        "dataset": json.dumps(settings.dataset),
+        "pack": json.dumps(settings.pack),
         "time_limit_s": spec.time_limit_s,
         "train": literal(dataclasses.asdict(spec.train)),
         "data": literal(spec.data),
@@ -114,11 +107,11 @@ def _code(bundle: Bundle) -> bytes:
         return stored((one.filename, opened.read(one)) for one in opened.infolist() if one.filename != "job.json")
 
 
-def _metadata(wishes: Wishes) -> dict[str, Any]:
+def _metadata(settings: ColabSettings) -> dict[str, Any]:
     """As Colab itself writes it; the outline opens by itself."""
     return {
         "accelerator": "GPU",
-        "colab": {"gpuType": wishes.gpu, "provenance": [], "toc_visible": True},
+        "colab": {"gpuType": settings.gpu, "provenance": [], "toc_visible": True},
         "kernelspec": {"display_name": "Python 3", "name": "python3"},
         "language_info": {"name": "python"},
     }

@@ -29,6 +29,7 @@ from boneagectl.models import (
     Quote,
     Verdict,
 )
+from boneagectl.target_settings import KaggleSettings
 from boneagectl.targets.kaggle import (
     credentials,
     datasets,
@@ -70,8 +71,8 @@ class KaggleTarget:
         attaches_data=True,
     )
 
-    def __init__(self, root: Path, wishes: render.Wishes) -> None:
-        self.root, self.wishes = root, wishes
+    def __init__(self, root: Path, settings: KaggleSettings) -> None:
+        self.root, self.settings = root, settings
         self._signed_in: Api | None = None
 
     @property
@@ -80,12 +81,12 @@ class KaggleTarget:
             self._signed_in = Api(credentials.find())
         return self._signed_in
 
-    def _named(self, ask: bool) -> render.Wishes:
-        """The wishes with the user's name: as set, as the credentials say, or else, with `ask`, as Kaggle says."""
-        if not self.wishes.username:
+    def _named(self, ask: bool) -> KaggleSettings:
+        """The settings with the user's name: as set, as the credentials say, or else, with `ask`, as Kaggle says."""
+        if not self.settings.username:
             name = _username_here()
-            self.wishes = replace(self.wishes, username=self.api.username() if ask and not name else name)
-        return self.wishes
+            self.settings = replace(self.settings, username=self.api.username() if ask and not name else name)
+        return self.settings
 
     # -------------------------------------------------------------------------- before the start
     def check(self) -> list[Finding]:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from boneagectl import units
 from boneagectl.errors import BoneagectlError, MachineError, NotFound
 from boneagectl.models import Finding, Verdict
+from boneagectl.target_settings import KaggleSettings
 from boneagectl.targets.kaggle.client import Api, Kernel
-from boneagectl.targets.kaggle.render import Wishes
 
 _SESSIONS = 2
 """GPU sessions at a time: "Maximum batch GPU session count of 2 reached."."""
@@ -19,27 +19,27 @@ _PHONE = (
 )
 
 
-def verdicts(api: Api, wishes: Wishes) -> list[Verdict]:
+def verdicts(api: Api, settings: KaggleSettings) -> list[Verdict]:
     """Who we are, what runs, and whether the data can be attached; the quota is judged with the plan."""
-    return [_account(api, wishes), _sessions(api), _dataset(api, wishes.dataset), Verdict("phone", True, _PHONE)]
+    return [_account(api, settings), _sessions(api), _dataset(api, settings.dataset), Verdict("phone", True, _PHONE)]
 
 
-def findings(signed_in: Callable[[], Api], named: Callable[[], Wishes]) -> list[Finding]:
+def findings(signed_in: Callable[[], Api], named: Callable[[], KaggleSettings]) -> list[Finding]:
     """The same for doctor, which goes on after what fails; never raises."""
     try:
         api = signed_in()
-        name, wishes = api.username(), named()
+        name, settings = api.username(), named()
     except BoneagectlError as error:
         return [Finding("bad", "kaggle", error.message, error.next_step)]
     signed = Finding("ok", "kaggle", f"signed in as {name} by {api.credentials}")
-    return [signed, *_each(api, wishes), Finding("ok", "phone", _PHONE)]
+    return [signed, *_each(api, settings), Finding("ok", "phone", _PHONE)]
 
 
-def _each(api: Api, wishes: Wishes) -> Iterator[Finding]:
+def _each(api: Api, settings: KaggleSettings) -> Iterator[Finding]:
     looks: tuple[Callable[[], Verdict], ...] = (
-        lambda: _account(api, wishes),
+        lambda: _account(api, settings),
         lambda: _sessions(api),
-        lambda: _dataset(api, wishes.dataset),
+        lambda: _dataset(api, settings.dataset),
     )
     for look in looks:
         try:
@@ -61,11 +61,11 @@ def _quota(api: Api) -> Finding:
     return Finding("ok" if quota.free_s else "bad", "quota", detail)
 
 
-def _account(api: Api, wishes: Wishes) -> Verdict:
+def _account(api: Api, settings: KaggleSettings) -> Verdict:
     name = api.username()
-    if name == wishes.username:
+    if name == settings.username:
         return Verdict("account", True, f"Kaggle user {name}")
-    return Verdict("account", False, f"the credentials are {name}'s, targets.kaggle.username is {wishes.username!r}")
+    return Verdict("account", False, f"the credentials are {name}'s, targets.kaggle.username is {settings.username!r}")
 
 
 def _sessions(api: Api) -> Verdict:

@@ -11,6 +11,7 @@ from boneage_trainer.contract import RunFolder, parse_object, write_atomic, writ
 from boneagectl import artifacts
 from boneagectl.errors import UsageError
 from boneagectl.models import Bundle, Checkpoint, JobSpec
+from boneagectl.target_settings import KaggleSettings
 from boneagectl.targets.kaggle.client import Kernel
 from boneagectl.templates import base64_lines, fill, literal
 
@@ -27,34 +28,24 @@ GPUS = {"NvidiaTeslaT4": 2}
 _RETIRED = {"NvidiaTeslaP100": "NvidiaTeslaT4", "TpuV38": "TpuV5E8"}
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """The settings below ``targets.kaggle``."""
-
-    username: str
-    dataset: str
-    machine_shape: str
-    internet: bool
-    code: str
-    models: tuple[str, ...]
-
-
-def write(spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None, wishes: Wishes) -> None:
+def write(
+    spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None, settings: KaggleSettings
+) -> None:
     """Writes the folder.
 
     Raises:
         UsageError: a wish that Kaggle does not grant, or a script over 900 kB.
     """
-    _check(spec, wishes)
-    before = _source_of(resume, leg_id, wishes)
-    embedded = wishes.code == "embed"
+    _check(spec, settings)
+    before = _source_of(resume, leg_id, settings)
+    embedded = settings.code == "embed"
     script = fill(
         "kaggle/kernel.py.j2",
         leg_id=leg_id,
-        parameters=literal(_parameters(spec, leg_id, wishes, before)),
+        parameters=literal(_parameters(spec, leg_id, settings, before)),
         bundle_sha256=bundle.sha256,
         bundle_base64_lines=base64_lines(bundle.content) if embedded else [],
-        code_dataset="" if embedded else code_dataset(leg_id, wishes),
+        code_dataset="" if embedded else code_dataset(leg_id, settings),
     )
     if len(script.encode()) > MAX_SCRIPT_BYTES:
         raise UsageError(
@@ -62,10 +53,10 @@ def write(spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkp
             "send the code as a private data set: --set targets.kaggle.code=dataset",
         )
     write_atomic(dest / SCRIPT, script)
-    write_json(dest / METADATA, _metadata(spec, leg_id, wishes, before))
+    write_json(dest / METADATA, _metadata(spec, leg_id, settings, before))
     if not embedded:
         write_atomic(dest / CODE / BUNDLE, bundle.content)
-        _write_dataset(dest / CODE, code_dataset(leg_id, wishes))
+        _write_dataset(dest / CODE, code_dataset(leg_id, settings))
     if resume and before and before.kind == "datasets":
         artifacts.pack_checkpoint(resume.folder, dest / RESUME / CHECKPOINT)
         _write_dataset(dest / RESUME, before.name)
@@ -79,17 +70,17 @@ class Source:
     name: str
 
 
-def code_dataset(leg_id: str, wishes: Wishes) -> str:
+def code_dataset(leg_id: str, settings: KaggleSettings) -> str:
     """One data set a leg, since the version of an attached one floats."""
-    return f"{wishes.username}/{leg_id}-code"
+    return f"{settings.username}/{leg_id}-code"
 
 
-def _source_of(resume: Checkpoint | None, leg_id: str, wishes: Wishes) -> Source | None:
+def _source_of(resume: Checkpoint | None, leg_id: str, settings: KaggleSettings) -> Source | None:
     """A leg that ended in order on Kaggle is attached where it lies; anything else goes there as a data set."""
     if resume is None:
         return None
     if resume.handle.target != "kaggle" or _was_cut(RunFolder(resume.folder)):
-        return Source("datasets", f"{wishes.username}/{leg_id}-from")
+        return Source("datasets", f"{settings.username}/{leg_id}-from")
     kernel = Kernel.of(resume.handle)
     return Source("notebooks", f"{kernel.owner}/{kernel.slug}")
 
@@ -101,44 +92,44 @@ def _was_cut(leg: RunFolder) -> bool:
     return parse_object(leg.state.read_text(), leg.state.name).get("state") not in ("complete", "paused")
 
 
-def _check(spec: JobSpec, wishes: Wishes) -> None:
-    if not wishes.username:
+def _check(spec: JobSpec, settings: KaggleSettings) -> None:
+    if not settings.username:
         raise UsageError(
             "whose kernel it is must be known before it is written",
             "set your Kaggle user name: targets.kaggle.username in boneage.toml",
         )
-    if better := _RETIRED.get(wishes.machine_shape):
-        raise UsageError(f"Kaggle retired {wishes.machine_shape}: it would silently become {better}",
+    if better := _RETIRED.get(settings.machine_shape):
+        raise UsageError(f"Kaggle retired {settings.machine_shape}: it would silently become {better}",
                          f"--set targets.kaggle.machine_shape={better}")  # fmt: skip
-    if wishes.dataset.count("/") != 1 or not all(wishes.dataset.split("/")):
-        raise UsageError(f"targets.kaggle.dataset must be OWNER/NAME, not {wishes.dataset!r}")
-    if spec.train.weights == "imagenet" and not wishes.internet:
+    if settings.dataset.count("/") != 1 or not all(settings.dataset.split("/")):
+        raise UsageError(f"targets.kaggle.dataset must be OWNER/NAME, not {settings.dataset!r}")
+    if spec.train.weights == "imagenet" and not settings.internet:
         raise UsageError(
             "imagenet weights are downloaded, and the kernel has no internet",
             "--set targets.kaggle.internet=true (needs a verified phone), or --weights none",
         )
 
 
-def _parameters(spec: JobSpec, leg_id: str, wishes: Wishes, before: Source | None) -> dict[str, Any]:
+def _parameters(spec: JobSpec, leg_id: str, settings: KaggleSettings, before: Source | None) -> dict[str, Any]:
     return {
         "leg": leg_id,
-        "owner": wishes.username,
-        "dataset": wishes.dataset,
+        "owner": settings.username,
+        "dataset": settings.dataset,
         "image_size_px": spec.data["image_size_px"],
         "fingerprint": spec.data["fingerprint"],
         "resume": before.name if before else None,
         "resume_kind": before.kind if before else "notebooks",
         "time_limit_s": spec.time_limit_s,
-        "gpus": GPUS.get(wishes.machine_shape, 1),
+        "gpus": GPUS.get(settings.machine_shape, 1),
     }
 
 
-def _metadata(spec: JobSpec, leg_id: str, wishes: Wishes, before: Source | None) -> dict[str, Any]:
+def _metadata(spec: JobSpec, leg_id: str, settings: KaggleSettings, before: Source | None) -> dict[str, Any]:
     """Every field is written: Kaggle's own defaults differ between its documentation and its client."""
-    datasets = [wishes.dataset] + ([] if wishes.code == "embed" else [code_dataset(leg_id, wishes)])
+    datasets = [settings.dataset] + ([] if settings.code == "embed" else [code_dataset(leg_id, settings)])
     datasets += [before.name] if before and before.kind == "datasets" else []
     return {
-        "id": f"{wishes.username}/{leg_id}",
+        "id": f"{settings.username}/{leg_id}",
         "title": leg_id,  # Kaggle makes the slug from it
         "code_file": SCRIPT,
         "language": "python",
@@ -146,12 +137,12 @@ def _metadata(spec: JobSpec, leg_id: str, wishes: Wishes, before: Source | None)
         "is_private": True,
         "enable_gpu": True,
         "enable_tpu": False,
-        "enable_internet": wishes.internet,
-        "machine_shape": wishes.machine_shape,
+        "enable_internet": settings.internet,
+        "machine_shape": settings.machine_shape,
         "session_timeout_seconds": spec.time_limit_s,
         "dataset_sources": datasets,
         "kernel_sources": [before.name] if before and before.kind == "notebooks" else [],
-        "model_sources": list(wishes.models),
+        "model_sources": list(settings.models),
         "competition_sources": [],
     }
 
