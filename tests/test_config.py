@@ -141,7 +141,7 @@ def test_refused_files(folder: Path, cli: Cli, toml: str, message: str) -> None:
     assert cli("config", code=2).out == ""
 
 
-@pytest.mark.parametrize("value", ['["https://example.org/SECRET"]', '"SECRET"', "{ a = 'SECRET' }"])
+@pytest.mark.parametrize("value", ['["https://example.org/SECRET"]', "{ a = 'SECRET' }"])
 def test_a_refused_webhook_is_not_printed(folder: Path, cli: Cli, value: str) -> None:
     (folder / "boneage.toml").write_text(f"alert.webhook = {value}\n")
     refused = cli("config", code=2)

@@ -181,8 +181,6 @@ def _value_rule(key: str, value: Any) -> str:
             return "" if units.parse_duration_s(value) <= _LONGEST_S else "must be at most 366d"
         except UsageError:
             return "must be a duration like 11h30m, 90m or 45s"
-    if marks.get("secret") and value and not value.startswith(("https://", "http://")):
-        return "must be an http or https address"
     return ""
 
 
