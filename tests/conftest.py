@@ -77,7 +77,14 @@ def project(tmp_path: Path, home: Path, trainer: Path, monkeypatch: pytest.Monke
 
 
 @pytest.fixture
-def kaggle(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kaggle]:
+def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three attempts of each request, with hardly a pause between them."""
+    for name, value in (("ATTEMPTS", 3), ("BACKOFF_S", 0.01), ("LONGEST_PAUSE_S", 0.05)):
+        monkeypatch.setattr(f"boneagectl.targets.http.{name}", value)
+
+
+@pytest.fixture
+def kaggle(tmp_path: Path, trainer: Path, fast_retries: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kaggle]:
     """Kaggle's other side; the real clients are sent there by their own environment variables alone."""
     with Kaggle(tmp_path / "other-side", python=str(trainer)) as other:
         other.add_dataset(KAGGLE_PACK, make_pack(tmp_path / "dataset"))
@@ -86,15 +93,13 @@ def kaggle(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> It
         monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
         monkeypatch.setenv("http_proxy", other.url)
         monkeypatch.setenv("KAGGLE_API_TOKEN", other.token)
-        for module in ("kaggle.client", "http"):
-            monkeypatch.setattr(f"boneagectl.targets.{module}.PAUSES_S", (0.01, 0.02))
         for name, value in (("_LOOKS_S", (0.01, 0.05)), ("_IDLE_S", 0.05), ("_MOST_S", 0.2), ("_RECONNECT_S", 0.01)):
             monkeypatch.setattr(f"boneagectl.targets.kaggle.{name}", value)
         yield other
 
 
 @pytest.fixture
-def azure(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
+def azure(tmp_path: Path, trainer: Path, fast_retries: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
     """Azure's other side with a workspace, a cluster and a pack; the real clients are sent there by environment."""
     pytest.importorskip("azure.ai.ml")
     if reason := Azure.missing():
@@ -117,7 +122,7 @@ def azure(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @pytest.fixture
-def colab(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colab]:
+def colab(tmp_path: Path, trainer: Path, fast_retries: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colab]:
     """Colab's other side, with units bought; the real clients are sent there by environment."""
     for name in ("cryptography", "requests", "websocket"):
         pytest.importorskip(name)

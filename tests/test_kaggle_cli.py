@@ -190,7 +190,7 @@ def test_two_at_once_never_overbook_the_week(busy: Kaggle, cli: Cli, home: Path,
 def test_a_lost_answer_is_found_again(
     on_kaggle: Kaggle, cli: Cli, home: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("boneagectl.targets.kaggle.client.TIMEOUT_S", (1.0, 0.5))
+    monkeypatch.setattr("boneagectl.targets.http.TIMEOUT_S", (1.0, 0.5))
     on_kaggle.faults.append(Fault("SaveKernel", kind))
     cli("submit", "--name", "found-run", "-q")
     assert until_over(cli, "found-run") == "complete"
@@ -201,7 +201,7 @@ def test_a_lost_answer_is_found_again(
 def test_what_arrives_late_is_attached_and_never_pushed_twice(busy: Kaggle, cli: Cli, home: Path) -> None:
     """The push does its work but the answer and the first looks are lost."""
     busy.faults += [Fault("SaveKernel", "500_after"), Fault("GetKernel", "500", times=20)]
-    said = cli("submit", "--name", "late-run", code=3)
+    said = cli("submit", "--name", "late-run", code=11)
     assert "boneagectl ls" in said.err
     assert cli("ls", "--json").json["runs"][0]["state"] == "reserved"
     check_books(home, busy)
@@ -215,7 +215,7 @@ def test_what_never_arrives_is_released_when_it_no_longer_can(
     busy: Kaggle, cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     busy.faults.append(Fault("SaveKernel", "500"))
-    cli("submit", "--name", "lost-run", code=3)
+    cli("submit", "--name", "lost-run", code=11)
     assert cli("ls", "--json").json["runs"][0]["state"] == "reserved"
     import time
 
@@ -235,7 +235,7 @@ def test_a_refusal_gives_the_booking_back(busy: Kaggle, cli: Cli, home: Path) ->
 
 STEPS = ("IntrospectToken", "ListKernels", "GetDatasetStatus", "GetAcceleratorQuotaStatistics", "SaveKernel",
          "GetKernelSessionStatus", "stream", "ListKernelSessionOutput", "download", "DeleteKernel")  # fmt: skip
-IN_WORDS = (0, 2, 3, 4, 5, 6)
+IN_WORDS = (0, 2, 4, 5, 6, 8, 9, 10, 11)
 """Every documented way to end that a fault of the other side may lead to."""
 KINDS = ("429", "500", "hang", "reset", "refuse", "403", "404", "truncate", "500_after", "reset_after")
 
@@ -245,7 +245,6 @@ def test_every_fault_at_every_step_leaves_the_books_right(
     on_kaggle: Kaggle, cli: Cli, home: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever each command then answers, in words of its own: a run is listed, or never came to be."""
-    monkeypatch.setattr("boneagectl.targets.kaggle.client.TIMEOUT_S", (0.5, 0.3))
     monkeypatch.setattr("boneagectl.targets.http.TIMEOUT_S", (0.5, 0.3))
     for at, step in enumerate(STEPS if kind != "refuse" else ("SaveKernel", "DeleteKernel")):
         name = f"run-{at}"

@@ -158,8 +158,7 @@ def walk(
     )
     for name, value in (("FAKE_EPOCHS", "6"), ("FAKE_EPOCH_S", "0.5")):
         monkeypatch.setenv(name, value)
-    for name in ("kaggle.client", "http"):
-        monkeypatch.setattr(f"boneagectl.targets.{name}.TIMEOUT_S", (0.5, 0.5))
+    monkeypatch.setattr("boneagectl.targets.http.TIMEOUT_S", (0.5, 0.5))
     return lambda seed: Walk(cli, home, azure, kaggle, random.Random(seed))  # noqa: S311
 
 

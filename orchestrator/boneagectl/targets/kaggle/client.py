@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,70 +11,57 @@ from datetime import UTC
 from typing import Any
 
 import boneage_trainer
-from boneagectl.errors import LimitRefused, MachineError, NotFound, SubmitUncertain, Unreachable, UsageError
+from boneagectl.errors import (
+    LimitRefused,
+    MachineError,
+    NotFound,
+    NotSignedIn,
+    ProviderRefused,
+    RemoteError,
+    SubmitUncertain,
+    Unreachable,
+    UsageError,
+)
 from boneagectl.models import Handle, Quota
-from boneagectl.targets.http import error_text, retry_after_s
+from boneagectl.targets import http
 from boneagectl.targets.kaggle import status
 from boneagectl.targets.kaggle.credentials import HOW, Credentials
 
-# == calls: One signed-in Kaggle client: the official SDK with timeouts, further tries, and failures in words.
-
-TIMEOUT_S = (10.0, 60.0)
-PAUSES_S = (0.5, 2.0)
-LATER = "try again in some minutes; boneagectl ls looks whether it came to be"
-_LONGEST_PAUSE_S = 30.0
-_AGAIN = (429, 500, 502, 503, 504)
+LATER = "try again in a few minutes; `boneagectl ls` shows whether the kernel was created"
 GONE = (403, 404)
-"""Kaggle answers 403 for a kernel or data set that does not exist, as for one of somebody else."""
+"""Kaggle answers 403 for a kernel or data set that does not exist, as for one of another account."""
+_KERNELS = "kernels.KernelsApiService"
+_UNREADABLE = (ValueError, KeyError, TypeError)
+"""What the SDK raises when a response is not what it expects."""
 
 
 class Calls:
-    """The SDK is imported when this is made."""
+    """A signed-in client of the official SDK, with time limits, retries and translated errors."""
 
     def __init__(self, credentials: Credentials) -> None:
-        self.credentials = credentials
+        self.provider = http.Provider(
+            "Kaggle",
+            sign_in=f"{HOW}; a bad credential hides all others",
+            refused="boneagectl doctor --target kaggle",
+            later=LATER,
+            account=str(credentials),
+            not_found=GONE,
+        )
         self.client = _client(credentials)
-        _give_timeouts(self.session)
+        wire = self.client.http_client()
+        wire._init_session()  # the SDK makes it on its first call, and has no public way to it
+        self.session = http.add_retries(wire._session, repeatable={*http.IDEMPOTENT, "POST"})
+        # Every call of the SDK is a POST. This one starts a session on Kaggle each time that it arrives.
+        self.session.mount(wire._get_request_url(_KERNELS, "SaveKernel"), http.RetryAdapter())
 
-    @property
-    def session(self) -> Any:
-        http = self.client.http_client()
-        http._init_session()  # the SDK makes it on its first call, and has no public way to it
-        return http._session
+    def ask(self, call: Callable[[Any], Any], request: Any, what: str) -> Any:
+        """The response to `request`, which was asked for `what`.
 
-    def ask(self, call: Callable[[Any], Any], request: Any, what: str, safe: bool = True) -> Any:
-        """Calls, again after a pause where that may help; `safe` says whether doing it twice does no harm."""
-        import requests
-
-        broken = (requests.RequestException, ValueError, KeyError, TypeError)  # or an answer that cannot be read
-        for pause_s in (*PAUSES_S, None):
-            try:
-                return call(request)
-            except requests.HTTPError as error:
-                status = error.response.status_code if error.response is not None else 0
-                if pause_s is None or status not in _AGAIN or not (safe or status == 429):
-                    raise self._translated(error, what, safe) from None
-                time.sleep(min(_LONGEST_PAUSE_S, retry_after_s(error.response) or pause_s))
-            except broken as error:
-                if not safe and not _was_never_sent(error):
-                    raise SubmitUncertain(f"{what}: no answer from Kaggle ({error_text(error)})", LATER) from None
-                if pause_s is None:
-                    raise Unreachable(f"{what}: Kaggle cannot be reached ({error_text(error)})", LATER) from None
-                time.sleep(pause_s)
-        raise AssertionError("the last try returns or raises")
-
-    def _translated(self, error: Any, what: str, safe: bool) -> MachineError:
-        status, text = error.response.status_code, _message_of(error.response)
-        if status == 401:
-            return not_signed_in(self.credentials)
-        if status in GONE:
-            return NotFound(
-                f"{what}: Kaggle says {status} {text}", "check the names; Kaggle calls the unknown forbidden"
-            )
-        if status in _AGAIN:
-            kind = Unreachable if safe or status == 429 else SubmitUncertain
-            return kind(f"{what}: Kaggle answered {status} {text}", LATER)
-        return MachineError(f"{what}: Kaggle answered {status} {text}", "boneagectl doctor --target kaggle")
+        Raises:
+            NotSignedIn, NotFound, ProviderRefused, Unreachable: see `http.translated_errors`.
+        """
+        with http.translated_errors(self.provider, what, _UNREADABLE):
+            return call(request)
 
 
 def _client(credentials: Credentials) -> Any:
@@ -98,45 +84,11 @@ def _login_token() -> str:
     try:
         token = found.get_access_token() if found else None
     except Exception as error:  # whatever a renewal over the network raises
-        raise MachineError(f"the Kaggle login could not be renewed: {error_text(error)}", "kaggle auth login") from None
+        text = http.error_text(error)
+        raise NotSignedIn(f"the Kaggle login could not be renewed: {text}", "kaggle auth login") from None
     if not token:
-        raise MachineError("the Kaggle login has no token", "kaggle auth login")
+        raise NotSignedIn("the Kaggle login has no token", "kaggle auth login")
     return str(token)
-
-
-def _give_timeouts(session: Any) -> None:
-    """The SDK passes none, and a call without one may wait for ever."""
-    from requests.adapters import HTTPAdapter
-
-    class Adapter(HTTPAdapter):
-        def send(self, *arguments: Any, **options: Any) -> Any:
-            options["timeout"] = options.get("timeout") or TIMEOUT_S
-            return super().send(*arguments, **options)
-
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, Adapter())
-
-
-def not_signed_in(credentials: Credentials) -> MachineError:
-    return MachineError(f"Kaggle does not accept the {credentials}", f"{HOW}; a bad one hides any other")
-
-
-def _message_of(response: Any) -> str:
-    """The message inside the body: the SDK's own error has only the status."""
-    try:
-        said = response.json()
-        return str(said["error"]["message"] if isinstance(said.get("error"), dict) else said["message"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return str(response.reason or "")
-
-
-def _was_never_sent(error: Exception) -> bool:
-    """Whether no connection came about at all."""
-    import requests
-    import urllib3
-
-    reason = getattr(error.args[0], "reason", None) if error.args else None
-    return isinstance(error, requests.ConnectTimeout) or isinstance(reason, urllib3.exceptions.NewConnectionError)
 
 
 _PAGE = 100
@@ -186,19 +138,24 @@ class Api:
 
         Raises:
             LimitRefused: a quota is used up. SubmitUncertain: no answer came; the kernel may run or not.
-            MachineError: Kaggle refused, or took it with an invalid source, and it is deleted again.
+            ProviderRefused: Kaggle refused it, or took it with an invalid source, and it was deleted again.
         """
         from kagglesdk.kernels.types.kernels_api_service import ApiSaveKernelRequest
 
         request = _filled(ApiSaveKernelRequest(), metadata, text)
-        answer = self._ask(self._kernels.save_kernel, request, "pushing the kernel", safe=False)
+        try:
+            answer = self._ask(self._kernels.save_kernel, request, "pushing the kernel")
+        except Unreachable as error:
+            if http.was_not_processed(error.__cause__):
+                raise
+            raise SubmitUncertain(error.message, error.next_step) from None
         if answer.error or not answer.ref:
             raise _refusal(str(answer.error or ""))
         owner, slug = answer.ref.strip("/").removeprefix("code/").split("/")[:2]
         kernel = Kernel(owner, slug, answer.version_number)
         if invalid := _invalid_sources(answer):
             self._take_back(kernel)
-            raise MachineError(
+            raise ProviderRefused(
                 f"Kaggle cannot attach {', '.join(invalid)}; the kernel was deleted again",
                 "check the name, and that this account may see it: for a data set, accept its terms on its page",
             )
@@ -207,7 +164,7 @@ class Api:
     def _take_back(self, kernel: Kernel) -> None:
         try:
             self.delete(kernel)
-        except MachineError as error:
+        except RemoteError as error:
             message = f"{kernel.slug} lacks a source and could not be deleted: {error.message}"
             raise SubmitUncertain(message, error.next_step) from None
 
@@ -224,7 +181,7 @@ class Api:
         return Kernel(owner, slug, answer.metadata.current_version_number)
 
     def status(self, kernel: Kernel) -> tuple[str, str]:
-        """The session's state by Kaggle's name, and why it failed. Raises Missing where the kernel is gone."""
+        """The session's state by Kaggle's name, and why it failed. Raises NotFound where the kernel is gone."""
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
 
         request = kernel.put_into(ApiGetKernelSessionStatusRequest())
@@ -270,23 +227,23 @@ class Api:
         except NotFound:
             return
         if answer.error_message:
-            raise MachineError(f"Kaggle did not delete {kernel.slug}: {answer.error_message}", kernel.handle.url)
+            raise ProviderRefused(f"Kaggle did not delete {kernel.slug}: {answer.error_message}", kernel.handle.url)
 
-    def events(self, kernel: Kernel, idle_s: float, answer_s: float = sum(TIMEOUT_S)) -> Iterator[dict[str, Any]]:
+    def events(self, kernel: Kernel, idle_s: float, answer_s: float = sum(http.TIMEOUT_S)) -> Iterator[dict[str, Any]]:
         """The log's events from the first on; ends at the log's end, or after `idle_s` without news.
 
         An answer is waited for `answer_s`; without one there are no events.
 
         Raises:
-            Missing: there is no log yet, or no kernel. Unreachable: the connection broke.
+            NotFound: there is no log yet, or no kernel. Unreachable: the connection broke.
         """
-        news: queue.SimpleQueue[dict[str, Any] | MachineError | None] = queue.SimpleQueue()
+        news: queue.SimpleQueue[dict[str, Any] | RemoteError | None] = queue.SimpleQueue()
         is_unwanted = threading.Event()
         threading.Thread(target=self._read, args=(kernel, news, is_unwanted), daemon=True).start()
         try:
             wait_s = answer_s
             while (event := news.get(timeout=wait_s)) is not None:
-                if isinstance(event, MachineError):
+                if isinstance(event, RemoteError):
                     raise event
                 if event is not _BEGUN:
                     yield event
@@ -298,38 +255,32 @@ class Api:
 
     def _read(self, kernel: Kernel, news: Any, is_unwanted: threading.Event) -> None:
         """In a thread of its own, since a socket's time-out cannot tell a slow answer from a quiet log."""
-        import requests
-        import urllib3
-
         try:
-            with self._stream(kernel) as answer:
+            what = f"reading the log of {kernel.slug}"
+            with http.translated_errors(self._calls.provider, what), self._stream(kernel) as response:
                 news.put(_BEGUN)
-                for event in status.events_of(answer):
+                for event in status.events_of(response):
                     news.put(event)
                     if is_unwanted.is_set():
                         return
             news.put(None)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            news.put(Unreachable(f"the log of {kernel.slug} broke off: {error_text(error)}"))
-        except MachineError as error:
+        except RemoteError as error:
             news.put(error)
 
     @contextmanager
     def _stream(self, kernel: Kernel) -> Iterator[Any]:
         """By the path that Kaggle's own tool takes: the SDK's method wants a session id that no answer carries."""
-        http = self._client.http_client()
-        url = http._get_request_url("kernels", f"logs/stream/{kernel.owner}/{kernel.slug}")
+        wire = self._client.http_client()
+        url = wire._get_request_url("kernels", f"logs/stream/{kernel.owner}/{kernel.slug}")
         headers = {"Accept": "text/event-stream, */*", "Content-Type": None}
         label = {"versionLabel": f"v{kernel.version}"} if kernel.version else None
-        with self._calls.session.get(url, params=label, headers=headers, stream=True) as got:
-            if got.status_code in GONE:
-                raise NotFound(f"{kernel.slug} has no log")
-            got.raise_for_status()
-            yield got
+        with self._calls.session.get(url, params=label, headers=headers, stream=True) as response:
+            response.raise_for_status()
+            yield response
 
     # ------------------------------------------------------------------------- account and data sets
     def username(self) -> str:
-        """Whose credentials these are, by Kaggle's word; raises MachineError where it knows them not."""
+        """Whose credentials these are, by Kaggle's word. Raises NotSignedIn where Kaggle does not accept them."""
         if self.credentials.kind == "key":
             self.quota()  # Basic authentication is checked by any call
             return self.credentials.username
@@ -340,10 +291,13 @@ class Api:
         try:
             answer = self._ask(self._client.security.oauth_client.introspect_token, request, "checking the token")
         except NotFound:
-            raise not_signed_in(self.credentials) from None
+            raise self._not_signed_in() from None
         if not answer.active or not answer.username:
-            raise not_signed_in(self.credentials)
+            raise self._not_signed_in()
         return str(answer.username)
+
+    def _not_signed_in(self) -> NotSignedIn:
+        return NotSignedIn(f"Kaggle does not accept the {self.credentials}", self._calls.provider.sign_in)
 
     def quota(self) -> Quota:
         """The weekly GPU hours; the SDK's own text of a duration loses whole days, so seconds are taken."""
@@ -355,7 +309,7 @@ class Api:
         return Quota(used, reserved, allowed, int(refresh.replace(tzinfo=UTC).timestamp()) if refresh else 0)
 
     def dataset_status(self, ref: str) -> str:
-        """``ready``, or what Kaggle is doing with it. Raises Missing where there is none that we may see."""
+        """``ready``, or what Kaggle is doing with it. Raises NotFound where there is none that we may see."""
         from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetStatusRequest
 
         request = ApiGetDatasetStatusRequest()
@@ -366,7 +320,7 @@ class Api:
         return str(answer.status.name if hasattr(answer.status, "name") else answer.status).lower()
 
     def dataset_bytes(self, ref: str) -> int:
-        """How large a data set is, 0 where Kaggle does not say; raises Missing as `dataset_status` does."""
+        """How large a data set is, 0 where Kaggle does not say; raises NotFound as `dataset_status` does."""
         from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
 
         request = ApiGetDatasetRequest()
@@ -393,12 +347,12 @@ def _filled(request: Any, metadata: dict[str, Any], text: str) -> Any:
     return request
 
 
-def _refusal(said: str) -> MachineError | LimitRefused:
+def _refusal(said: str) -> ProviderRefused | LimitRefused:
     """What Kaggle answers with status 200 and no kernel."""
     text = f"Kaggle refused the kernel: {said or 'it gave no reason'}"
     if "quota" in said.lower() or "maximum" in said.lower():
         return LimitRefused(text, "boneagectl budget shows what is used, reserved and when it comes back")
-    return MachineError(text, "verify your phone number at kaggle.com/settings: GPU and internet need it")
+    return ProviderRefused(text, "verify your phone number at kaggle.com/settings: GPU and internet need it")
 
 
 def _invalid_sources(answer: Any) -> list[str]:

@@ -23,6 +23,10 @@ _INCOMING = ".incoming"
 Files = list[tuple[str, str]]
 
 
+_STORAGE = http.Provider("Kaggle's file storage", sign_in="boneagectl collect", refused="run the same command again")
+"""Its addresses are signed for about an hour, and are listed afresh by each call."""
+
+
 def bring(files: Files, log: Log, dest: RunFolder) -> Artifacts:
     """Downloads the run folder among `files` (name, address) into `dest`, with the log.
 
@@ -37,7 +41,8 @@ def bring(files: Files, log: Log, dest: RunFolder) -> Artifacts:
     wanted = {name: url for name, url in files if name == ZIP or name.startswith(LOOSE)}
     with http.session() as session:
         if ZIP in wanted:
-            http.fetch(session, wanted[ZIP], incoming / ZIP)
+            if not (incoming / ZIP).exists():  # else it is whole, and what came after failed
+                http.download(session, wanted[ZIP], incoming / ZIP, _STORAGE)
             found = unpacked(incoming / ZIP, log, dest)
         else:
             _write_log(log, dest)
@@ -49,7 +54,7 @@ def bring(files: Files, log: Log, dest: RunFolder) -> Artifacts:
 def _loose(session: Any, wanted: dict[str, str], incoming: Path, dest: RunFolder) -> Iterator[tuple[str, str]]:
     """Brings files one by one; name and sha256 of each."""
     for name, url in wanted.items():
-        sha256, place = http.fetch(session, url, incoming / name), name.removeprefix(LOOSE)
+        sha256, place = http.download(session, url, incoming / name, _STORAGE), name.removeprefix(LOOSE)
         artifacts.move_into_place(incoming / name, dest.root / place)
         yield place, sha256
 
