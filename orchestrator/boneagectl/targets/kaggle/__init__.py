@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 
 from boneage_trainer.contract import RunFolder, parse_object, write_json
-from boneagectl.errors import MachineError, NotFound, NotYet, SubmitUncertain, Unreachable
+from boneagectl.errors import MachineError, NotFound, NotYet, ProviderRefused, SubmitUncertain, Unreachable
 from boneagectl.models import (
     Artifacts,
     Bill,
@@ -220,7 +220,9 @@ class KaggleTarget:
         write_json(self._keep(kernel), {"lines": log.lines, "elapsed_s": elapsed_s})
         self.api.delete(kernel)
         if self._status(kernel):
-            raise MachineError(f"{kernel.slug} is still on Kaggle after it was deleted", f"delete it at {handle.url}")
+            raise ProviderRefused(
+                f"{kernel.slug} is still on Kaggle after it was deleted", f"delete it at {handle.url}"
+            )
 
     def wind_down(self, handle: Handle) -> Iterator[str]:
         return iter(())
