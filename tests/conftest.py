@@ -111,7 +111,8 @@ def azure(tmp_path: Path, trainer: Path, fast_retries: None, monkeypatch: pytest
         other.add_cluster(place)
         other.add_data(place, "boneage-pack-9eab9eab9eab", make_pack(tmp_path / "asset"))
         other.sync_s, other.clock_rate = 0.1, 600.0
-        monkeypatch.setattr("boneagectl.targets.azure.client.PAUSES_S", (0.01, 0.1))
+        other.retry_after = "50ms"
+        monkeypatch.setattr("boneagectl.targets.azure.client.RETRY", {"retry_total": 2, "retry_backoff_factor": 0.05})
         monkeypatch.setattr("boneagectl.targets.azure.client.POLL_S", 0.05)
         monkeypatch.setattr("boneagectl.targets.azure.pricing.PAUSES_S", (0.01, 0.02))
         monkeypatch.setattr("boneagectl.targets.azure.outputs.RETRY", RETRY_AT_ONCE)

@@ -16,7 +16,7 @@ from typing import Any
 
 from boneage_trainer.contract import PackFolder, RunFolder, parse_object, write_json
 from boneagectl import units
-from boneagectl.errors import BoneagectlError, MachineError, NotFound, SubmitUncertain
+from boneagectl.errors import BoneagectlError, NotFound, ProviderRefused, RemoteError, SubmitUncertain
 from boneagectl.models import (
     Artifacts,
     Bill,
@@ -67,15 +67,15 @@ class AzureTarget:
         self._legs: dict[str, Remote] = {}
 
     @cached_property
-    def arm(self) -> client.Arm:
-        return client.Arm(client.credential())
+    def arm(self) -> client.ArmClient:
+        return client.ArmClient(client.Credential())
 
     @cached_property
-    def place(self) -> client.Place:
+    def place(self) -> client.Workspace:
         """Where new legs go. Without a subscription in the settings, the only one that the login sees."""
         settings = self.settings
         subscription = settings.subscription or preflight.only_subscription(self.arm)
-        return client.Place(subscription, settings.resource_group, settings.workspace)
+        return client.Workspace(subscription, settings.resource_group, settings.workspace)
 
     @property
     def infra(self) -> Infra:
@@ -139,7 +139,7 @@ class AzureTarget:
         """Registers a pack as a data asset named by its fingerprint, so that the same pack is uploaded once."""
         name = render.asset_of(PackFolder(pack).read_card()["fingerprint"])
         try:
-            self.arm.get(f"{self.place.path}/data/{name}/versions/1", client.JOBS)
+            self.arm.get(f"{self.place.resource_id}/data/{name}/versions/1", client.JOBS)
         except NotFound:
             with tempfile.TemporaryDirectory() as folder:
                 for file in PackFolder(pack).files():  # what else lies beside them stays here
@@ -165,14 +165,14 @@ class AzureTarget:
             try:
                 if handle := self.find(leg_id):
                     return handle
-            except MachineError:
+            except RemoteError:
                 continue
         raise doubt
 
     def _note_down(self, leg_id: str) -> None:
         """Where it goes and at which price: the settings may be others by the time somebody asks."""
         unseen_s = STARTUP_S + self.settings.idle_s
-        note = {"place": self.place.path, "usd_micro_per_hour": self._rate(), "unseen_s": unseen_s}
+        note = {"place": self.place.resource_id, "usd_micro_per_hour": self._rate(), "unseen_s": unseen_s}
         write_json(self._note(leg_id), note)
 
     def _noted(self, leg_id: str) -> dict[str, Any]:
@@ -187,14 +187,14 @@ class AzureTarget:
 
     def find(self, leg_id: str) -> Handle | None:
         noted = self._noted(leg_id)
-        leg = Remote(self.arm, client.Place.of(noted["place"]) if noted else self.place, leg_id)
+        leg = Remote(self.arm, client.Workspace.parse(noted["place"]) if noted else self.place, leg_id)
         return leg.handle if leg.job() else None
 
     # ---------------------------------------------------------------------------- while it runs
     def _leg(self, handle: Handle) -> Remote:
         """Where it was sent to, with its stores left open."""
         if handle.remote_id not in self._legs:
-            place = client.Place.of(handle.url) if handle.url else self.place
+            place = client.Workspace.parse(handle.url) if handle.url else self.place
             self._legs[handle.remote_id] = Remote(self.arm, place, handle.remote_id)
         return self._legs[handle.remote_id]
 
@@ -225,7 +225,7 @@ class AzureTarget:
             return
         try:
             leg.cancel()
-        except MachineError:
+        except RemoteError:
             if not leg.is_over():  # it may have ended meanwhile, and then refuses
                 raise
         give_up = time.monotonic() + self.stop_grace_s
@@ -238,7 +238,7 @@ class AzureTarget:
         give_up = time.monotonic() + idle_s + _LETS_GO_S
         while nodes := leg.idle_nodes():
             if time.monotonic() > give_up:
-                raise MachineError(f"{nodes} nodes still stand and are billed", "boneagectl infra down ends it")
+                raise ProviderRefused(f"{nodes} nodes still stand and are billed", "boneagectl infra down ends it")
             yield f"{nodes} node(s) still up and billed; they go after {units.format_duration(idle_s)} without work"
             time.sleep(_STOP_POLL_S)
 

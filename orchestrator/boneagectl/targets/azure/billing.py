@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from boneagectl import units
-from boneagectl.errors import MachineError
+from boneagectl.errors import ProviderRefused
 from boneagectl.models import Bill
 from boneagectl.targets.azure import client
 
@@ -19,20 +19,20 @@ LATE_S = 3 * 86_400
 NOTE = "8 to 24 hours late, two days in a new subscription; a credit is not subtracted"
 
 
-def this_month(arm: client.Arm, subscription: str) -> Bill:
+def this_month(arm: client.ArmClient, subscription: str) -> Bill:
     """Since the first of the month in UTC, all of the subscription.
 
     Raises:
-        MachineError: this offer is not supported, or the answer is not in dollars or cannot be understood.
+        ProviderRefused: this offer is not supported, or the answer is not in dollars or cannot be understood.
     """
     path = f"/subscriptions/{subscription}/providers/Microsoft.CostManagement/query"
-    said = arm.ask("POST", path, _VERSION, _query())["properties"]
+    said = arm.request("POST", path, _VERSION, _query())["properties"]
     names = [str(column["name"]) for column in said["columns"]]
     if not {"Cost", "ServiceName"} <= set(names):
-        raise MachineError(f"Cost Management's answer has other columns: {', '.join(names)}")
+        raise ProviderRefused(f"Cost Management's answer has other columns: {', '.join(names)}")
     rows = [dict(zip(names, row, strict=True)) for row in said["rows"]]
     if others := {row["Currency"] for row in rows if row.get("Currency", "USD") != "USD"}:
-        raise MachineError(f"Azure bills in {', '.join(sorted(others))}; the ledger counts dollars")
+        raise ProviderRefused(f"Azure bills in {', '.join(sorted(others))}; the ledger counts dollars")
     start = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     by_service: dict[str, int] = {}
     for row in rows:

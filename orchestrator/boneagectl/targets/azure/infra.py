@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from boneagectl import units
-from boneagectl.errors import MachineError, NotFound, UsageError
+from boneagectl.errors import NotFound, ProviderRefused, RemoteError, Unreachable, UsageError
 from boneagectl.paths import data_dir
 from boneagectl.target_settings import AzureSettings
 from boneagectl.targets.azure import client, preflight
@@ -20,7 +20,6 @@ from boneagectl.targets.azure.arm import Json, Unresolved, is_a, resolve, resour
 
 _RESOURCES = "2021-04-01"
 _BUDGETS = "2024-08-01"
-_WORKSPACES = "2024-10-01"
 _VAULTS = "2023-07-01"
 _NAME = "boneagectl"
 _VAULT = "microsoft.keyvault/vaults"
@@ -32,7 +31,7 @@ _CLUSTER = "Microsoft.MachineLearningServices/workspaces/computes"
 class Infra:
     """One resource group, which holds nothing but what the template makes."""
 
-    def __init__(self, arm: client.Arm, place: client.Place, settings: AzureSettings) -> None:
+    def __init__(self, arm: client.ArmClient, place: client.Workspace, settings: AzureSettings) -> None:
         self.arm, self.place, self.settings = arm, place, settings
 
     @property
@@ -92,34 +91,34 @@ class Infra:
 
     def make_group(self) -> None:
         """An empty group costs nothing, and without one there is no what-if."""
-        self.arm.ask("PUT", self.group, _RESOURCES, {"location": self.settings.region, "tags": {_NAME: "infra"}})
+        self.arm.request("PUT", self.group, _RESOURCES, {"location": self.settings.region, "tags": {_NAME: "infra"}})
 
     def drop_group(self) -> None:
         with contextlib.suppress(NotFound):
-            self.arm.finish("DELETE", self.group, _RESOURCES)
+            self.arm.run_operation("DELETE", self.group, _RESOURCES)
 
     def register(self) -> Iterator[str]:
         """Has the subscription know the resource providers a workspace needs; yields each that was missing."""
         for space in preflight.missing_spaces(self.arm, self.place.subscription):
             yield space
             path, give_up = f"{self._subscription}/providers/{space}", time.monotonic() + REGISTER_S
-            self.arm.ask("POST", f"{path}/register", _RESOURCES)
+            self.arm.request("POST", f"{path}/register", _RESOURCES)
             while self.arm.get(path, _RESOURCES).get("registrationState") != "Registered":
                 if time.monotonic() > give_up:
-                    raise MachineError(f"{space} is still not registered", "boneagectl infra up, in some minutes")
+                    raise Unreachable(f"{space} is still not registered", "boneagectl infra up, in some minutes")
                 time.sleep(_REGISTER_POLL_S)
 
     def what_if(self, parameters: Json) -> list[tuple[str, str]]:
         """What a deployment would do: kind of change (Create, NoChange, Modify, Delete) and resource, one by one."""
-        said = self.arm.finish("POST", f"{self._deployment}/whatIf", _RESOURCES, _body(parameters))
+        said = self.arm.run_operation("POST", f"{self._deployment}/whatIf", _RESOURCES, _body(parameters))
         changes = said.get("properties", said).get("changes", [])
         return [(str(one["changeType"]), str(one["resourceId"]).rpartition("/providers/")[2]) for one in changes]
 
     def up(self, parameters: Json) -> None:
-        """Raises MachineError where a part could not be made; what was made stays, and `up` goes on with it."""
+        """Raises RemoteError where a part could not be made; what was made stays, and `up` goes on with it."""
         try:
-            self.arm.finish("PUT", self._deployment, _RESOURCES, _body(parameters))
-        except MachineError as error:
+            self.arm.run_operation("PUT", self._deployment, _RESOURCES, _body(parameters))
+        except RemoteError as error:
             raise type(error)(error.message, f"{error.next_step}; boneagectl infra show tells what was made") from None
 
     def has_cluster(self) -> bool:
@@ -129,20 +128,20 @@ class Infra:
     def standing(self) -> list[Json]:
         """All that stands: what Azure lists in the group, and what it does not: clusters and budgets."""
         try:
-            listed = self.arm.listed(f"{self.group}/resources", _RESOURCES)
+            listed = self.arm.list_all(f"{self.group}/resources", _RESOURCES)
         except NotFound:
             return []
         return [*listed, *self._clusters(), *self._budgets()]
 
     def _clusters(self) -> list[Json]:
         try:
-            return self.arm.listed(f"{self.place.path}/computes", client.COMPUTES)
+            return self.arm.list_all(f"{self.place.resource_id}/computes", client.COMPUTES)
         except NotFound:
             return []
 
     def _budgets(self) -> list[Json]:
         try:
-            return self.arm.listed(f"{self.group}/providers/Microsoft.Consumption/budgets", _BUDGETS)
+            return self.arm.list_all(f"{self.group}/providers/Microsoft.Consumption/budgets", _BUDGETS)
         except NotFound:
             return []
 
@@ -153,14 +152,14 @@ class Infra:
         A workspace and a vault are purged too: Azure would keep their names, and the next `up` would meet them.
 
         Raises:
-            MachineError: something that bills is left.
+            ProviderRefused: something that bills is left.
         """
         found = self.standing()
         for cluster in self._clusters():
             yield f"cluster {cluster['name']}"
             self._delete(cluster["id"], client.COMPUTES, "&underlyingResourceAction=Delete")
-        yield f"workspace {self.place.workspace}"
-        self._delete(self.place.path, _WORKSPACES, "&forceToPurge=true")
+        yield f"workspace {self.place.name}"
+        self._delete(self.place.resource_id, client.WORKSPACES, "&forceToPurge=true")
         yield f"resource group {self.place.resource_group}"
         self.drop_group()
         for vault in (one for one in found if str(one["type"]).lower() == _VAULT):
@@ -170,20 +169,22 @@ class Infra:
 
     def _delete(self, path: str, version: str, query: str) -> None:
         with contextlib.suppress(NotFound):
-            self.arm.finish("DELETE", path, version, query=query)
+            self.arm.run_operation("DELETE", path, version, query=query)
 
     def _purge(self, vault: Json) -> None:
         path = f"{self._subscription}/providers/Microsoft.KeyVault/locations/{vault['location']}/deletedVaults"
         with contextlib.suppress(NotFound):
-            self.arm.finish("POST", f"{path}/{vault['name']}/purge", _VAULTS)
+            self.arm.run_operation("POST", f"{path}/{vault['name']}/purge", _VAULTS)
 
     def _prove_gone(self) -> None:
         """Asks in two ways: for the group itself, and for all that the subscription has."""
-        everything = self.arm.listed(f"{self._subscription}/resources", _RESOURCES)
+        everything = self.arm.list_all(f"{self._subscription}/resources", _RESOURCES)
         left = [str(one["name"]) for one in everything if str(one["id"]).lower().startswith(f"{self.group.lower()}/")]
         if left or self.exists():
             names = ", ".join(left) or self.place.resource_group
-            raise MachineError(f"still there after the deletion: {names}", "boneagectl infra down again, or the portal")
+            raise ProviderRefused(
+                f"still there after the deletion: {names}", "boneagectl infra down again, or the portal"
+            )
 
 
 def _body(parameters: Json) -> Json:

@@ -11,19 +11,19 @@ from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from boneagectl.errors import MachineError, SubmitUncertain
-from boneagectl.targets.azure.client import LATER, Place
+from boneagectl.errors import MachineError, NotSignedIn, ProviderRefused, RemoteError, SubmitUncertain
+from boneagectl.targets.azure.client import LATER, Workspace
 from boneagectl.targets.azure.render import JOB
 
 _CLEAR = range(400, 500)
 _UNCLEAR = (408, 429)
 
 
-def create(credential: Any, place: Place, rendered: Path) -> None:
+def create(credential: Any, place: Workspace, rendered: Path) -> None:
     """Creates the job that the folder describes.
 
     Raises:
-        MachineError: Azure refused it. SubmitUncertain: no clear answer came; the job may exist.
+        ProviderRefused: Azure refused it. SubmitUncertain: no clear answer came; the job may exist.
     """
     with _speaking(credential, place) as client:
         from azure.ai.ml import load_job
@@ -46,7 +46,7 @@ def read(rendered: Path) -> Any:
             raise MachineError(f"azure-ai-ml does not take {JOB}: {_line(error)}") from None
 
 
-def register(credential: Any, place: Place, name: str, pack: Path) -> None:
+def register(credential: Any, place: Workspace, name: str, pack: Path) -> None:
     """Uploads the folder `pack` as version 1 of the data asset `name`; raises as `create` does.
 
     On a terminal the SDK shows its own progress.
@@ -58,14 +58,14 @@ def register(credential: Any, place: Place, name: str, pack: Path) -> None:
 
 
 @contextmanager
-def _speaking(credential: Any, place: Place, is_shown: bool = False) -> Iterator[Any]:
+def _speaking(credential: Any, place: Workspace, is_shown: bool = False) -> Iterator[Any]:
     """The SDK's client; its failures in our words. It prints escape codes even where it is asked to be silent."""
     with _silently(), nullcontext() if is_shown else redirect_stderr(io.StringIO()):
         from azure.ai.ml import MLClient
         from azure.core.exceptions import AzureError, HttpResponseError
 
         try:
-            where = (place.subscription, place.resource_group, place.workspace)
+            where = (place.subscription, place.resource_group, place.name)
             yield MLClient(credential, *where, show_progress=is_shown)
         except HttpResponseError as error:
             raise _translated(error) from None
@@ -88,10 +88,13 @@ def _silently() -> Iterator[None]:
         logging.disable(was)
 
 
-def _translated(error: Any) -> MachineError:
+def _translated(error: Any) -> RemoteError:
     status = error.status_code or 0
     if status in _CLEAR and status not in _UNCLEAR:
-        return MachineError(f"Azure refused the job with {status}: {_line(error)}", "boneagectl doctor --target azure")
+        kind, next_step = (
+            (NotSignedIn, "az login") if status == 401 else (ProviderRefused, "boneagectl doctor --target azure")
+        )
+        return kind(f"Azure refused the job with {status}: {_line(error)}", next_step)
     return SubmitUncertain(f"Azure answered {status}: {_line(error)}", LATER)
 
 

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from boneage_trainer.contract import RunFolder, sha256_of, write_atomic
 from boneagectl import artifacts
-from boneagectl.errors import MachineError, Unreachable
+from boneagectl.errors import ProviderRefused, RemoteError, Unreachable
 from boneagectl.models import Artifacts
-from boneagectl.targets.azure.client import STORES, Arm, Place
+from boneagectl.targets.azure.client import STORES, ArmClient, Workspace
 
 _INCOMING = ".incoming"
 
@@ -86,8 +86,8 @@ def run_of(job: str) -> str:
 class Store:
     """One container of the workspace, opened with what the workspace itself hands out, for an hour at most."""
 
-    def __init__(self, arm: Arm, place: Place, name: str) -> None:
-        self._arm, self._path = arm, f"{place.path}/datastores/{name}"
+    def __init__(self, arm: ArmClient, place: Workspace, name: str) -> None:
+        self._arm, self._path = arm, f"{place.resource_id}/datastores/{name}"
         self._container = self._open()
 
     def _open(self) -> Any:
@@ -95,7 +95,7 @@ class Store:
 
         said = self._arm.get(self._path, STORES)["properties"]
         wanted = {"expirableSecret": True, "expireAfterHours": 1}
-        secrets = self._arm.ask("POST", f"{self._path}/listSecrets", STORES, wanted)
+        secrets = self._arm.request("POST", f"{self._path}/listSecrets", STORES, wanted)
         account = f"{said.get('protocol', 'https')}://{said['accountName']}.blob.{said['endpoint']}"
         credential = secrets.get("sasToken") or secrets.get("key") or self._arm.credential
         return ContainerClient(account, said["containerName"], credential=credential, **RETRY)
@@ -147,8 +147,8 @@ class Store:
         raise AssertionError("the last try returns or raises")
 
 
-def _refused(what: str, error: Any) -> MachineError:
-    kind = Unreachable if (error.status_code or 500) >= 500 or error.status_code == 429 else MachineError
+def _refused(what: str, error: Any) -> RemoteError:
+    kind = Unreachable if (error.status_code or 500) >= 500 or error.status_code == 429 else ProviderRefused
     code = getattr(error, "error_code", None) or error.reason
     text = f"{what}: the blob store answered {error.status_code} {getattr(code, 'value', code)}"
     return kind(text, "try again in some minutes")

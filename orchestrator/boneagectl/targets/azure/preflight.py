@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from boneagectl import units
-from boneagectl.errors import BoneagectlError, MachineError, NotFound, UsageError
+from boneagectl.errors import BoneagectlError, NotFound, RemoteError, UsageError
 from boneagectl.models import Finding, Verdict
 from boneagectl.target_settings import AzureSettings
 from boneagectl.targets.azure import client, pricing
@@ -21,7 +21,9 @@ _PREBUILT = "azureml://registries/"
 class Examination:
     """Goes on after what fails, and ends with the one answer that counts."""
 
-    def __init__(self, arm: client.Arm, place: client.Place, settings: AzureSettings, prices_file: Path) -> None:
+    def __init__(
+        self, arm: client.ArmClient, place: client.Workspace, settings: AzureSettings, prices_file: Path
+    ) -> None:
         self.arm, self.place, self.settings, self.prices_file = arm, place, settings, prices_file
         self.blocks: list[str] = []
         """Why no GPU can run here, in words."""
@@ -44,7 +46,7 @@ class Examination:
         return self.blocks
 
     def _credential(self) -> Iterator[Finding]:
-        yield Finding("ok", "signed in", client.whose(self.arm.credential))
+        yield Finding("ok", "signed in", f"{self.arm.credential.account()} by {self.arm.credential.source}")
 
     def _state(self) -> Iterator[Finding]:
         said = subscription(self.arm, self.place.subscription)
@@ -141,13 +143,13 @@ _DURATION = re.compile(r"P(?:([\d.]+)D)?(?:T(?:([\d.]+)H)?(?:([\d.]+)M)?(?:([\d.
 KAGGLE = "boneagectl submit --target kaggle"
 
 
-def only_subscription(arm: client.Arm) -> str:
+def only_subscription(arm: client.ArmClient) -> str:
     """The id of the one subscription that is enabled and can be seen.
 
     Raises:
         UsageError: there is none, or a choice.
     """
-    seen = [one for one in arm.listed("/subscriptions", SUBSCRIPTIONS) if one.get("state") != "Deleted"]
+    seen = [one for one in arm.list_all("/subscriptions", SUBSCRIPTIONS) if one.get("state") != "Deleted"]
     if len(seen) == 1:
         return str(seen[0]["subscriptionId"])
     if not seen:
@@ -156,20 +158,20 @@ def only_subscription(arm: client.Arm) -> str:
     raise UsageError(f"which subscription? {names}", "set targets.azure.subscription in boneage.toml")
 
 
-def verdicts(arm: client.Arm, place: client.Place, settings: AzureSettings, pack: str) -> list[Verdict]:
+def verdicts(arm: client.ArmClient, place: client.Workspace, settings: AzureSettings, pack: str) -> list[Verdict]:
     """Whether the subscription works, the cluster is what the price was asked for, and the data is there."""
     said = subscription(arm, place.subscription)
     verdict = Verdict("subscription", said.get("state") == "Enabled", subscription_text(said))
     return [verdict, cluster(arm, place, settings), _data(arm, place, pack)]
 
 
-def missing_spaces(arm: client.Arm, subscription: str) -> list[str]:
+def missing_spaces(arm: client.ArmClient, subscription: str) -> list[str]:
     """The resource providers that are not registered yet."""
     base = f"/subscriptions/{subscription}/providers"
     return [name for name in SPACES if arm.get(f"{base}/{name}", _PROVIDERS).get("registrationState") != "Registered"]
 
 
-def subscription(arm: client.Arm, subscription: str) -> dict[str, Any]:
+def subscription(arm: client.ArmClient, subscription: str) -> dict[str, Any]:
     return arm.get(f"/subscriptions/{subscription}", SUBSCRIPTIONS)
 
 
@@ -181,11 +183,11 @@ def subscription_text(said: dict[str, Any]) -> str:
     return f"{said.get('displayName', 'it')} is {state} ({kind}{student}), spending limit {limit}"
 
 
-def cluster(arm: client.Arm, place: client.Place, settings: AzureSettings) -> Verdict:
+def cluster(arm: client.ArmClient, place: client.Workspace, settings: AzureSettings) -> Verdict:
     try:
-        said = arm.get(f"{place.path}/computes/{settings.cluster}", client.COMPUTES)["properties"]["properties"]
+        said = arm.get(f"{place.resource_id}/computes/{settings.cluster}", client.COMPUTES)["properties"]["properties"]
     except NotFound:
-        missing = f"there is no cluster {settings.cluster!r} in {place.workspace}: boneagectl infra up makes it"
+        missing = f"there is no cluster {settings.cluster!r} in {place.name}: boneagectl infra up makes it"
         return Verdict("cluster", False, missing)
     wrong = list(_differences(said, settings))
     detail = f"{settings.cluster}: {said['vmSize']}, {said['vmPriority']}, now {said.get('currentNodeCount', 0)} nodes"
@@ -214,10 +216,10 @@ def _seconds(duration: str) -> int:
     return round(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
-def _data(arm: client.Arm, place: client.Place, pack: str) -> Verdict:
+def _data(arm: client.ArmClient, place: client.Workspace, pack: str) -> Verdict:
     name, _, version = pack.removeprefix("azureml:").partition(":")
     try:
-        arm.get(f"{place.path}/data/{name}/versions/{version}", client.JOBS)
+        arm.get(f"{place.resource_id}/data/{name}/versions/{version}", client.JOBS)
     except NotFound:
         return Verdict("data", False, f"the pack is not there as {pack}: boneagectl data push --target azure")
     return Verdict("data", True, f"{pack} is registered")
@@ -248,11 +250,11 @@ class Offer:
     fits: tuple[str, ...]
 
 
-def allowed_regions(arm: client.Arm, subscription: str) -> list[str] | None:
+def allowed_regions(arm: client.ArmClient, subscription: str) -> list[str] | None:
     """The only regions that the subscription's policies allow, or None where none of them says so."""
     path = f"/subscriptions/{subscription}/providers/Microsoft.Authorization/policyAssignments"
     found: list[set[str]] = []
-    for policy in arm.listed(path, _POLICIES):
+    for policy in arm.list_all(path, _POLICIES):
         given = (policy.get("properties", {}).get("parameters") or {}).get(_LOCATIONS) or {}
         if isinstance(given.get("value"), list):
             found.append({str(region).lower().replace(" ", "") for region in given["value"]})
@@ -260,16 +262,21 @@ def allowed_regions(arm: client.Arm, subscription: str) -> list[str] | None:
 
 
 def offer(
-    arm: client.Arm, subscription: str, region: str, settings: AzureSettings, allowed: list[str] | None, file: Path
+    arm: client.ArmClient,
+    subscription: str,
+    region: str,
+    settings: AzureSettings,
+    allowed: list[str] | None,
+    file: Path,
 ) -> Offer:
     """Asks Azure ML for sizes and quota, and the price API for prices; `file` keeps those.
 
     Raises:
-        MachineError: Azure refuses to tell. UsageError: a size that Azure retired.
+        ProviderRefused: Azure refuses to answer. UsageError: a size that Azure retired.
     """
     base = f"/subscriptions/{subscription}/providers/Microsoft.MachineLearningServices/locations/{region}"
-    sizes = {str(one.get("name")): one for one in arm.listed(f"{base}/vmSizes", client.COMPUTES)}
-    usages = arm.listed(f"{base}/usages", client.COMPUTES)
+    sizes = {str(one.get("name")): one for one in arm.list_all(f"{base}/vmSizes", client.COMPUTES)}
+    usages = arm.list_all(f"{base}/usages", client.COMPUTES)
     own = next((one for name, one in sizes.items() if name.lower() == settings.size.lower()), None)
     low_free, priced = _free(usages, "lowpriority"), _prices(settings.size, region, file)
     dedicated, low = priced.get(False), priced.get(True)
@@ -311,7 +318,7 @@ def _fitting(sizes: dict[str, dict[str, Any]], usages: list[dict[str, Any]], low
 
 def _prices(size: str, region: str, file: Path) -> dict[bool, pricing.Price]:
     """By whether it is low priority: today's price where the price API answers, else that region's newest known."""
-    with contextlib.suppress(MachineError):  # the date that is shown tells how old the price is
+    with contextlib.suppress(RemoteError):  # the date that is shown tells how old the price is
         pricing.refresh(file, [size], region)
     name = pricing.canonical(size)
     return {one.low_priority: one for one in pricing.known(file) if (one.size, one.region) == (name, region)}

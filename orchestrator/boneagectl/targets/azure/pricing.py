@@ -16,7 +16,7 @@ from typing import Any
 
 from boneage_trainer.contract import write_json
 from boneagectl import models, units
-from boneagectl.errors import MachineError, Unreachable, UsageError
+from boneagectl.errors import MachineError, ProviderRefused, Unreachable, UsageError
 from boneagectl.paths import data_dir
 from boneagectl.targets.http import retry_after_s
 
@@ -56,11 +56,11 @@ def items(address: str, fetch: Fetch) -> Iterator[Mapping[str, Any]]:
     host, seen = urlsplit(address).hostname, set[str]()
     while address:
         if address in seen or len(seen) == _MOST_PAGES or urlsplit(address).hostname != host:
-            raise MachineError(f"the price API's pages do not end, or lead elsewhere: {address}", REFRESH)
+            raise ProviderRefused(f"the price API's pages do not end, or lead elsewhere: {address}", REFRESH)
         seen.add(address)
         page = fetch(address)
         if not isinstance(page, Mapping) or not isinstance(page.get("Items"), list):
-            raise MachineError(f"the price API's answer has no list of items: {address}", REFRESH)
+            raise ProviderRefused(f"the price API's answer has no list of items: {address}", REFRESH)
         yield from page["Items"]
         address = page.get("NextPageLink") or ""
 
@@ -70,7 +70,7 @@ def get_json(address: str) -> Page:
 
     Raises:
         Unreachable: no answer, or 429 or a server's error, after several tries.
-        MachineError: it refuses, or its answer is not JSON.
+        ProviderRefused: it refuses, or its answer is not JSON.
     """
     import requests
 
@@ -91,11 +91,11 @@ def get_json(address: str) -> Page:
 
 def _body(response: Any, address: str) -> Page:
     if response.status_code != 200:
-        raise MachineError(f"the price API refuses {address}: {response.status_code} {response.text[:200]}")
+        raise ProviderRefused(f"the price API refuses {address}: {response.status_code} {response.text[:200]}")
     try:
         page: Page = response.json()
     except ValueError:
-        raise MachineError(f"the price API's answer is not JSON: {response.text[:200]!r}", REFRESH) from None
+        raise ProviderRefused(f"the price API's answer is not JSON: {response.text[:200]!r}", REFRESH) from None
     return page
 
 
@@ -264,7 +264,7 @@ def refresh(
     Raises:
         UsageError: a retired size, or a size or region that is not a name.
         Unreachable: no answer after several tries.
-        MachineError: an answer that cannot be understood, or a price file that cannot be read.
+        ProviderRefused: an answer that cannot be understood. MachineError: a price file that cannot be read.
     """
     _check_name("region", region, r"[a-z0-9]+")
     known, shipped = _read(path), table()
@@ -317,7 +317,7 @@ def _fits(item: Mapping[str, Any], size: str, region: str) -> bool:
             and item["retailPrice"] > 0
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise MachineError(f"the price API sent an item that cannot be understood: {error!r}", REFRESH) from None
+        raise ProviderRefused(f"the price API sent an item that cannot be understood: {error!r}", REFRESH) from None
 
 
 def _line(price: Price) -> dict[str, Any]:

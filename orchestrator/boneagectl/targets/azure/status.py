@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
 
 from boneage_trainer.contract import parse_object
 from boneagectl import units
-from boneagectl.errors import MachineError, NotFound
+from boneagectl.errors import NotFound, RemoteError
 from boneagectl.models import Handle, LegState, Observation
 from boneagectl.targets.azure import client
 from boneagectl.targets.azure import outputs as blobs
@@ -112,25 +111,22 @@ def _time_s(text: str) -> float:
 
 # == remote: One job in one workspace, as Azure knows it and as its blobs tell.
 
-_HISTORY = "v1.0"
-_HISTORY_HOST = ".api.azureml.ms"
-_WORKSPACES = "2024-10-01"
 SECOND_LOOK_S = 2.0
 
 
 class Remote:
     """`name` is the leg's id."""
 
-    def __init__(self, arm: client.Arm, place: client.Place, name: str) -> None:
+    def __init__(self, arm: client.ArmClient, place: client.Workspace, name: str) -> None:
         self.arm, self.place, self.name = arm, place, name
 
     @property
     def handle(self) -> Handle:
-        return Handle("azure", self.name, f"https://ml.azure.com/runs/{self.name}?wsid={self.place.path}")
+        return Handle("azure", self.name, f"https://ml.azure.com/runs/{self.name}?wsid={self.place.resource_id}")
 
     @property
     def _path(self) -> str:
-        return f"{self.place.path}/jobs/{self.name}"
+        return f"{self.place.resource_id}/jobs/{self.name}"
 
     @cached_property
     def outputs(self) -> blobs.Store:
@@ -180,13 +176,8 @@ class Remote:
     def _history(self) -> dict[str, Any]:
         """Start, end and error of the job; nothing where that service does not answer."""
         try:
-            said = self.arm.get(self.place.path, _WORKSPACES)
-            host = urlsplit(str(said["properties"].get("discoveryUrl"))).hostname or ""
-            if not host.endswith(_HISTORY_HOST):  # the token is for nobody else
-                return {}
-            path = f"/history/v1.0{self.place.path}/runs/{self.name}/details"
-            return self.arm.ask("GET", path, _HISTORY, host=f"https://{host}")
-        except MachineError:
+            return self.arm.get_run_details(self.place, self.name)
+        except RemoteError:
             return {}
 
     def is_over(self) -> bool:
@@ -194,7 +185,7 @@ class Remote:
         return job is None or job["properties"]["status"] in OVER
 
     def cancel(self) -> None:
-        self.arm.ask("POST", f"{self._path}/cancel", client.JOBS)
+        self.arm.request("POST", f"{self._path}/cancel", client.JOBS)
 
     def log(self) -> bytes:
         return self.logs.read(blobs.log_of(self.name))
