@@ -26,7 +26,7 @@ from emulators.azure_ml import Workspaces
 from emulators.azure_money import Money
 from emulators.azure_routes import Operations, Routes
 from emulators.azure_runner import Fate, Job
-from emulators.azure_wire import NAMES, Answer, Fault, Handler, Problem, Request, Server
+from emulators.azure_wire import NAMES, Answer, Fault, Handler, Problem, Reply, Request, Server
 from emulators.azurite import missing
 from emulators.tls import write_certificates
 from emulators.wire import Other
@@ -65,6 +65,7 @@ class Azure(Other):
     costs_are_told       False: Cost Management answers that it does not support this offer
     costs_lag            the part of what was spent that it does not know yet, 0 to 1
     jobs_per_page, prices_per_page   how long a page of a listing is
+    referred_url         where operations, next pages and, with `redirects`, every call to ARM are sent: ARM itself
     """
 
     def __init__(self, root: Path, python: str = sys.executable) -> None:
@@ -83,7 +84,9 @@ class Azure(Other):
         self.clock_rate, self.startup_s = 60.0, 3.0
         self.phase_s, self.finalizing_s, self.grace_s, self.sync_s = 0.02, 0.02, 2.0, 1.0
         self.operation_s, self.costs_are_told, self.costs_lag = 0.05, True, 0.0
-        self.jobs_per_page, self.prices_per_page = 50, 1000
+        self.jobs_per_page, self.prices_per_page, self.redirects = 50, 1000, False
+        self.audiences: set[tuple[str, str]] = set()
+        """Each host that was sent a good token, with the audience of it."""
         # Commands are pasted together from paths: Azure's have no blanks in them, whatever the test's folder has.
         self.work = Path(tempfile.mkdtemp(prefix="azure-"))
         self.login, self.blobs, self.arm = Login(self), Blobs(self), Arm(self)
@@ -130,6 +133,14 @@ class Azure(Other):
     @retry_after.setter
     def retry_after(self, text: str) -> None:
         self.operations.retry_after = text
+
+    @property
+    def referred_url(self) -> str:
+        return self.operations.arm_url
+
+    @referred_url.setter
+    def referred_url(self, url: str) -> None:
+        self.operations.arm_url = url
 
     def environment(self) -> dict[str, str]:
         """What leads the real clients here; EnvironmentCredential and AzureCliCredential both find a login."""
@@ -232,7 +243,9 @@ class Azure(Other):
         if request.is_blob:
             return self.blobs.forward(request)
         if request.host != "prices.azure.com" and not request.path.startswith("/discovery"):
-            self.login.check(request.headers.get("Authorization", ""))
+            self.audiences.add((request.host, self.login.check(request.headers.get("Authorization", ""))))
+        if self.redirects and request.host == "management.azure.com":
+            return Reply(307, None, {"Location": f"{self.referred_url}{request.target}"})
         if request.host == "management.azure.com" and "api-version" not in request.query:
             raise Problem(400, "MissingApiVersionParameter", "The api-version query parameter is required.")
         with self._lock:

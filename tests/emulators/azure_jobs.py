@@ -130,7 +130,7 @@ class Jobs:
         if len(found) > first + size:
             version = request.query["api-version"]
             link = f"{request.path}?api-version={version}&listViewType={kind}&$skip={first + size}"
-            said["nextLink"] = f"https://management.azure.com{link}"  # type: ignore[assignment]
+            said["nextLink"] = f"{self.azure.operations.arm_url}{link}"  # type: ignore[assignment]
         return said
 
     @route("GET", f"{WORKSPACE}/jobs/{{name}}")

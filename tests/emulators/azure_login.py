@@ -49,8 +49,11 @@ class Login:
         self._good.add(token)
         return token
 
-    def check(self, header: str, audience: str = "") -> None:
-        """Raises Problem 401 unless the header holds a token of ours, for this audience, that is not over."""
+    def check(self, header: str, audience: str = "") -> str:
+        """The audience of the token in the header.
+
+        Raises Problem 401 unless it is a token of ours, for `audience`, that has not expired.
+        """
         token = header.removeprefix("Bearer ")
         if token not in self._good:
             raise Problem(401)
@@ -60,6 +63,7 @@ class Login:
             raise Problem(401, "InvalidAuthenticationTokenAudience", f"The audience {said['aud']} is not {wanted[0]}.")
         if said["exp"] < self.azure.now_s():
             raise Problem(401, "ExpiredAuthenticationToken", "The access token expired.")
+        return str(said["aud"]).rstrip("/")
 
     def answer(self, request: Request) -> dict[str, Any]:
         if request.path.endswith("/openid-configuration"):

@@ -90,7 +90,7 @@ class Operations:
     """Long-running operations, told of at an Azure-AsyncOperation address or at a Location."""
 
     def __init__(self, subscription: str) -> None:
-        self.base, self.retry_after = f"/subscriptions/{subscription}/providers/", "1"
+        self.base, self.retry_after, self.arm_url = f"/subscriptions/{subscription}/providers/", "1", ARM
         self._all: dict[str, Operation] = {}
 
     def start(self, work: Callable[[], Any], after_s: float, is_ready: Callable[[], bool] = lambda: True) -> Operation:
@@ -110,11 +110,11 @@ class Operations:
 
     def async_headers(self, made: Operation, place: str) -> dict[str, str]:
         """`place` is like Microsoft.MachineLearningServices/locations/westeurope/computeOperationsStatus."""
-        url = f"{ARM}{self.base}{place}/{made.number}?api-version=2023-04-01"
+        url = f"{self.arm_url}{self.base}{place}/{made.number}?api-version=2023-04-01"
         return {"Azure-AsyncOperation": url, **self.pace}
 
     def location_headers(self, made: Operation, place: str = "Microsoft.Resources/operationresults") -> dict[str, str]:
-        url = f"{ARM}{self.base}{place}/{made.number}?api-version=2023-04-01"
+        url = f"{self.arm_url}{self.base}{place}/{made.number}?api-version=2023-04-01"
         return {"Location": url, **self.pace}
 
     @route("GET", "/subscriptions/{s}/providers/{space}/locations/{region}/{kind}/{number}")
