@@ -26,7 +26,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 16
 
 @pytest.fixture
 def two(project: Path, home: Path, cli: Cli) -> tuple[str, str]:
-    """Two finished runs, which then get the results of a whole training."""
+    """Two finished runs, which then get the results of a whole run."""
     for name, worse_months in (("first-run", 0.0), ("second-run", 0.7)):
         cli("submit", "--name", name, "-q")
         cli("watch", name, "--every", 0.1, "-q")
@@ -43,7 +43,7 @@ def test_two_runs_as_text_by_default(two: tuple[str, str], cli: Cli) -> None:
     said = cli("compare", *two).out
     assert said.startswith(RESEARCH_ONLY)
     assert "Same settings in all runs" in said
-    assert "second-run  120 of 120 and 120  +0.7" in said
+    assert "second-run  120 of 120 (first-run: 120)  +0.7" in said
     assert "Paper 2026-11: Azure, Tesla K80" in said
 
 
@@ -59,7 +59,7 @@ def test_every_format_is_written(two: tuple[str, str], cli: Cli, home: Path, tmp
 
 
 def test_runs_that_are_not_compared(two: tuple[str, str], cli: Cli) -> None:
-    assert "needs two runs" in cli("compare", "first-run", code=2).err
+    assert "needs at least two runs" in cli("compare", "first-run", code=2).err
     assert "first-run is named twice" in cli("compare", "first-run", "first", code=2).err
     assert "there is no run 'none'" in cli("compare", "first-run", "none", code=2).err
     assert "--open shows HTML" in cli("compare", *two, "--open", "--format", "csv", code=2).err
@@ -85,7 +85,7 @@ def test_a_run_without_results_is_compared_as_far_as_it_goes(
     cli("watch", "third-run", "--every", 0.1, "-q", code=4)
     said = cli("compare", "first-run", "third-run").out
     assert "Not complete: third-run." in said
-    assert "it has no test predictions yet" in said
+    assert "no test predictions yet" in said
 
 
 # ---------------------------------------------------------------------------------- report --all
@@ -119,8 +119,8 @@ def test_all_without_runs_and_with_a_torn_one(two: tuple[str, str], cli: Cli, ho
     said = cli("report", "--all")
     assert "first-run: evaluation.json is not JSON" in said.err
     assert "second-run" in Path(said.out.strip()).read_text()
-    assert "leave out RUN" in cli("report", "first-run", "--all", code=2).err
-    assert "leave out RUN" in cli("report", "--all", "--format", "csv", code=2).err
+    assert "omit RUN" in cli("report", "first-run", "--all", code=2).err
+    assert "omit RUN" in cli("report", "--all", "--format", "csv", code=2).err
 
 
 def test_a_page_elsewhere_links_back(two: tuple[str, str], cli: Cli, home: Path, tmp_path: Path) -> None:
@@ -137,11 +137,11 @@ def test_radiographs_come_into_a_report_on_request_only(two: tuple[str, str], cl
     assert "<img" not in Path(cli("report", "first-run").out.strip()).read_text()
     assert "data:image/png;base64," in Path(cli("report", "first-run", "--samples", sheet).out.strip()).read_text()
     sheet.write_bytes(b"GIF89a")
-    assert "is no PNG" in cli("report", "first-run", "--samples", sheet, code=2).err
+    assert "is not a PNG" in cli("report", "first-run", "--samples", sheet, code=2).err
     assert "cannot be read" in cli("report", "first-run", "--samples", tmp_path / "none", code=2).err
 
 
-def test_a_cost_nobody_knows_yet_is_not_zero(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_cost_is_not_zero(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_EPOCHS", "1000")
     cli("submit", "--name", "long-run", "-q")
     while not cli("show", "long-run", "--json").json["epoch"]:
@@ -191,7 +191,7 @@ def test_what_budget_calls_free_is_what_the_reports_draw(
         pass
     pages = [home / "runs" / "index.html", home / "runs" / "long-run" / "report.html"]
     cli("report", "--all")
-    assert not any("What is left" in page.read_text() for page in pages), "no limit, no figure"
+    assert not any("Remaining budget" in page.read_text() for page in pages), "no limit, no figure"
     spend_on_azure(home / "ledger.db")
     cli("budget", "set", "local", "--cap-hours", 200, "-q")
     account = {one["name"]: one for one in cli("budget", "--json").json["accounts"]}["local"]
@@ -202,8 +202,8 @@ def test_what_budget_calls_free_is_what_the_reports_draw(
              for page in pages]  # fmt: skip
     assert [list(one) for one in lefts] == [["left-azure-usd", "left-local-hours"], ["left-local-hours"]]
     for one in lefts:
-        begin, *_, (_, reserved, free) = one["left-local-hours"].rows[1:]
-        assert begin[1:] == ("0.00", "200.00")
+        start, *_, (_, reserved, free) = one["left-local-hours"].rows[1:]
+        assert start[1:] == ("0.00", "200.00")
         assert float(reserved) == round(account["reserved_s"] / 3600, 2) > 0
         assert float(free) == round((account["cap_s"] - account["spent_s"] - account["reserved_s"]) / 3600, 2)
 

@@ -26,10 +26,14 @@ SLICE_S = 0.005
 
 
 def install(folder: Path) -> Path:
-    """Makes an executable in `folder` that takes what a Python interpreter takes, and is this program."""
+    """Makes an executable in `folder` that takes what a Python interpreter takes, and is this program.
+
+    The metrics of a report are computed by a real interpreter: they are the trainer's own.
+    """
     program = folder / "trainer"
     folder.mkdir(parents=True, exist_ok=True)
-    program.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-S", "-B", __file__])} "$@"\n')
+    real = f'case "$1 $2" in "-c "*boneage_trainer.evaluation*) exec {shlex.quote(sys.executable)} "$@";; esac'
+    program.write_text(f'#!/bin/sh\n{real}\nexec {shlex.join([sys.executable, "-S", "-B", __file__])} "$@"\n')
     program.chmod(0o755)
     return program
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from boneage_trainer.contract import RunFolder
-from boneagectl.report.run_page import ReportData, load_run, render_html
+from boneagectl.report.data import ReportData, load_run
+from boneagectl.report.run_page import render_run
 from report.page import Page
 from report.sample_run import FACTS, fill
 
@@ -22,7 +23,7 @@ def data(complete: RunFolder) -> ReportData:
 
 @pytest.fixture(scope="session")
 def html(data: ReportData) -> str:
-    return render_html(data)
+    return render_run(data)
 
 
 @pytest.fixture(scope="session")

@@ -6,16 +6,21 @@ import csv
 import io
 import json
 import re
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from boneage_trainer.contract import RESEARCH_ONLY, RunFolder
-from boneage_trainer.evaluation import paired
-from boneagectl.report import comparison, comparison_run, comparison_tables
-from boneagectl.report.comparison import Comparison
-from boneagectl.report.comparison_run import Compared
+from boneage_trainer.evaluation.metrics import paired_metrics
+from boneagectl.report import comparison_formats
+from boneagectl.report.comparison import Comparison, compare_folders, render_comparison
+from boneagectl.report.comparison_run import load_compared, run_values
+from boneagectl.report.comparison_tables import PAPER_NOTE, TIME_PARTS, differing_settings
+from boneagectl.report.data import ReportData
+from boneagectl.report.text import UNKNOWN
 from report import several_runs
 from report.browser import look
 from report.page import Page
@@ -25,18 +30,28 @@ COUNT = 400
 HOSTILE = ["<script>alert(1)</script>", "{{7*7}}", r"\input{/etc/passwd}", "a|b\n| c |", "=1+1", "50 % & $x_1$ #~^"]
 
 
-def run(folder: Path, run_id: str, rows: list[dict[str, Any]] | None = None, **more: Any) -> Compared:
-    """A run in `folder`, tested on `rows`."""
+Prepared = tuple[RunFolder, dict[str, Any]]
+
+
+def run(folder: Path, run_id: str, rows: list[dict[str, Any]] | None = None, **more: Any) -> Prepared:
+    """A run in `folder`, tested on `rows`, and what the ledger knows of it."""
     given = rows_of(COUNT) if rows is None else rows
-    return comparison_run.load(
-        several_runs.fill(RunFolder(folder / "runs" / str(sum(map(ord, run_id)))), given), facts(run_id, **more)
-    )
+    made = several_runs.fill(RunFolder(folder / "runs" / str(sum(map(ord, run_id)))), given)
+    return made, facts(run_id, **more)
+
+
+def compare(*runs: Prepared, command: str = "") -> Comparison:
+    return compare_folders([folder for folder, _ in runs], [known for _, known in runs], sys.executable, command)
+
+
+def values_of(folder: RunFolder, known: dict[str, Any]) -> Mapping[str, Any]:
+    return load_compared(folder, known).values
 
 
 @pytest.fixture
 def two(tmp_path: Path) -> Comparison:
     runs = [run(tmp_path, "first-run"), run(tmp_path, "second-run", rows_of(COUNT, 0.8))]
-    return comparison.compared(runs, "boneagectl compare first-run second-run")
+    return compare(*runs, command="boneagectl compare first-run second-run")
 
 
 def table(found: Comparison, key: str) -> dict[str, dict[str, str]]:
@@ -57,93 +72,118 @@ def test_every_number_is_the_runs_own(two: Comparison) -> None:
     assert (values["total_s"], values["prepare_s"], values["startup_s"]) == (3100, 150, 40)
     assert (values["load_s"], values["compute_s"], values["compile_s"]) == (24 * 12.5, 24 * 84.0, 5.0)
     assert (values["load_ms_per_image"], values["compute_ms_per_image"]) == (1.5, 10.4)
-    parts = [values[key] for key, _ in comparison.PARTS]
+    parts = [values[key] for key, _ in TIME_PARTS]
     assert sum(parts) == pytest.approx(values["total_s"]), "every second stands somewhere"
     assert table(two, "time")["first-run"]["Load"] == "5.0 min"
-    assert table(two, "cost")["first-run"]["Cost an epoch"] == "US$ 0.0625"
+    assert table(two, "cost")["first-run"]["Cost/epoch"] == "US$ 0.0625"
 
 
 def test_startup_adds_up_over_legs() -> None:
     lines = [{"leg": "a", "elapsed_s": 100, "epoch_s": 60}, {"leg": "a", "elapsed_s": 160, "epoch_s": 60},
              {"leg": "b", "elapsed_s": 95, "epoch_s": 60}]  # fmt: skip
-    data = comparison_run.ReportData({}, tuple(lines), (), {}, {}, {}, ())
-    assert comparison_run.values(data)["startup_s"] == 40 + 35
+    data = ReportData({}, tuple(lines), (), {}, {}, {}, ())
+    assert run_values(data)["startup_s"] == 40 + 35
     del lines[2]["epoch_s"]
-    assert comparison_run.values(data)["startup_s"] is None, "a leg that does not tell is not a leg without start-up"
+    assert run_values(data)["startup_s"] is None, "unknown is not 0"
 
 
 def test_a_run_that_knows_nothing_has_no_zero_anywhere(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    nothing = comparison_run.load(RunFolder(tmp_path / "empty"), {"run_id": "bare"})
-    assert {key for key, value in nothing.values.items() if value is not None} == {"run_id"}
-    found = comparison.compared([run(tmp_path, "first-run"), nothing], "")
+    nothing = (RunFolder(tmp_path / "empty"), {"run_id": "bare"})
+    assert {key for key, value in values_of(*nothing).items() if value is not None} == {"run_id"}
+    found = compare(run(tmp_path, "first-run"), nothing)
     for key in ("accuracy", "time", "cost", "same"):
         row = list(table(found, key)["bare"].values())
-        assert set(row[1:]) == {"not known"}, key
-    assert found.pairs[0].verdict == "it has no test predictions yet"
-    assert "NOT KNOWN whether the data are the same: not told by bare." in found.notes
-    json.loads(comparison.to_json(found))
-    assert comparison.to_csv(found).splitlines()[2].startswith("bare,,,")
-    assert "No run" not in comparison.to_html(found)
+        assert set(row[1:]) == {UNKNOWN}, key
+    assert found.pairs[0].verdict == "no test predictions yet"
+    assert "Unknown whether the data are the same: missing for bare." in found.notes
+    json.loads(comparison_formats.to_json(found))
+    assert comparison_formats.to_csv(found).splitlines()[2].startswith("bare,,,")
+    assert "No run" not in render_comparison(found)
 
 
 def test_a_run_no_better_than_guessing_has_no_cost_a_month(tmp_path: Path) -> None:
     worse = run(tmp_path, "worse", rows_of(COUNT, 40))
-    assert worse.values["gained_months"] < 0
-    assert worse.values["usd_per_month_gained"] is None
+    values = values_of(*worse)
+    assert values["gained_months"] < 0
+    assert values["usd_per_month_gained"] is None
+
+
+def test_a_run_without_evaluation_has_the_metrics_that_its_predictions_give(tmp_path: Path) -> None:
+    first, second = (run(tmp_path, name) for name in ("first-run", "second-run"))
+    second[0].evaluation.unlink()
+    found = compare(first, second)
+    known, computed = (compared.values for compared in found.runs)
+    assert computed["mae_months"] == pytest.approx(known["mae_months"], abs=1e-4)
+    assert computed["baseline_median_mae_months"] is None
+
+
+def test_without_the_interpreter_the_comparison_has_no_pairs_and_says_so(tmp_path: Path) -> None:
+    runs = [run(tmp_path, name) for name in ("first-run", "second-run")]
+    found = compare_folders([folder for folder, _ in runs], [known for _, known in runs], "no-such-python", "")
+    assert (found.pairs[0].n, found.pairs[0].verdict) == (None, "not computed")
+    assert any("Some metrics are missing: no-such-python" in note for note in found.notes)
+    assert json.loads(comparison_formats.to_json(found))["pairs"][0]["ci95_months"] is None
+    assert found.runs[0].values["mae_months"]
 
 
 # --------------------------------------------------------------------------------- the pairs
 def test_a_pair_is_the_trainers_own_comparison(two: Comparison) -> None:
     first, second = rows_of(COUNT), rows_of(COUNT, 0.8)
-    theirs = paired.paired([row["boneage_months"] for row in first], [row["predicted_months"] for row in second],
-                              [row["predicted_months"] for row in first])  # fmt: skip
+    metrics = paired_metrics([row["boneage_months"] for row in first], [row["predicted_months"] for row in second],
+                             [row["predicted_months"] for row in first])  # fmt: skip
     (pair,) = two.pairs
-    assert pair.difference_months == pytest.approx(theirs["difference_months"], abs=1e-3)
-    assert pair.ci95_months == pytest.approx(theirs["difference_ci95_months"], abs=0.02)
-    assert pair.improved_share == theirs["improved_share"]
-    assert (pair.n, pair.own, pair.firsts, pair.verdict) == (COUNT, COUNT, COUNT, "errs more")
+    assert pair.difference_months == metrics["difference_months"] > 0
+    assert list(pair.ci95_months or ()) == metrics["difference_ci95_months"]
+    assert pair.improved_share == metrics["improved_share"]
+    assert (pair.n, pair.own, pair.firsts, pair.verdict) == (COUNT, COUNT, COUNT, "worse")
+
+
+def test_a_pair_does_not_depend_on_the_other_runs(tmp_path: Path) -> None:
+    first, second, third = (run(tmp_path, name, rows_of(COUNT, worse)) for name, worse in
+                            (("first-run", 0.0), ("second-run", 0.4), ("third-run", -0.4)))  # fmt: skip
+    assert compare(first, second, third).pairs == (*compare(first, second).pairs, *compare(first, third).pairs)
 
 
 def test_only_the_same_images_are_paired(tmp_path: Path) -> None:
     other = run(tmp_path, "second-run", rows_of(COUNT, 0.8, first=100))
-    (pair,) = comparison.compared([run(tmp_path, "first-run"), other], "").pairs
+    (pair,) = compare(run(tmp_path, "first-run"), other).pairs
     assert (pair.n, pair.own) == (COUNT - 100, COUNT)
 
 
 def test_the_same_id_with_another_content_is_another_image(tmp_path: Path) -> None:
     folder = several_runs.fill(RunFolder(tmp_path / "other"), rows_of(COUNT))
     write_split(folder.split, rows_of(COUNT), other="cd")
-    (pair,) = comparison.compared([run(tmp_path, "first-run"), comparison_run.load(folder, facts("b"))], "").pairs
+    (pair,) = compare(run(tmp_path, "first-run"), (folder, facts("b"))).pairs
     assert (pair.n, pair.difference_months) == (0, None)
-    assert pair.verdict == "no test image is in both with the same label"
+    assert pair.verdict == "no shared test image with the same label"
 
 
 def test_other_labels_are_left_out_and_told(tmp_path: Path) -> None:
     rows = rows_of(COUNT)
     for row in rows[:10]:
         row["boneage_months"] += 6
-    found = comparison.compared([run(tmp_path, "first-run"), run(tmp_path, "second-run", rows)], "")
+    found = compare(run(tmp_path, "first-run"), run(tmp_path, "second-run", rows))
     assert (found.pairs[0].n, found.pairs[0].relabelled) == (COUNT - 10, 10)
-    assert any("left out of the pairs: second-run" in note for note in found.notes)
+    assert any("excluded from the pairs: second-run" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_run_without_split_or_with_nan_is_not_paired(tmp_path: Path, place: int) -> None:
     runs = [several_runs.fill(RunFolder(tmp_path / name), rows_of(COUNT)) for name in "ab"]
     runs[place].split.unlink()
-    (pair,) = comparison.compared([comparison_run.load(folder, facts(folder.root.name)) for folder in runs], "").pairs
+    (pair,) = compare(*((folder, facts(folder.root.name)) for folder in runs)).pairs
     assert pair.difference_months is None
     assert "no split.csv" in pair.verdict
     rows = rows_of(COUNT)
     rows[3]["predicted_months"] = "nan"
-    several = [comparison_run.load(several_runs.fill(RunFolder(tmp_path / "c"), rows_of(COUNT)), facts("c"))]
+    sound = several_runs.fill(RunFolder(tmp_path / "c"), rows_of(COUNT))
     (tmp_path / "d").mkdir()
     broken = RunFolder(tmp_path / "d")
     several_runs.write_csv(broken.predictions, rows)
     write_split(broken.split, rows)
-    (pair,) = comparison.compared([*several, comparison_run.load(broken, facts("d"))], "").pairs
-    assert (pair.difference_months, pair.verdict) == (None, "a prediction is no number")
+    (pair,) = compare((sound, facts("c")), (broken, facts("d"))).pairs
+    assert (pair.difference_months, pair.verdict) == (None, "a prediction is not a number")
 
 
 # --------------------------------------------------------------------------------- what is said
@@ -154,37 +194,37 @@ def test_what_is_the_same_is_said(two: Comparison) -> None:
 def test_what_differs_is_said_first(tmp_path: Path) -> None:
     data = {**several_runs.DATA, "fingerprint": "0000" * 16}
     config = {**facts("x")["config"], "epochs": 12}
-    found = comparison.compared([run(tmp_path, "first-run"), run(tmp_path, "second-run", data=data, config=config)], "")
+    found = compare(run(tmp_path, "first-run"), run(tmp_path, "second-run", data=data, config=config))
     assert found.notes[0] == (
-        "NOT THE SAME settings, so differences need not come from the environments: epochs 24 | 12."
+        "Settings differ: results are not attributable to the environment alone (epochs 24 | 12)."
     )
-    assert found.notes[1] == "NOT THE SAME data: 9eab9eab9eab, 000000000000."
-    assert comparison_tables.differing(found.runs) == {"epochs": [24, 12]}
+    assert found.notes[1] == "Data differ: 9eab9eab9eab, 000000000000."
+    assert differing_settings(found.runs) == {"epochs": [24, 12]}
 
 
 def test_the_papers_times_stand_beside_and_nothing_else_of_it(two: Comparison) -> None:
     rows = [row for name, row in table(two, "time").items() if name.startswith("Paper 2026-11")]
     assert [row["Total"] for row in rows] == ["4 h 40 min", "4 h 40 min", "3 h 30 min", "1 h 39 min"]
-    assert {cell for row in rows for cell in list(row.values())[2:]} == {"not told"}
+    assert {cell for row in rows for cell in list(row.values())[2:]} == {UNKNOWN}
     assert all("Paper" not in name for key in ("accuracy", "cost") for name in table(two, key))
-    assert comparison_tables.NOTE in comparison.to_markdown(two).replace("\\", "")
+    assert PAPER_NOTE in comparison_formats.to_markdown(two).replace("\\", "")
 
 
 # ------------------------------------------------------------------------------------ formats
 def test_every_format_says_it_is_for_research_only(two: Comparison) -> None:
     for written in (
-        comparison.to_text,
-        comparison.to_html,
-        comparison.to_csv,
-        comparison.to_json,
-        comparison.to_markdown,
+        comparison_formats.to_text,
+        render_comparison,
+        comparison_formats.to_csv,
+        comparison_formats.to_json,
+        comparison_formats.to_markdown,
     ):
         assert RESEARCH_ONLY in written(two)
-    assert comparison.to_latex(two).count(RESEARCH_ONLY) == 1 + len(two.tables), "a table travels alone"
+    assert comparison_formats.to_latex(two).count(RESEARCH_ONLY) == 1 + len(two.tables), "a table travels alone"
 
 
 def test_json_has_stable_names(two: Comparison) -> None:
-    told = json.loads(comparison.to_json(two))
+    told = json.loads(comparison_formats.to_json(two))
     assert sorted(told) == ["command", "differing_settings", "notes", "pairs", "reference", "research_only", "runs",
                             "schema"]  # fmt: skip
     assert list(told["runs"][0]) == list(two.runs[0].values)
@@ -193,14 +233,14 @@ def test_json_has_stable_names(two: Comparison) -> None:
 
 
 def test_csv_keeps_full_precision_and_empty_cells(two: Comparison) -> None:
-    first, second = csv.DictReader(io.StringIO(comparison.to_csv(two)))
+    first, second = csv.DictReader(io.StringIO(comparison_formats.to_csv(two)))
     assert float(second["mae_months"]) == two.runs[1].values["mae_months"]
     assert float(second["against_first_difference_months"]) == two.pairs[0].difference_months
     assert first["against_first_difference_months"] == ""
 
 
 def test_text_is_ascii_and_aligned(two: Comparison) -> None:
-    text = comparison.to_text(two)
+    text = comparison_formats.to_text(two)
     assert text.isascii()
     lines = text.splitlines()
     head = next(line for line in lines if line.startswith("Run") and "MAE (months)" in line)
@@ -209,7 +249,7 @@ def test_text_is_ascii_and_aligned(two: Comparison) -> None:
 
 
 def test_latex_is_balanced_and_as_wide_as_it_says(two: Comparison) -> None:
-    text = comparison.to_latex(two)
+    text = comparison_formats.to_latex(two)
     for one in two.tables:
         body = text.split(f"tab:boneage-{one.key}")[1].split(r"\end{tabular}")[0]
         width = len(re.search(r"\{tabular\}\{(\w+)\}", body)[1])  # type: ignore[index]
@@ -222,26 +262,26 @@ def test_latex_is_balanced_and_as_wide_as_it_says(two: Comparison) -> None:
 def test_hostile_text_stays_text(tmp_path: Path, hostile: str) -> None:
     legs = [{"target": hostile, "state": "complete", "elapsed_s": 9}]
     odd = run(tmp_path, hostile, legs=legs, config={hostile: hostile})
-    found = comparison.compared([run(tmp_path, "first-run"), odd], hostile)
-    page = Page.of(comparison.to_html(found))
+    found = compare(run(tmp_path, "first-run"), odd, command=hostile)
+    page = Page.of(render_comparison(found))
     assert not {"script", "img"} & {tag for tag, _ in page.elements}
     assert "49" not in "".join(note for note in found.notes)
-    markdown = comparison.to_markdown(found)
+    markdown = comparison_formats.to_markdown(found)
     assert "<script" not in markdown
     tables = [line for line in markdown.splitlines() if line.startswith("|")]
     widths = {1 + len(one.columns) for one in found.tables}
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} <= widths, "no cell broke its row"
-    latex = comparison.to_latex(found)
+    latex = comparison_formats.to_latex(found)
     assert r"\input" not in re.sub(r"(?m)^%.*$", "", latex)
     assert not re.search(r"(?<!\\)[#~^]|(?<!\\)\$(?!-\$)(?<!-\$)", re.sub(r"(?m)^%.*$", "", latex))
-    (_, cells) = list(csv.reader(io.StringIO(comparison.to_csv(found))))[1:]
+    (_, cells) = list(csv.reader(io.StringIO(comparison_formats.to_csv(found))))[1:]
     assert not cells[0].startswith(("=", "+", "-", "@"))
-    json.loads(comparison.to_json(found))
+    json.loads(comparison_formats.to_json(found))
 
 
 # --------------------------------------------------------------------------------------- HTML
 def test_the_page_draws_errors_and_times_as_they_are(two: Comparison) -> None:
-    page = Page.of(comparison.to_html(two))
+    page = Page.of(render_comparison(two))
     assert list(page.figures) == ["errors", "times"]
     maes = [run_.values["mae_months"] for run_ in two.runs]
     assert [row[1] for row in page.figures["errors"].rows[1:]] == [f"{mae:.2f} months" for mae in maes]
@@ -253,16 +293,16 @@ def test_the_page_draws_errors_and_times_as_they_are(two: Comparison) -> None:
 
 
 def test_the_page_needs_nothing_and_runs_nothing(two: Comparison) -> None:
-    html = comparison.to_html(two)
+    html = render_comparison(two)
     page = Page.of(html)
     assert not {"script", "iframe", "img", "form", "link"} & {
         tag for tag, given in page.elements if given.get("rel") != "icon"
     }
     assert not re.search(r"https?:|url\(|@import", html)
-    assert html == comparison.to_html(two)
+    assert html == render_comparison(two)
     ids = [given["id"] for _, given in page.elements if "id" in given]
     assert len(ids) == len(set(ids))
 
 
 def test_axe_finds_nothing(two: Comparison, tmp_path: Path) -> None:
-    look(comparison.to_html(two), tmp_path)
+    look(render_comparison(two), tmp_path)

@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from boneagectl.report.export import CSV_COLUMNS
-from boneagectl.report.run_page import ReportData, to_csv, to_json
+from boneagectl.report.data import ReportData
+from boneagectl.report.export import CSV_COLUMNS, to_csv, to_json
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_csv_has_one_row_a_number(data: ReportData, rows: dict[tuple[str, str, s
 def test_csv_keeps_full_precision(
     data: ReportData, rows: dict[tuple[str, str, str], dict[str, str]], name: str
 ) -> None:
-    own = data.set_of(name)
+    own = data.set_metrics(name)
     assert float(rows[name, "all", "mae_months"]["value"]) == own["mae_months"]
     assert float(rows[name, "all", "mae_ci95_high_months"]["value"]) == own["mae_ci95_months"][1]
     assert float(rows[name, "sex:female", "mae_months"]["value"]) == own["by_sex"]["female"]["mae_months"]
@@ -56,8 +56,8 @@ def test_json_is_valid_stable_and_complete(data: ReportData) -> None:
         "best_epoch", "bundle_sha256", "command", "config", "cost_usd", "environment", "epochs", "labels", "legs",
         "missing", "quota_hours", "research_only", "run_id", "schema", "sets", "split", "state", "totals", "worst",
     ]  # fmt: skip
-    assert told["sets"]["test"]["all"]["mae_months"] == data.set_of("test")["mae_months"]
-    assert told["sets"]["test"]["age:0-59"]["n"] == data.set_of("test")["by_age_band"]["0-59"]["n"]
+    assert told["sets"]["test"]["all"]["mae_months"] == data.set_metrics("test")["mae_months"]
+    assert told["sets"]["test"]["age:0-59"]["n"] == data.set_metrics("test")["by_age_band"]["0-59"]["n"]
     assert told["totals"]["compute_s"] == 24 * 84.0
     assert len(told["epochs"]) == 24
 

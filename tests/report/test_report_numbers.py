@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from boneagectl.report.run_page import ReportData
+from boneagectl.report.data import ReportData
 from report.page import Page
-from report.sample_run import BANDS, COUNTS, EPOCHS, LEG_ENDS_AFTER
+from report.sample_run import COUNTS, EPOCHS, LEG_ENDS_AFTER
 
 
 def shown(value: float, digits: int = 1) -> str:
@@ -16,25 +16,25 @@ def shown(value: float, digits: int = 1) -> str:
 
 
 def test_hero_states_error_interval_count_split_labels_and_baseline(data: ReportData, page: Page) -> None:
-    own = data.set_of("test")
+    own = data.set_metrics("test")
     low, high = own["mae_ci95_months"]
     assert f"{shown(own['mae_months'])} months\nmean absolute error on the test set" in page.text
     assert (
-        f"95 % interval {shown(low)} to {shown(high)}. 2\u202f523 radiographs; split: paper; labels: single"
-        in page.text
+        f"95 % confidence interval {shown(low)} to {shown(high)}. 2\u202f523 radiographs; split: paper; " in page.text
     )
-    assert "Guessing one median age for everyone would be 33.0 months off." in page.text
+    assert "; reference ages: single reader" in page.text
+    assert "Baseline (always the median training age): 33.0 months." in page.text
     assert "Complete: 24 of 24 epochs done." in page.text
 
 
 @pytest.mark.parametrize(("column", "name"), [(1, "test"), (2, "validation")])
 def test_accuracy_table_holds_both_sets(data: ReportData, page: Page, column: int, name: str) -> None:
-    own = data.set_of(name)
+    own = data.set_metrics(name)
     told = {row[0]: row[column] for row in page.tables["Accuracy"]}
-    assert told["Measure"] == name.capitalize()
-    assert told["Mean absolute error, months"] == shown(own["mae_months"])
-    assert told["Root mean square error, months"] == shown(own["rmse_months"])
-    assert float(told["Bias (prediction − label), months"].replace("−", "-")) == pytest.approx(
+    assert told["Metric"] == name.capitalize()
+    assert told["Mean absolute error (months)"] == shown(own["mae_months"])
+    assert told["Root mean square error (months)"] == shown(own["rmse_months"])
+    assert float(told["Bias, predicted − reference (months)"].replace("−", "-")) == pytest.approx(
         own["bias_months"], abs=0.05
     )
     for limit in (6, 12, 24):
@@ -42,18 +42,18 @@ def test_accuracy_table_holds_both_sets(data: ReportData, page: Page, column: in
 
 
 def test_run_table_holds_epochs_time_gpu_and_cost(page: Page) -> None:
-    told = dict(page.tables["The run"])
+    told = dict(page.tables["Run"])
     assert told["Epochs"] == "24"
-    assert told["Time in epochs"] == "44.0 min"
-    assert told["GPU really given"] == "Tesla T4"
+    assert told["Training time"] == "44.0 min"
+    assert told["GPU"] == "Tesla T4"
     assert told["Cost"] == "US$ 0.00"
     assert told["Quota used"] == "0.8 h"
 
 
 def test_kept_epoch_is_the_one_with_the_lowest_validation_error(data: ReportData, page: Page) -> None:
     best = min(data.epochs, key=lambda epoch: epoch["val_mae_months"])
-    assert dict(page.tables["The run"])["Kept epoch"].startswith(f"{best['epoch']}, {shown(best['val_mae_months'])} ")
-    assert f"The weights of epoch {best['epoch']} were kept" in page.figures["mae"].texts["figcaption"]
+    assert dict(page.tables["Run"])["Best epoch (checkpoint used)"] == str(best["epoch"])
+    assert f"Best epoch (checkpoint used): {best['epoch']}, " in page.figures["mae"].texts["figcaption"]
 
 
 def test_curve_tables_have_a_row_an_epoch(data: ReportData, page: Page) -> None:
@@ -93,7 +93,7 @@ def test_scatter_puts_points_where_their_months_are(data: ReportData, page: Page
 
 
 def test_bland_altman_names_bias_and_limits_as_evaluated(data: ReportData, page: Page) -> None:
-    own, part = data.set_of("test"), page.figures["bland-altman"]
+    own, part = data.set_metrics("test"), page.figures["bland-altman"]
     for key in ("loa_low_months", "bias_months", "loa_high_months"):
         words = f"{own[key]:+.1f}".replace("-", "−")
         assert words in part.labels
@@ -102,19 +102,19 @@ def test_bland_altman_names_bias_and_limits_as_evaluated(data: ReportData, page:
 
 
 def test_bars_by_sex_and_band_hold_the_evaluation(data: ReportData, page: Page) -> None:
-    own = data.set_of("test")
+    own = data.set_metrics("test")
     for name, key in (("Boys", "male"), ("Girls", "female")):
         assert (name, shown(own["by_sex"][key]["mae_months"], 2)) in [
             (row[0], row[2]) for row in page.figures["by-sex"].rows
         ]
-    for band in BANDS:
+    for band in own["by_age_band"]:
         assert shown(own["by_age_band"][band]["mae_months"]) in page.figures["by-age"].labels
     both = {row[0]: row[2] for row in page.figures["by-age"].rows}
     assert both["Girls, 0–59"] == shown(own["by_sex_and_age_band"]["female"]["0-59"]["mae_months"], 2)
 
 
 def test_bars_of_both_error_figures_have_one_scale(data: ReportData, page: Page) -> None:
-    own = data.set_of("test")
+    own = data.set_metrics("test")
     sex = float(page.figures["by-sex"].rects[0]["height"] or 0) / own["by_sex"]["male"]["mae_months"]
     band = float(page.figures["by-age"].rects[0]["height"] or 0) / own["by_age_band"]["0-59"]["mae_months"]
     assert sex == pytest.approx(band, rel=0.01)
@@ -128,12 +128,12 @@ def test_histogram_counts_everyone(data: ReportData, page: Page) -> None:
 
 def test_time_is_split_into_its_parts(page: Page) -> None:
     told = {row[0]: row[1] for row in page.figures["time"].rows[1:]}
-    assert told == {"Loading images": "300.0", "Computing": "2\u202f016.0", "Validating": "288.0",
-                    "Checkpoints": "14.4", "Start-up": "41.5"}  # fmt: skip
+    assert told == {"Load images": "300.0", "Compute": "2\u202f016.0", "Validate": "288.0",
+                    "Save checkpoints": "14.4", "Start-up": "41.5"}  # fmt: skip
 
 
 def test_worst_cases_stand_in_order_with_their_sign(data: ReportData, page: Page) -> None:
-    first = data.set_of("test")["worst"][0]
+    first = data.set_metrics("test")["worst"][0]
     row = page.tables[""][1]
     assert row[0] == first["id"]
     assert row[4] == f"{first['error_months']:+.1f}".replace("-", "−")

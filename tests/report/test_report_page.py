@@ -9,7 +9,8 @@ import pytest
 
 from boneage_trainer.contract import RESEARCH_ONLY, RunFolder
 from boneagectl.paths import data_dir
-from boneagectl.report.run_page import ReportData, load_run, render_html
+from boneagectl.report.data import ReportData, load_run
+from boneagectl.report.run_page import render_run
 from report.browser import look
 from report.page import Page
 from report.sample_run import FACTS
@@ -57,7 +58,7 @@ def test_page_stays_small(html: str, data: ReportData) -> None:
 
 
 def test_same_run_gives_same_bytes(complete: RunFolder, html: str) -> None:
-    assert render_html(load_run(complete, FACTS)) == html
+    assert render_run(load_run(complete, FACTS)) == html
 
 
 def test_research_line_stands_first_and_last(html: str) -> None:
@@ -71,7 +72,7 @@ def test_research_line_stands_first_and_last(html: str) -> None:
 def test_hostile_text_stays_text(complete: RunFolder, hostile: str) -> None:
     facts = FACTS | {"run_id": hostile, "command": hostile, "config": {hostile: hostile},
                      "legs": [{"number": hostile, "target": hostile, "state": hostile}]}  # fmt: skip
-    page = Page.of(render_html(load_run(complete, facts)))
+    page = Page.of(render_run(load_run(complete, facts)))
     assert hostile in page.text
     assert not {"script", "img"} & {tag for tag, _ in page.elements}
     assert "49" not in page.tables["Training settings"][0]
@@ -79,9 +80,9 @@ def test_hostile_text_stays_text(complete: RunFolder, hostile: str) -> None:
 
 def test_hostile_text_inside_drawings_stays_text(data: ReportData) -> None:
     hostile = {"</svg><script>": {"n": 3, "mae_months": 9.0}}
-    own = {**data.set_of("test"), "by_sex": hostile}
+    own = {**data.set_metrics("test"), "by_sex": hostile}
     changed = {**data.evaluation, "sets": {"test": own}, "labels": "<script>"}
-    page = Page.of(render_html(load_run_with(data, changed)))
+    page = Page.of(render_run(load_run_with(data, changed)))
     assert "</svg><script>" in page.figures["by-sex"].labels
     assert "script" not in {tag for tag, _ in page.elements}
 

@@ -58,7 +58,7 @@ def test_a_time_axis_has_few_ticks_on_days_and_months(days: int, texts: str) -> 
     made = time_axis(NINTH_NOV_S, NINTH_NOV_S + days * 86_400)
     assert ", ".join(made.texts) == texts
     assert all(made.low <= tick <= made.high and tick % 86_400 == 0 for tick in made.ticks)
-    assert made.named == list(zip(made.ticks, made.texts, strict=True))
+    assert made.labelled_ticks == list(zip(made.ticks, made.texts, strict=True))
 
 
 @pytest.mark.parametrize("days", [2, 3, 5, 11, 15, 36, 71, 160, 400, 1000, 4000, 20_000])
@@ -80,16 +80,16 @@ def test_ticks_are_short(value: float, text: str) -> None:
         (report_text.plain(-0.04), "0.0"),
         (report_text.signed(0.04), "0.0"),
         (report_text.signed(1.26), "+1.3"),
-        (report_text.plain(None), "not known"),
-        (report_text.months(math.nan), "not known"),
+        (report_text.plain(None), report_text.UNKNOWN),
+        (report_text.months(math.nan), report_text.UNKNOWN),
         (report_text.share(0.4183), "41.8 %"),
         (report_text.interval([-1, 2]), "−1.0 to 2.0"),
-        (report_text.interval([1, None]), "not known"),
+        (report_text.interval([1, None]), report_text.UNKNOWN),
         (report_text.duration(59), "59.0 s"),
         (report_text.duration(5024), "1 h 24 min"),
         (report_text.duration(7199), "2 h 00 min"),
-        (report_text.listed({"a": [1, True, 0.5]}), "a 1, yes, 0.5"),
-        (report_text.listed(1), "1"),
+        (report_text.inline({"a": [1, True, 0.5]}), "a 1, yes, 0.5"),
+        (report_text.inline(1), "1"),
     ],
 )
 def test_numbers_in_words(shown: str, text: str) -> None:

@@ -130,7 +130,7 @@ def curve_text(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return ""
-    drawn = charts.text(values, _CURVE_WIDTH, is_plain_terminal())
+    drawn = charts.sparkline_text(values, _CURVE_WIDTH, is_plain_terminal())
     best = min(known)
     return f"{known[0]:.1f} {drawn} {known[-1]:.1f} months, lowest {best:.1f} in epoch {values.index(best) + 1}"
 

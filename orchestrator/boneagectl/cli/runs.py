@@ -207,7 +207,7 @@ def show(run: options.RunName = "last", json: options.Json = False) -> None:
         snapshot = flow.poll_latest(flow.ledger.find_run(run))
         found = flow.ledger.find_run(run)
         folder = flow.home.run(found.run_id)
-        curve = "" if json else format_runs.curve_text(report_collect.history(flow, found))
+        curve = "" if json else format_runs.curve_text(report_collect.validation_curve(flow, found))
         relay = flow.ledger.relay(found.run_id)
         value = {**format_runs.run_json(found), "metrics": snapshot.metrics, "folder": folder, "relay": relay}
         Printer(json).data(value, format_runs.run_text(found, snapshot, str(folder), relay, curve))

@@ -160,7 +160,7 @@ class View:
         from boneagectl.report import collect
 
         self._epoch, metrics = look.seen.epoch, look.seen.metrics or {}
-        known = enumerate(collect.history(self.flow, look.run), start=1)
+        known = enumerate(collect.validation_curve(self.flow, look.run), start=1)
         self._curve.update({epoch: value for epoch, value in known if value is not None})
         if isinstance(metrics.get("epoch"), int):
             self._curve[metrics["epoch"]] = metrics.get("val_mae_months")

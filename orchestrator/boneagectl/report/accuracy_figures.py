@@ -1,4 +1,4 @@
-"""The figures that compare groups: with the baselines, by sex, by age band, and who is in the set."""
+"""The figures of a run's accuracy: who is in the data, agreement, errors by group, calibration."""
 
 from __future__ import annotations
 
@@ -12,70 +12,188 @@ from typing import Any
 from boneagectl.report import charts
 from boneagectl.report.data import Prediction, ReportData
 from boneagectl.report.metrics import CI95
-from boneagectl.report.svg import Figure
+from boneagectl.report.svg import ReportFigure
 from boneagectl.report.text import count, interval, months, number, numbers, plain, section, share, signed
 
-NO_EVALUATION = "The evaluation is not there yet; the trainer writes it when the run is complete."
-NAMES = {"male": "Boys", "female": "Girls"}
-BIN_MONTHS = 12
-_COLUMNS = ("Group", "Radiographs", "MAE (months)", "95 % interval (months)", "Bias (months)", "RMSE (months)")
+_NO_EVALUATION = "Not evaluated yet; the trainer evaluates at the end of a run."
+_NO_PREDICTION = "No predictions yet; the trainer writes them at the end of a run."
+_NO_CALIBRATION = "No calibration yet; the trainer evaluates at the end of a run."
+_NO_PARTS = "The size of each part of the data is unknown; the trainer writes it at the end of a run."
+_SEX_NAMES = {"male": "Boys", "female": "Girls"}
+_PARTS = {"train": "to train on", "validation": "to select the checkpoint", "test": "to test"}
+"""Parts of the data, and what they are for."""
+_HISTOGRAM_BIN_MONTHS = 12
+_TABLE_BIN_MONTHS = 24
+_GROUP_COLUMNS = ("Group", "Radiographs", "MAE (months)", "95 % CI (months)", "Bias (months)", "RMSE (months)")
+_BIN_COLUMNS = (
+    "Boys", "Girls", "Mean reference age (months)", "Mean predicted age (months)", "Mean difference (months)",
+    "SD of difference (months)",
+)  # fmt: skip
+_CALIBRATION_COLUMNS = (
+    "Bin", "Radiographs", "Mean predicted age (months)", "Mean reference age (months)",
+    "Predicted − reference (months)",
+)  # fmt: skip
+_PART_COLUMNS = (
+    "Part", "Radiographs", "Boys", "Girls", "Mean age (months)", "SD (months)", "Youngest (months)", "Oldest (months)",
+)  # fmt: skip
 _BASELINES = (
-    ("mae_months", "This network"),
-    ("baseline_median_by_sex_mae_months", "Median age of each sex, for everyone"),
-    ("baseline_median_mae_months", "One median age, for everyone"),
+    ("mae_months", "This model"),
+    ("baseline_median_by_sex_mae_months", "Baseline: median training age by sex"),
+    ("baseline_median_mae_months", "Baseline: median training age"),
 )
 
 
-def figures(data: ReportData) -> list[Figure]:
-    return [_ruler(data), _by_sex(data), _by_band(data), _ages(data)]
-
-
-def _ruler(data: ReportData) -> Figure:
-    own = data.set_of(data.set_name)
-    if number(own.get("mae_months")) is None:
-        return Figure.absent("ruler", NO_EVALUATION)
-    found = [(name, value) for key, name in _BASELINES if (value := number(own.get(key))) is not None]
-    interval_of_mae = numbers(own.get(CI95), 2)
-    drawn = [charts.Bar(name, "", value, months(value)) for name, value in found]
-    drawn[0] = replace(drawn[0], interval=interval_of_mae, is_lead=True)
-    svg = charts.lying("ruler", "Mean absolute error against guessing",
-                     "; ".join(f"{bar.name} {bar.words}" for bar in drawn) + ".", drawn,
-                     max(bar.top for bar in drawn))  # fmt: skip
-    caption = (
-        f"Mean absolute error on {count(own.get('n'))} radiographs of the {data.set_name} set, beside what guessing "
-        f"the training median would give; shorter is better. The whisker is the 95 % interval.{_against(data)}"
-    )
-    return Figure(
-        "ruler", svg, caption, ("Reader", "MAE (months)"), tuple((bar.name, plain(bar.value, 2)) for bar in drawn)
-    )
-
-
-def _against(data: ReportData) -> str:
-    """The paired comparison with the better guesser in words, where the evaluation has it."""
-    own = section(data.set_of(data.set_name).get("against_median_by_sex"))
-    if number(own.get("difference_months")) is None:
-        return ""
-    return (
-        f" Radiograph by radiograph, the error is {signed(own['difference_months'])} months against the median of "
-        f"the same sex (95 % interval {interval(own.get('difference_ci95_months'))}), and smaller on "
-        f"{share(own.get('improved_share'))} of them."
-    )
-
-
-def _bars(groups: Mapping[str, Any]) -> list[charts.Bar]:
-    """A bar for each group that has an error, with its interval and count."""
+def draw_accuracy(data: ReportData) -> list[ReportFigure]:
+    """All figures of this module; one that cannot be drawn yet says why."""
     return [
-        charts.Bar(NAMES.get(name, name.replace("-", "–")), f"n = {count(group.get('n'))}", value, plain(value),
-                 numbers(group.get(CI95), 2))
-        for name, group in ((name, section(group)) for name, group in groups.items())
-        if (value := number(group.get("mae_months"))) is not None
+        _draw_scatter(data), _draw_bland_altman(data), _draw_baselines(data), _draw_by_sex(data),
+        _draw_by_age_band(data), _draw_age_histogram(data), _draw_parts(data), _draw_calibration(data),
     ]  # fmt: skip
 
 
-def _rows(groups: Mapping[str, Any], prefix: str = "") -> list[tuple[str, ...]]:
+def _set_description(data: ReportData) -> str:
+    return f"{count(len(data.shown))} radiographs of the {data.set_name} set"
+
+
+# ---------------------------------------------------------------------------------- agreement
+def _draw_scatter(data: ReportData) -> ReportFigure:
+    if not data.shown:
+        return ReportFigure.absent("scatter", _NO_PREDICTION)
+    boys, girls = _by_sex([(row, (row.boneage_months, row.predicted_months)) for row in data.shown])
+    line = _regression_text(data)
+    desc = f"Scatter of {len(boys)} boys and {len(girls)} girls around the line of identity. {line}"
+    drawing = charts.draw_scatter("scatter", "Predicted vs. reference bone age", desc, boys, girls)
+    caption = (
+        f"Predicted vs. reference bone age of {_set_description(data)}; points above the line are overestimates. "
+        f"{_errors_text(data)} {line}"
+    ).rstrip()
+    rows = _binned(data.shown, [row.boneage_months for row in data.shown])
+    return ReportFigure("scatter", drawing, caption, ("Reference age (months)", *_BIN_COLUMNS), rows)
+
+
+def _by_sex(points: Sequence[tuple[Prediction, charts.Point]]) -> tuple[list[charts.Point], list[charts.Point]]:
+    boys = [point for row, point in points if row.male]
+    return boys, [point for row, point in points if not row.male]
+
+
+def _errors_text(data: ReportData) -> str:
+    """MAE, RMSE and R2 as far as the evaluation has them."""
+    metrics = data.metrics
+    named = [(name, number(metrics.get(key))) for name, key in (("MAE", "mae_months"), ("RMSE", "rmse_months"))]
+    known = [f"{name} {months(value)}" for name, value in named if value is not None]
+    r2 = number(metrics.get("r2"))
+    known += [f"R² {plain(r2, 3)}"] if r2 is not None else []
+    return f"{', '.join(known)}." if known else ""
+
+
+def _regression_text(data: ReportData) -> str:
+    """The fitted line, where the evaluation has one."""
+    slope, intercept = number(data.metrics.get("slope")), number(data.metrics.get("intercept_months"))
+    if slope is None or intercept is None:
+        return ""
+    return f"Linear fit: slope {plain(slope, 3)}, intercept {plain(intercept)} months."
+
+
+def _binned(rows: Sequence[Prediction], values: Sequence[float]) -> tuple[tuple[str, ...], ...]:
+    """A summary of `rows` for each bin of their `values`, instead of a line for each point."""
+    bins: dict[int, list[Prediction]] = defaultdict(list)
+    for row, value in zip(rows, values, strict=True):
+        bins[math.floor(value / _TABLE_BIN_MONTHS)].append(row)
+    return tuple(
+        (
+            f"{index * _TABLE_BIN_MONTHS} to <{(index + 1) * _TABLE_BIN_MONTHS}".replace("-", "−"),
+            *_summary(bins[index]),
+        )
+        for index in sorted(bins)
+    )
+
+
+def _summary(rows: Sequence[Prediction]) -> tuple[str, ...]:
+    errors, boys = [row.error_months for row in rows], sum(row.male for row in rows)
+    return (
+        count(boys),
+        count(len(rows) - boys),
+        plain(statistics.fmean(row.boneage_months for row in rows)),
+        plain(statistics.fmean(row.predicted_months for row in rows)),
+        signed(statistics.fmean(errors)),
+        plain(statistics.stdev(errors) if len(errors) > 1 else None),
+    )
+
+
+def _draw_bland_altman(data: ReportData) -> ReportFigure:
+    if not data.shown:
+        return ReportFigure.absent("bland-altman", _NO_PREDICTION)
+    means = [(row, (row.boneage_months + row.predicted_months) / 2) for row in data.shown]
+    boys, girls = _by_sex([(row, (mean, row.error_months)) for row, mean in means])
+    named = (("loa_high_months", "upper limit"), ("bias_months", "bias"), ("loa_low_months", "lower limit"))
+    levels = [(value, name) for key, name in named if (value := number(data.metrics.get(key))) is not None]
+    levels_text = ", ".join(f"{name} {signed(value)} months" for value, name in levels) or "limits not computed"
+    drawing = charts.draw_bland_altman(
+        "bland-altman", "Bland-Altman plot of predicted and reference bone age",
+        f"Scatter of {len(data.shown)} differences; {levels_text}.", boys, girls,
+        [(value, signed(value)) for value, _ in levels],
+    )  # fmt: skip
+    caption = (
+        f"Bland-Altman plot of {_set_description(data)}: predicted minus reference age against their mean; "
+        f"{levels_text}. About 95 % of differences lie between the limits of agreement."
+    )
+    rows = _binned(data.shown, [mean for _, mean in means])
+    return ReportFigure("bland-altman", drawing, caption, ("Mean of both ages (months)", *_BIN_COLUMNS), rows)
+
+
+# ------------------------------------------------------------------------------------- groups
+def _draw_baselines(data: ReportData) -> ReportFigure:
+    metrics = data.metrics
+    if number(metrics.get("mae_months")) is None:
+        return ReportFigure.absent("ruler", _NO_EVALUATION)
+    bars = [
+        charts.Bar(name, "", value, months(value))
+        for key, name in _BASELINES
+        if (value := number(metrics.get(key))) is not None
+    ]
+    bars[0] = replace(bars[0], interval=numbers(metrics.get(CI95), 2), is_lead=True)
+    desc = "; ".join(f"{bar.name} {bar.text}" for bar in bars) + "."
+    drawing = charts.draw_bars(
+        "ruler", "Mean absolute error against baselines", desc, bars, max(bar.top for bar in bars)
+    )
+    caption = (
+        f"Mean absolute error on {count(metrics.get('n'))} radiographs of the {data.set_name} set, compared with "
+        "always predicting the median training age; lower is better. The whisker is the 95 % confidence interval."
+        f"{_paired_text(metrics)}"
+    )
+    rows = tuple((bar.name, plain(bar.value, 2)) for bar in bars)
+    return ReportFigure("ruler", drawing, caption, ("Predictor", "MAE (months)"), rows)
+
+
+def _paired_text(metrics: Mapping[str, Any]) -> str:
+    """The paired comparison with the better baseline, where the evaluation has it."""
+    paired = section(metrics.get("against_median_by_sex"))
+    if number(paired.get("difference_months")) is None:
+        return ""
+    return (
+        f" Paired difference of absolute errors to the median by sex: {signed(paired['difference_months'])} months "
+        f"(95 % CI {interval(paired.get('difference_ci95_months'))}); the model is closer on "
+        f"{share(paired.get('improved_share'))} of the radiographs."
+    )
+
+
+def _group_name(name: str) -> str:
+    return _SEX_NAMES.get(name, name.replace("-", "–"))
+
+
+def _group_bars(groups: Mapping[str, Any]) -> list[charts.Bar]:
+    """A bar for each group that has an error, with its interval and count."""
+    return [
+        charts.Bar(_group_name(name), f"n = {count(group.get('n'))}", value, plain(value), numbers(group.get(CI95), 2))
+        for name, group in ((name, section(group)) for name, group in groups.items())
+        if (value := number(group.get("mae_months"))) is not None
+    ]
+
+
+def _group_rows(groups: Mapping[str, Any], prefix: str = "") -> list[tuple[str, ...]]:
     return [
         (
-            prefix + NAMES.get(name, name.replace("-", "–")),
+            prefix + _group_name(name),
             count(group.get("n")),
             plain(group.get("mae_months"), 2),
             interval(group.get(CI95), 2),
@@ -86,269 +204,110 @@ def _rows(groups: Mapping[str, Any], prefix: str = "") -> list[tuple[str, ...]]:
     ]
 
 
-def _grouped(
-    data: ReportData, key: str, title: str, by: str, groups: Mapping[str, Any], rows: list[tuple[str, ...]]
-) -> Figure:
+def _draw_groups(data: ReportData, key: str, by: str, groups: Mapping[str, Any], rows: Sequence[Any]) -> ReportFigure:
     """Bars of the error in `groups`, with `rows` as the table."""
-    drawn = _bars(groups)
-    if not drawn:
-        return Figure.absent(key, NO_EVALUATION)
-    desc = "; ".join(f"{bar.name} {bar.words} months, {bar.note}" for bar in drawn) + "."
-    svg = charts.upright(key, title, desc, "Mean absolute error (months)", drawn, _highest(data))
-    caption = f"Mean absolute error {by} on the {data.set_name} set. Whiskers are 95 % intervals, n counts radiographs."
-    return Figure(key, svg, caption, _COLUMNS, tuple(rows))
+    bars = _group_bars(groups)
+    if not bars:
+        return ReportFigure.absent(key, _NO_EVALUATION)
+    desc = "; ".join(f"{bar.name} {bar.text} months, {bar.note}" for bar in bars) + "."
+    # Errors by sex and by age have one scale, so that they can be compared.
+    high = max(bar.top for other in ("by_sex", "by_age_band") for bar in _group_bars(section(data.metrics.get(other))))
+    title = f"Mean absolute error {by}"
+    drawing = charts.draw_columns(key, title, desc, "Mean absolute error (months)", bars, high)
+    caption = f"{title} on the {data.set_name} set. Whiskers are 95 % confidence intervals, n counts radiographs."
+    return ReportFigure(key, drawing, caption, _GROUP_COLUMNS, tuple(rows))
 
 
-def _highest(data: ReportData) -> float:
-    """The top of the highest bar by sex or age: both figures have one scale, so that they can be compared."""
-    own = data.set_of(data.set_name)
-    return max(bar.top for key in ("by_sex", "by_age_band") for bar in _bars(section(own.get(key))))
+def _draw_by_sex(data: ReportData) -> ReportFigure:
+    groups = section(data.metrics.get("by_sex"))
+    return _draw_groups(data, "by-sex", "by sex", groups, _group_rows(groups))
 
 
-def _by_sex(data: ReportData) -> Figure:
-    groups = section(data.set_of(data.set_name).get("by_sex"))
-    return _grouped(data, "by-sex", "Mean absolute error by sex", "by sex", groups, _rows(groups))
+def _draw_by_age_band(data: ReportData) -> ReportFigure:
+    groups = section(data.metrics.get("by_age_band"))
+    rows = _group_rows(groups)
+    for sex, bands in section(data.metrics.get("by_sex_and_age_band")).items():
+        rows += _group_rows(section(bands), f"{_SEX_NAMES.get(sex, sex)}, ")
+    return _draw_groups(data, "by-age", "by reference age in months", groups, rows)
 
 
-def _by_band(data: ReportData) -> Figure:
-    own = data.set_of(data.set_name)
-    groups = section(own.get("by_age_band"))
-    both = section(own.get("by_sex_and_age_band"))
-    rows = _rows(groups)
-    for sex in both:
-        rows += _rows(section(both[sex]), f"{NAMES.get(sex, sex)}, ")
-    return _grouped(
-        data, "by-age", "Mean absolute error by age", "by age band in months of labelled bone age", groups, rows
-    )
-
-
-def _ages(data: ReportData) -> Figure:
+# --------------------------------------------------------------------------------- population
+def _draw_age_histogram(data: ReportData) -> ReportFigure:
     if not data.shown:
-        return Figure.absent("ages", NO_PREDICTION)
-    edges = _edges([row.boneage_months for row in data.shown])
-    boys, girls = (_counts(data, edges, male) for male in (True, False))
-    desc = f"Counts of {sum(boys)} boys and {sum(girls)} girls in steps of {BIN_MONTHS} months."
-    svg = charts.histogram("ages", "Labelled bone ages by sex", desc, edges, boys, girls)
+        return ReportFigure.absent("ages", _NO_PREDICTION)
+    width, ages = _HISTOGRAM_BIN_MONTHS, [row.boneage_months for row in data.shown]
+    first, last = math.floor(min(ages) / width), math.floor(max(ages) / width) + 1
+    edges = [float(index * width) for index in range(first, last + 1)]
+    boys, girls = [0] * (last - first), [0] * (last - first)
+    for row in data.shown:
+        (boys if row.male else girls)[int((row.boneage_months - edges[0]) // width)] += 1
+    desc = f"Counts of {sum(boys)} boys and {sum(girls)} girls in bins of {width} months."
+    drawing = charts.draw_histogram("ages", "Reference bone ages by sex", desc, edges, boys, girls)
     caption = (
-        f"Labelled bone ages of {subject(data)}, counted in steps of {BIN_MONTHS} months. Where there are few "
-        "radiographs, the errors by age are least certain."
+        f"Reference bone ages of {_set_description(data)}, in bins of {width} months. Errors by age are least certain "
+        "where there are few radiographs."
     )
     rows = tuple(
-        (f"{count(edge)} to under {count(edge + BIN_MONTHS)}", count(boys[place]), count(girls[place]))
-        for place, edge in enumerate(edges[:-1])
+        (f"{count(edge)} to <{count(edge + width)}", count(boys[index]), count(girls[index]))
+        for index, edge in enumerate(edges[:-1])
     )
-    return Figure("ages", svg, caption, ("Label (months)", "Boys", "Girls"), rows)
+    return ReportFigure("ages", drawing, caption, ("Reference age (months)", "Boys", "Girls"), rows)
 
 
-def _edges(ages: list[float]) -> list[float]:
-    first, last = math.floor(min(ages) / BIN_MONTHS), math.floor(max(ages) / BIN_MONTHS) + 1
-    return [float(index * BIN_MONTHS) for index in range(first, last + 1)]
-
-
-def _counts(data: ReportData, edges: list[float], male: bool) -> list[int]:
-    counts = [0] * (len(edges) - 1)
-    for row in data.shown:
-        if row.male == male:
-            counts[int((row.boneage_months - edges[0]) // BIN_MONTHS)] += 1
-    return counts
-
-
-# == agreement: The figures that set predictions against labels: the scatter and the Bland-Altman plot.
-
-AGREEMENT_BIN_MONTHS = 24
-NO_PREDICTION = "There are no predictions yet; the trainer writes them when the run is complete."
-_AGREEMENT_COLUMNS = ("Boys", "Girls", "Mean label (months)", "Mean prediction (months)", "Mean difference (months)",
-            "SD of difference (months)")  # fmt: skip
-
-
-def agreement_figures(data: ReportData) -> list[Figure]:
-    return [_scatter(data), _bland_altman(data)]
-
-
-def subject(data: ReportData) -> str:
-    """What the figures show: how many radiographs of which set."""
-    return f"{count(len(data.shown))} radiographs of the {data.set_name} set"
-
-
-def _agreement_by_sex(
-    points: Sequence[tuple[Prediction, charts.Point]],
-) -> tuple[list[charts.Point], list[charts.Point]]:
-    boys = [point for row, point in points if row.male]
-    return boys, [point for row, point in points if not row.male]
-
-
-def _scatter(data: ReportData) -> Figure:
-    if not data.shown:
-        return Figure.absent("scatter", NO_PREDICTION)
-    boys, girls = _agreement_by_sex([(row, (row.boneage_months, row.predicted_months)) for row in data.shown])
-    line = _regression(data)
-    desc = f"Scatter of {len(boys)} boys and {len(girls)} girls around the line of equality. {line}"
-    svg = charts.scatter("scatter", "Predicted against labelled bone age", desc, boys, girls)
-    caption = (
-        f"Predicted against labelled bone age of {subject(data)}. Points on the dashed line are exact; above it the "
-        f"network reads too old. {_measures(data)} {line}"
-    ).rstrip()
-    rows = _binned(data.shown, [row.boneage_months for row in data.shown])
-    return Figure("scatter", svg, caption, ("Label (months)", *_AGREEMENT_COLUMNS), rows)
-
-
-def _measures(data: ReportData) -> str:
-    """MAE, RMSE and R2 as far as the evaluation has them."""
-    own = data.set_of(data.set_name)
-    mae, rmse, r2 = (number(own.get(key)) for key in ("mae_months", "rmse_months", "r2"))
-    known = [("MAE", None if mae is None else months(mae)), ("RMSE", None if rmse is None else months(rmse)),
-             ("R²", None if r2 is None else plain(r2, 3))]  # fmt: skip
-    return ", ".join(f"{name} {shown}" for name, shown in known if shown) + "." if any(s for _, s in known) else ""
-
-
-def _regression(data: ReportData) -> str:
-    """The fitted line in words, where the evaluation has one."""
-    own = data.set_of(data.set_name)
-    slope, start = number(own.get("slope")), number(own.get("intercept_months"))
-    if slope is None or start is None:
-        return ""
-    return f"The fitted line has slope {plain(slope, 3)} and intercept {plain(start)} months."
-
-
-def _binned(rows: Sequence[Prediction], values: Sequence[float]) -> tuple[tuple[str, ...], ...]:
-    """A summary of `rows` for each BIN_MONTHS of their `values`, in place of a line for each point."""
-    bins: dict[int, list[Prediction]] = defaultdict(list)
-    for row, value in zip(rows, values, strict=True):
-        bins[math.floor(value / AGREEMENT_BIN_MONTHS)].append(row)
-    return tuple(
-        (
-            f"{index * AGREEMENT_BIN_MONTHS} to under {(index + 1) * AGREEMENT_BIN_MONTHS}".replace("-", "−"),
-            *_summary(bins[index]),
-        )
-        for index in sorted(bins)
-    )
-
-
-def _summary(rows: Sequence[Prediction]) -> tuple[str, ...]:
-    errors = [row.error_months for row in rows]
-    boys = sum(row.male for row in rows)
-    return (
-        count(boys),
-        count(len(rows) - boys),
-        plain(statistics.fmean(row.boneage_months for row in rows)),
-        plain(statistics.fmean(row.predicted_months for row in rows)),
-        signed(statistics.fmean(errors)),
-        plain(statistics.stdev(errors)) if len(errors) > 1 else "one only",
-    )
-
-
-def _bland_altman(data: ReportData) -> Figure:
-    if not data.shown:
-        return Figure.absent("bland-altman", NO_PREDICTION)
-    means = [(row, (row.boneage_months + row.predicted_months) / 2) for row in data.shown]
-    boys, girls = _agreement_by_sex([(row, (mean, row.error_months)) for row, mean in means])
-    levels = _levels(data)
-    told = ", ".join(f"{name} {signed(value)} months" for value, name in levels) or "limits not evaluated yet"
-    svg = charts.bland_altman("bland-altman", "Difference against mean of label and prediction",
-                              f"Scatter of {len(data.shown)} differences; {told}.", boys, girls,
-                              [(value, signed(value)) for value, _ in levels])  # fmt: skip
-    caption = (
-        f"Bland-Altman plot of {subject(data)}: the difference between prediction and label against their mean; "
-        f"{told}. 95 % of differences are expected between the limits of agreement."
-    )
-    rows = _binned(data.shown, [mean for _, mean in means])
-    return Figure("bland-altman", svg, caption, ("Mean (months)", *_AGREEMENT_COLUMNS), rows)
-
-
-def _levels(data: ReportData) -> list[tuple[float, str]]:
-    """The limits of agreement and the bias as the evaluation has them, each with its name."""
-    own = data.set_of(data.set_name)
-    named = (("loa_high_months", "upper limit"), ("bias_months", "bias"), ("loa_low_months", "lower limit"))
-    known = [(number(own.get(key)), name) for key, name in named]
-    return [(value, name) for value, name in known if value is not None]
-
-
-# == calibration: Whether radiographs that are given an age have it on average, and how far the network pulls to the
-
-NO_CALIBRATION = "There is no calibration yet; the trainer evaluates when the run is complete."
-_CALIBRATION_COLUMNS = (
-    "Group",
-    "Radiographs",
-    "Mean prediction (months)",
-    "Mean label (months)",
-    "Prediction − label (months)",
-)
-
-
-def figure(data: ReportData) -> Figure:
-    own = section(data.set_of(data.set_name).get("calibration"))
-    bins = [one for one in map(section, own.get("bins") or []) if _is_whole(one)]
-    if not bins:
-        return Figure.absent("calibration", NO_CALIBRATION)
-    points = [(float(one["mean_predicted_months"]), float(one["mean_actual_months"])) for one in bins]
-    error = months(own.get("expected_error_months"))
-    desc = f"{len(bins)} groups around the line of equality; on average {error} apart."
-    svg = charts.calibration("calibration", "Mean label against mean prediction", desc, points)
-    caption = (
-        f"Calibration on {count(sum(one['n'] for one in bins))} radiographs of the {data.set_name} set, in "
-        f"{len(bins)} groups by rising prediction: a point on the dashed line means that radiographs given an age "
-        f"have it on average. Mean distance {error}; few radiographs a group make it larger by chance. {_pull(data)}"
-    ).rstrip()
-    rows = tuple(_row(place, one, point) for place, (one, point) in enumerate(zip(bins, points, strict=True), 1))
-    return Figure("calibration", svg, caption, _CALIBRATION_COLUMNS, rows)
-
-
-def _is_whole(one: Mapping[str, Any]) -> bool:
-    return all(number(one.get(key)) is not None for key in ("n", "mean_predicted_months", "mean_actual_months"))
-
-
-def _row(place: int, one: Mapping[str, Any], point: charts.Point) -> tuple[str, ...]:
-    predicted, label = point
-    return count(place), count(one["n"]), plain(predicted), plain(label), signed(predicted - label)
-
-
-def _pull(data: ReportData) -> str:
-    """Regression to the mean in words, where the evaluation has it."""
-    own = section(data.set_of(data.set_name).get("regression_to_the_mean"))
-    young, old = (section(own.get(f"{name}_fifth")).get("bias_months") for name in ("youngest", "oldest"))
-    if number(young) is None or number(old) is None:
-        return ""
-    return f"Bias in the youngest fifth {months_signed(young)}, in the oldest {months_signed(old)}."
-
-
-def months_signed(value: Any) -> str:
-    return f"{signed(value)} months"
-
-
-# == people: Who was measured: boys and girls in each part of the data.
-
-PARTS = ("train", "validation", "test")
-_PEOPLE_COLUMNS = ("Part", "Radiographs", "Boys", "Girls", "Mean age (months)", "SD (months)", "Youngest (months)",
-            "Oldest (months)")  # fmt: skip
-_NOBODY = "It is not told yet who is in each part of the data; the trainer writes it when the run is complete."
-
-
-def people_figure(data: ReportData) -> Figure:
-    parts = {name: section(section(data.evaluation.get("parts")).get(name)) for name in PARTS}
+def _draw_parts(data: ReportData) -> ReportFigure:
+    parts = {name: section(section(data.evaluation.get("parts")).get(name)) for name in _PARTS}
     known = {name: part for name, part in parts.items() if number(part.get("n")) is not None}
-    drawn = [
+    bars = [
         charts.Bar(sex, name, float(part[key]), count(part[key]))
         for name, part in known.items()
-        for sex, key in (("Boys", "male"), ("Girls", "female"))
+        for key, sex in _SEX_NAMES.items()
         if number(part.get(key)) is not None
     ]
-    if not drawn:
-        return Figure.absent("sexes", _NOBODY)
-    desc = "; ".join(f"{bar.note} {bar.name.lower()} {bar.words}" for bar in drawn) + "."
-    svg = charts.upright("sexes", "Boys and girls by part", desc, "Radiographs", drawn, max(bar.value for bar in drawn))
-    told = ", ".join(f"{count(part.get('n'))} to {_VERBS[name]}" for name, part in known.items())
-    absent = [name for name in PARTS if name not in known]
-    lacking = f" Not told of: {', '.join(absent)}." if absent else ""
-    caption = f"Boys and girls in each part of the data: {told} radiographs. No radiograph is in two.{lacking}"
-    return Figure(
-        "sexes", svg, caption, _PEOPLE_COLUMNS, tuple(_people_row(name, part) for name, part in parts.items())
+    if not bars:
+        return ReportFigure.absent("sexes", _NO_PARTS)
+    desc = "; ".join(f"{bar.note} {bar.name.lower()} {bar.text}" for bar in bars) + "."
+    title = "Boys and girls in each part of the data"
+    drawing = charts.draw_columns("sexes", title, desc, "Radiographs", bars, max(bar.value for bar in bars))
+    uses = ", ".join(f"{count(part.get('n'))} {_PARTS[name]}" for name, part in known.items())
+    unknown = [name for name in _PARTS if name not in known]
+    lacking = f" Unknown: {', '.join(unknown)}." if unknown else ""
+    caption = f"{title}: {uses}. No radiograph is in two parts.{lacking}"
+    return ReportFigure("sexes", drawing, caption, _PART_COLUMNS, tuple(_part_row(*item) for item in parts.items()))
+
+
+def _part_row(name: str, part: Mapping[str, Any]) -> tuple[str, ...]:
+    ages = (plain(part.get(key)) for key in ("mean_months", "sd_months", "min_months", "max_months"))
+    return (name, *(count(part.get(key)) for key in ("n", "male", "female")), *ages)
+
+
+# -------------------------------------------------------------------------------- calibration
+def _draw_calibration(data: ReportData) -> ReportFigure:
+    metrics = section(data.metrics.get("calibration"))
+    keys = ("n", "mean_predicted_months", "mean_actual_months")
+    bins = [
+        values for raw in map(section, metrics.get("bins") or []) if (values := numbers([raw.get(k) for k in keys], 3))
+    ]
+    if not bins:
+        return ReportFigure.absent("calibration", _NO_CALIBRATION)
+    points = [(predicted, actual) for _, predicted, actual in bins]
+    error = months(metrics.get("expected_error_months"))
+    desc = f"{len(bins)} bins around the line of identity; mean distance {error}."
+    drawing = charts.draw_calibration("calibration", "Mean reference age against mean predicted age", desc, points)
+    caption = (
+        f"Calibration on {count(sum(size for size, _, _ in bins))} radiographs of the {data.set_name} set in "
+        f"{len(bins)} bins by predicted age. On the dashed line the mean reference age of a bin equals its mean "
+        f"predicted age. Mean distance {error}; small bins increase it by chance. {_regression_to_the_mean_text(data)}"
+    ).rstrip()
+    rows = tuple(
+        (count(index), count(size), plain(predicted), plain(actual), signed(predicted - actual))
+        for index, (size, predicted, actual) in enumerate(bins, 1)
     )
+    return ReportFigure("calibration", drawing, caption, _CALIBRATION_COLUMNS, rows)
 
 
-_VERBS = {"train": "train on", "validation": "choose the kept epoch", "test": "test"}
-
-
-def _people_row(name: str, part: object) -> tuple[str, ...]:
-    own = section(part)
-    ages = (plain(own.get(key)) for key in ("mean_months", "sd_months", "min_months", "max_months"))
-    return (name, *(count(own.get(key)) for key in ("n", "male", "female")), *ages)
+def _regression_to_the_mean_text(data: ReportData) -> str:
+    fifths = section(data.metrics.get("regression_to_the_mean"))
+    young, old = (section(fifths.get(f"{name}_fifth")).get("bias_months") for name in ("youngest", "oldest"))
+    if number(young) is None or number(old) is None:
+        return ""
+    return f"Bias in the youngest fifth {signed(young)} months, in the oldest fifth {signed(old)} months."

@@ -1,70 +1,79 @@
-"""The figures of what is left of each account's limit: spent so far, reserved now, and how long the rest lasts."""
+"""The burn-down figures of the accounts: spent so far, reserved now, and how long the rest lasts."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from boneagectl.report import svg
-from boneagectl.report.svg import Figure, Plot, axis, legend, time_axis
+from boneagectl.report.svg import Plot, ReportFigure, axis, legend, time_axis
 from boneagectl.report.text import day, dollars, minute, plain, with_unit
 
+Burndown = Mapping[str, Any]
+"""A limit of an account over time, as `burndown.limit_series` makes it."""
 _KINDS = {"cap": "cap", "credit": "prepaid credit", "quota": "weekly quota"}
-_SHORTEST_S = 2 * 86_400
-"""The least time a figure shows: with less, it could lack a tick."""
-_AHEAD = 3
-"""How many times the past a projection may take of a figure: one that took more would leave the past no room."""
+_MIN_SPAN_S = 2 * 86_400
+"""The shortest time a figure shows: a shorter one could lack a tick."""
+_MAX_AHEAD = 3
+"""The longest projection, in times the past: a longer one would leave the past no room."""
 _HEADROOM = 1.12
-"""How far the axis goes beyond the limit: the notes stand above the line."""
+"""How far the axis goes beyond the limit: the notes are above the line."""
 _RIGHT = svg.WIDTH - 24
-_BOOKED_WIDTH = 7
+_RESERVED_WIDTH = 7
 _NOTE_CHARACTER = 6.4
-_MANY_DAYS = 3650
-_FAST_SPACE = "\u00a0"
+_MAX_DAYS = 3650
+_NO_BREAK_SPACE = "\u00a0"
 
 
-def figures(accounts: Iterable[Mapping[str, Any]]) -> list[Figure]:
-    """A figure for each object that `burndown.of` made."""
-    return [_figure(one) for one in accounts]
+def draw_accounts(accounts: Iterable[Burndown]) -> list[ReportFigure]:
+    """A figure for each limit of each account."""
+    return [_draw_burndown(burndown) for burndown in accounts]
 
 
-def _figure(one: Mapping[str, Any]) -> Figure:
-    key = f"left-{one['account']}-{'usd' if one['unit'] == 'US$' else 'hours'}"
-    plot = _plot(one)
-    parts = [plot.frame(), _marks(plot, one), _booked(plot, one), _ahead(plot, one), _line(plot, one)]
-    title = f"What is left of the {_KINDS[one['kind']]} of account {one['account']}"
-    drawn = svg.drawing(key, title, _desc(one), plot.height, [*parts, legend(_legend(one))])
-    return Figure(key, drawn, _caption(one), _columns(one), _rows(one))
+def _draw_burndown(burndown: Burndown) -> ReportFigure:
+    key = f"left-{burndown['account']}-{'usd' if burndown['unit'] == 'US$' else 'hours'}"
+    plot = _plot(burndown)
+    parts = [
+        plot.frame(),
+        _time_marks(plot, burndown),
+        _reserved_bar(plot, burndown),
+        _projection(plot, burndown),
+        _steps(plot, burndown),
+    ]
+    title = f"Remaining {_KINDS[burndown['kind']]} of account {burndown['account']}"
+    drawing = svg.drawing(key, title, _desc(burndown), plot.height, [*parts, legend(_legend(burndown))])
+    columns = ("Day (UTC)", f"Spent ({burndown['unit']})", f"Left ({burndown['unit']})")
+    return ReportFigure(key, drawing, _caption(burndown), columns, _rows(burndown))
 
 
 # -------------------------------------------------------------------------------- the drawing
-def _plot(one: Mapping[str, Any]) -> Plot:
-    first_s, now_s = one["points"][0][0], one["as_of_s"]
-    is_window = one["unit"] == "h" and one["ends_s"]
-    last_s = max(now_s, one["ends_s"] if is_window else _ahead_until_s(one))
-    unit = "US$" if one["unit"] == "US$" else "hours"
-    left = axis(f"{one['account']}: {unit} left of the {_KINDS[one['kind']]}",
-                [_HEADROOM * max(value for _, value in one["points"])], zero=True)  # fmt: skip
-    return Plot(time_axis(min(first_s, last_s - _SHORTEST_S), last_s), left, inset=8, right=_RIGHT)
+def _plot(burndown: Burndown) -> Plot:
+    first_s, now_s = burndown["points"][0][0], burndown["as_of_s"]
+    is_window = burndown["unit"] == "h" and burndown["ends_s"]
+    last_s = max(now_s, burndown["ends_s"] if is_window else _ahead_until_s(burndown))
+    unit = "US$" if burndown["unit"] == "US$" else "hours"
+    left = axis(f"{burndown['account']}: {unit} left of the {_KINDS[burndown['kind']]}",
+                [_HEADROOM * max(value for _, value in burndown["points"])], zero=True)  # fmt: skip
+    return Plot(time_axis(min(first_s, last_s - _MIN_SPAN_S), last_s), left, inset=8, right=_RIGHT)
 
 
-def _ahead_until_s(one: Mapping[str, Any]) -> float:
-    """Where the projection stops: nothing is left, the limit ends, or the figure does."""
-    now_s, runs_out_s = one["as_of_s"], one["runs_out_s"]
-    if runs_out_s is None or _is_over(one):
+def _ahead_until_s(burndown: Burndown) -> float:
+    """Where the projection stops: at zero, where the limit ends, or at the figure's edge."""
+    now_s, runs_out_s = burndown["as_of_s"], burndown["runs_out_s"]
+    if runs_out_s is None or _is_over(burndown):
         return float(now_s)
-    room_s = _AHEAD * max(now_s - one["points"][0][0], _SHORTEST_S)
-    return float(min(runs_out_s, now_s + room_s, one["ends_s"] or runs_out_s))
+    room_s = _MAX_AHEAD * max(now_s - burndown["points"][0][0], _MIN_SPAN_S)
+    return float(min(runs_out_s, now_s + room_s, burndown["ends_s"] or runs_out_s))
 
 
-def _is_over(one: Mapping[str, Any]) -> bool:
-    return one["ends_s"] is not None and one["ends_s"] <= one["as_of_s"]
+def _is_over(burndown: Burndown) -> bool:
+    return burndown["ends_s"] is not None and burndown["ends_s"] <= burndown["as_of_s"]
 
 
-def _line(plot: Plot, one: Mapping[str, Any]) -> str:
-    """The steps of what is left; of those that fall on one place, the last."""
-    (first_s, first), *later = one["points"]
+def _steps(plot: Plot, burndown: Burndown) -> str:
+    """The amount left over time; of steps at one position the last is drawn."""
+    (first_s, first), *later = burndown["points"]
     places = {round(2 * plot.at_x(at_s)): plot.at(at_s, left) for at_s, left in later}
     corners = [plot.at(first_s, first)]
     for x, y in places.values():
@@ -72,136 +81,128 @@ def _line(plot: Plot, one: Mapping[str, Any]) -> str:
     return svg.polyline(corners, "curve b")
 
 
-def _booked(plot: Plot, one: Mapping[str, Any]) -> str:
-    """What is reserved hangs from the end of the line; it reaches down to what is free."""
-    x, left = plot.at(*one["points"][-1])
-    height = plot.at_y(one["free"]) - left
-    return svg.rect(x, left, _BOOKED_WIDTH, height, "booked") if one["reserved"] else ""
+def _reserved_bar(plot: Plot, burndown: Burndown) -> str:
+    """The reserved amount, from the end of the line down to what is free."""
+    x, left = plot.at(*burndown["points"][-1])
+    height = plot.at_y(burndown["free"]) - left
+    return svg.rect(x, left, _RESERVED_WIDTH, height, "booked") if burndown["reserved"] else ""
 
 
-def _ahead(plot: Plot, one: Mapping[str, Any]) -> str:
-    until_s = _ahead_until_s(one)
-    if until_s == one["as_of_s"]:
+def _projection(plot: Plot, burndown: Burndown) -> str:
+    until_s = _ahead_until_s(burndown)
+    if until_s == burndown["as_of_s"]:
         return ""
-    return svg.polyline([plot.at(one["as_of_s"], one["free"]), plot.at(until_s, _free_at(one, until_s))], "identity")
+    return svg.polyline(
+        [plot.at(burndown["as_of_s"], burndown["free"]), plot.at(until_s, _free_at(burndown, until_s))], "identity"
+    )
 
 
-def _free_at(one: Mapping[str, Any], time_s: float) -> float:
-    """What is free at a later time, at the rate of the last seven days."""
-    share = (time_s - one["as_of_s"]) / (one["runs_out_s"] - one["as_of_s"])
-    return float(max(0.0, one["free"] * (1 - share)))
+def _free_at(burndown: Burndown, time_s: float) -> float:
+    """The free amount at a later time, at the rate of the last seven days."""
+    share = (time_s - burndown["as_of_s"]) / (burndown["runs_out_s"] - burndown["as_of_s"])
+    return float(max(0.0, burndown["free"] * (1 - share)))
 
 
-def _marks(plot: Plot, one: Mapping[str, Any]) -> str:
-    """Upright lines: as of when this is, and when the limit ends; each is named where its name has room."""
-    now_x, words = plot.at_x(one["as_of_s"]), f"as of {day(one['as_of_s']).rsplit(' ', 1)[0]}"
-    is_left = now_x - plot.left > _width(words)
-    parts = [plot.upright(one["as_of_s"], "leg"), _note(plot, words, now_x, is_left=is_left)]
-    ends_s = one["ends_s"]
-    if ends_s and one["as_of_s"] < ends_s <= plot.x.high:
-        ends, taken = _ends_words(one), 0.0 if is_left else _width(words)
-        parts.append(plot.upright(ends_s, "leg"))
-        if plot.at_x(ends_s) - now_x > _width(ends) + taken:
-            parts.append(_note(plot, ends, plot.at_x(ends_s), is_left=True))
+def _time_marks(plot: Plot, burndown: Burndown) -> str:
+    """Vertical lines at the date of the data and at the end of the limit; each is named where its name fits."""
+    now_x, date = plot.at_x(burndown["as_of_s"]), f"as of {day(burndown['as_of_s']).rsplit(' ', 1)[0]}"
+    is_left = now_x - plot.left > _width(date)
+    parts = [plot.vertical(burndown["as_of_s"], "leg"), _note(plot, date, now_x, is_left=is_left)]
+    ends_s = burndown["ends_s"]
+    if ends_s and burndown["as_of_s"] < ends_s <= plot.x.high:
+        end_name, taken = _end_name(burndown), 0.0 if is_left else _width(date)
+        parts.append(plot.vertical(ends_s, "leg"))
+        if plot.at_x(ends_s) - now_x > _width(end_name) + taken:
+            parts.append(_note(plot, end_name, plot.at_x(ends_s), is_left=True))
     return "".join(parts)
 
 
-def _width(words: str) -> float:
-    return _NOTE_CHARACTER * len(words) + 10
+def _width(note: str) -> float:
+    return _NOTE_CHARACTER * len(note) + 10
 
 
-def _note(plot: Plot, words: str, x: float, is_left: bool) -> str:
-    return svg.text(words, x - 4 if is_left else x + 4, plot.top + 9, "note", "end" if is_left else "start")
+def _note(plot: Plot, note: str, x: float, is_left: bool) -> str:
+    return svg.text(note, x - 4 if is_left else x + 4, plot.top + 9, "note", "end" if is_left else "start")
 
 
-def _ends_words(one: Mapping[str, Any]) -> str:
-    return "credit ends" if one["unit"] == "US$" else "hours back"
+def _end_name(burndown: Burndown) -> str:
+    return "credit ends" if burndown["unit"] == "US$" else "quota resets"
 
 
-def _legend(one: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _legend(burndown: Burndown) -> list[tuple[str, str]]:
     entries = [("left", svg.line(-11, 0, 11, 0, "curve b"))]
-    if one["reserved"]:
+    if burndown["reserved"]:
         entries.append(("reserved", svg.rect(-5, -6, 10, 12, "booked")))
-    if _ahead_until_s(one) > one["as_of_s"]:
-        entries.append(("at the last week's rate", svg.line(-11, 0, 11, 0, "identity")))
+    if _ahead_until_s(burndown) > burndown["as_of_s"]:
+        entries.append(("projection (last 7 days)", svg.line(-11, 0, 11, 0, "identity")))
     return entries
 
 
-# ---------------------------------------------------------------------------------- the words
-def _amount(one: Mapping[str, Any], value: float) -> str:
-    """In words that no line break parts."""
-    return (dollars(value) if one["unit"] == "US$" else with_unit(plain(value, 2), "h")).replace(" ", _FAST_SPACE)
+# --------------------------------------------------------------------------------------- text
+def _amount(burndown: Burndown, value: float) -> str:
+    """`value` with its unit and no place for a line break."""
+    return (dollars(value) if burndown["unit"] == "US$" else with_unit(plain(value, 2), "h")).replace(
+        " ", _NO_BREAK_SPACE
+    )
 
 
-def _desc(one: Mapping[str, Any]) -> str:
-    (first_s, first), (now_s, left) = one["points"][0], one["points"][-1]
-    line = f"Line of steps from {_amount(one, first)} on {day(first_s)} to {_amount(one, left)} on {day(now_s)}."
-    return f"{line} {_rate(one)}"
+def _desc(burndown: Burndown) -> str:
+    (first_s, first), (now_s, left) = burndown["points"][0], burndown["points"][-1]
+    before, after = _amount(burndown, first), _amount(burndown, left)
+    return f"Stepped line from {before} on {day(first_s)} to {after} on {day(now_s)}. {_rate_text(burndown)}"
 
 
-def _caption(one: Mapping[str, Any]) -> str:
-    """The figure in sentences: what is left of what, as of when, what of it is free, at which rate, until when."""
-    of = f"its {_KINDS[one['kind']]}" + ("" if one["kind"] == "credit" else f" of {_amount(one, one['limit'])}")
-    left = one["points"][-1][1]
-    told = [f"Account {one['account']}: {_amount(one, left)} of {of} left as of {minute(one['as_of_s'])}."]
-    if one["kind"] == "credit":
-        told.append("This is the last balance told less our own count since; what was before is counted back from it.")
-    if one["reserved"]:
-        reserved, free = (_amount(one, one[key]) for key in ("reserved", "free"))
-        told.append(f"Reserved of it, for legs that are not settled: {reserved}; free: {free}.")
-    return " ".join([*told, _rate(one)])
+def _caption(burndown: Burndown) -> str:
+    """What is left of what, as of when, how much of it is free, at which rate it is spent, and until when it lasts."""
+    kind, left = burndown["kind"], _amount(burndown, burndown["points"][-1][1])
+    limit = "" if kind == "credit" else f" of {_amount(burndown, burndown['limit'])}"
+    date = minute(burndown["as_of_s"])
+    sentences = [f"Account {burndown['account']}: {left} of its {_KINDS[kind]}{limit} left on {date}."]
+    if kind == "credit":
+        sentences.append(
+            "This is the last balance you entered minus what was spent since; earlier values are calculated back."
+        )
+    if burndown["reserved"]:
+        reserved, free = (_amount(burndown, burndown[key]) for key in ("reserved", "free"))
+        sentences.append(f"Reserved for legs that are not settled: {reserved}; free: {free}.")
+    return " ".join([*sentences, _rate_text(burndown)])
 
 
-def _rate(one: Mapping[str, Any]) -> str:
-    """At which rate it was spent, and what then is first: that nothing is left, or that the limit ends."""
-    ending = _ending(one)
-    if one["runs_out_s"] is None:
-        return " ".join(["Nothing was spent in the last seven days.", *_sentence(ending)])
-    spent = f"Spent in the last seven days: {_amount(one, one['week'])}"
-    if not one["free"] or _is_over(one):
-        return " ".join([f"{spent}.", *([] if one["free"] else ["Nothing is free."]), *_sentence(ending)])
-    if one["ends_s"] and one["ends_s"] < one["runs_out_s"]:
-        return f"{spent}; at that rate {ending} with {_amount(one, _free_at(one, one['ends_s']))} still free."
-    return " ".join([f"{spent}; at that rate what is free lasts until {_until(one)}.", *_sentence(ending)])
+def _rate_text(burndown: Burndown) -> str:
+    """The rate of spending, and what comes first at that rate: nothing is left, or the limit ends."""
+    ending = _ending(burndown)
+    sentence = [f"{ending[0].upper()}{ending[1:]}."] if ending else []
+    if burndown["runs_out_s"] is None:
+        return " ".join(["Nothing was spent in the last seven days.", *sentence])
+    spent = f"Spent in the last seven days: {_amount(burndown, burndown['week'])}"
+    if not burndown["free"] or _is_over(burndown):
+        return " ".join([f"{spent}.", *([] if burndown["free"] else ["Nothing is free."]), *sentence])
+    if burndown["ends_s"] and burndown["ends_s"] < burndown["runs_out_s"]:
+        unused = _amount(burndown, _free_at(burndown, burndown["ends_s"]))
+        return f"{spent}; at that rate {ending} with {unused} still free."
+    days = (burndown["runs_out_s"] - burndown["as_of_s"]) / 86_400
+    end = "more than ten years from now" if days > _MAX_DAYS else day(burndown["runs_out_s"])
+    beyond = "" if _ahead_until_s(burndown) == burndown["runs_out_s"] else ", beyond this figure"
+    return " ".join([f"{spent}; at that rate the free amount lasts until {end}{beyond}.", *sentence])
 
 
-def _until(one: Mapping[str, Any]) -> str:
-    """The day it runs out; of one that is far away, only that it is."""
-    days = (one["runs_out_s"] - one["as_of_s"]) / 86_400
-    when = "more than ten years from now" if days > _MANY_DAYS else day(one["runs_out_s"])
-    return when if _ahead_until_s(one) == one["runs_out_s"] else f"{when}, beyond this figure"
-
-
-def _ending(one: Mapping[str, Any]) -> str:
-    if one["ends_s"] is None:
+def _ending(burndown: Burndown) -> str:
+    if burndown["ends_s"] is None:
         return ""
-    if one["unit"] == "US$":
-        return f"the credit {'ended' if _is_over(one) else 'ends'} on {day(one['ends_s'])}"
-    return f"the hours come back on {minute(one['ends_s'])}"
+    if burndown["unit"] == "US$":
+        return f"the credit {'ended' if _is_over(burndown) else 'ends'} on {day(burndown['ends_s'])}"
+    return f"the quota resets on {minute(burndown['ends_s'])}"
 
 
-def _sentence(words: str) -> list[str]:
-    return [f"{words[0].upper()}{words[1:]}."] if words else []
-
-
-# ---------------------------------------------------------------------------------- the table
-def _columns(one: Mapping[str, Any]) -> tuple[str, ...]:
-    return ("Day (UTC)", f"Spent ({one['unit']})", f"Left ({one['unit']})")
-
-
-def _rows(one: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-    """A row each day on which something was spent, then what is reserved."""
-    (first_s, first), *later = one["points"]
-    rows, before = [(f"begin, {day(first_s)}", plain(0, 2), plain(first, 2))], first
-    for name, left in _last_of_day(later):
+def _rows(burndown: Burndown) -> tuple[tuple[str, ...], ...]:
+    """A row for each day on which something was spent, then what is reserved."""
+    (first_s, first), *later = burndown["points"]
+    rows, before = [(f"start, {day(first_s)}", plain(0, 2), plain(first, 2))], first
+    for name, points in itertools.groupby(later, key=lambda point: day(point[0])):
+        *_, (_, left) = points
         if left != before:
             rows.append((name, plain(before - left, 2), plain(left, 2)))
         before = left
-    reserved = [("reserved now", plain(one["reserved"], 2), plain(one["free"], 2))] if one["reserved"] else []
-    return (*rows, *reserved)
-
-
-def _last_of_day(points: Sequence[Sequence[float]]) -> list[tuple[str, float]]:
-    """(day, left at its end)."""
-    by_day = itertools.groupby(points, key=lambda point: day(point[0]))
-    return [(name, list(found)[-1][1]) for name, found in by_day]
+    if burndown["reserved"]:
+        rows.append(("reserved now", plain(burndown["reserved"], 2), plain(burndown["free"], 2)))
+    return tuple(rows)

@@ -1,4 +1,4 @@
-"""From runs to their reports: collect, gather what the ledger knows, render, write."""
+"""From runs to reports: collect outputs, add what the ledger knows, render, write."""
 
 from __future__ import annotations
 
@@ -27,41 +27,52 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _MAKE_SHEET = "boneagectl data describe PACK --samples SHEET.png"
 
 
-def build(flow: Workflow, run: Run, wanted: Format, samples: Path | None = None) -> str:
+# -------------------------------------------------------------------------------- one report
+def build_report(flow: Workflow, run: Run, format_: Format, samples: Path | None = None) -> str:
     """Collects `run` and renders its report; `samples` is a sheet of radiographs that HTML shows.
 
     Raises:
-        NotYet: no leg of the run has made anything. UsageError: `samples` is no PNG.
+        NotYet: no leg of the run has outputs. UsageError: `samples` is not a PNG.
     """
-    shown: dict[str, Any] = {"samples_png": _png(samples)} if samples else {}
+    extra: dict[str, Any] = {"samples_png": _encode_png(samples)} if samples else {}
     folder = flow.collect(run).folder
-    if wanted is Format.HTML:
-        shown["accounts"] = _used(run, burndowns(flow))
-    return _rendered(flow, run, folder, wanted, shown)
+    if format_ is Format.HTML:
+        extra["accounts"] = _accounts_of(run, all_burndowns(flow))
+    return _render(flow, run, RunFolder(folder), format_, extra)
 
 
-def _rendered(flow: Workflow, run: Run, folder: Path, wanted: Format, shown: dict[str, Any]) -> str:
-    from boneagectl.report import run_page as report
+def _render(flow: Workflow, run: Run, folder: RunFolder, format_: Format, extra: dict[str, Any]) -> str:
+    from boneagectl.report import data, evaluation, export, run_page
 
-    data = report.load_run(RunFolder(folder), {**facts(flow, run), **shown})
-    if wanted is Format.HTML:
-        return report.render_html(data)
-    return report.to_csv(data) if wanted is Format.CSV else json.dumps(report.to_json(data), indent=2) + "\n"
+    lacking = [folder] if evaluation.lacks_metrics(folder) else []
+    computed = evaluation.compute_metrics(flow.config["targets.local.python"], lacking)
+    loaded = data.load_run(folder, {**run_facts(flow, run), **extra}, computed)
+    if format_ is Format.HTML:
+        return run_page.render_run(loaded)
+    return export.to_csv(loaded) if format_ is Format.CSV else json.dumps(export.to_json(loaded), indent=2) + "\n"
 
 
-def _png(path: Path) -> str:
+def _encode_png(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", _MAKE_SHEET) from None
     if not content.startswith(_PNG):
-        raise UsageError(f"{path} is no PNG", _MAKE_SHEET)
+        raise UsageError(f"{path} is not a PNG", _MAKE_SHEET)
     return base64.b64encode(content).decode()
 
 
+def write_output(content: str, path: Path | None) -> None:
+    """Writes `path` atomically, or stdout where there is none."""
+    if path:
+        write_atomic(path, content)
+    else:
+        sys.stdout.write(content)
+
+
 # ------------------------------------------------------------------------------------- facts
-def facts(flow: Workflow, run: Run) -> dict[str, Any]:
-    """What the ledger knows of a run and its folder does not; None is "not known"."""
+def run_facts(flow: Workflow, run: Run) -> dict[str, Any]:
+    """What the ledger knows about a run and its folder does not; None is unknown."""
     spent = [leg.spent_usd_micro for leg in run.legs]
     known = [value for value in spent if value is not None]
     return {
@@ -92,130 +103,118 @@ def _leg_facts(flow: Workflow, leg: Leg) -> dict[str, Any]:
 
 
 def _trainer_s(flow: Workflow, leg: Leg) -> float | None:
-    """How long the leg's trainer itself ran, by the state it left; None where that is not here or another leg's."""
-    said = _object(flow.paths(leg).artifacts.state)
-    if said.get("leg") != leg.leg_id or said.get("state") == "running":
+    """How long the leg's trainer itself ran, by its state file; None without one, or with another leg's."""
+    state = _read_object(flow.paths(leg).artifacts.state)
+    if state.get("leg") != leg.leg_id or state.get("state") == "running":
         return None
     try:
-        return max(0.0, float(said["updated_s"]) - float(said["started_s"]))
+        return max(0.0, float(state["updated_s"]) - float(state["started_s"]))
     except (KeyError, TypeError, ValueError):
         return None
 
 
 def _quota_hours(flow: Workflow, run: Run) -> float | None:
-    """Hours of a provider's quota, as the plans of the legs booked them; None where a plan is not here."""
+    """Hours of a provider's quota that the run used; None where the plan of a leg is missing."""
     hours = 0.0
     for leg in run.legs:
         if leg.state is LegState.RELEASED:
             continue
-        quote = _object(flow.paths(leg).plan).get("plan", {}).get("quote", {})
+        quote = _read_object(flow.paths(leg).plan).get("plan", {}).get("quote", {})
         if "quota_s" not in quote:
             return None
         hours += leg.elapsed_s / 3600 if quote["quota_s"] else 0.0
     return hours
 
 
-def _object(path: Path) -> dict[str, Any]:
-    """A JSON object of ours, empty where it is not there or torn."""
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object of ours, empty where it is missing or torn."""
     try:
         return parse_object(path.read_text(encoding="utf-8"), path.name)
     except (OSError, UnicodeDecodeError, ContractError):
         return {}
 
 
-def burndowns(flow: Workflow) -> list[dict[str, Any]]:
-    """What is left of every account's limits of which anything is used, by the ledger: see `burndown.of`."""
-    ledger, lines, now_s, found = flow.ledger, flow.ledger.entries(), int(time.time()), []
+def all_burndowns(flow: Workflow) -> list[dict[str, Any]]:
+    """Every limit of every account of which anything is used, by the ledger: see `burndown.limit_series`."""
+    ledger, entries, now_s = flow.ledger, flow.ledger.entries(), int(time.time())
+    burndowns = []
     for account in ledger.accounts():
-        own = [line for line in lines if line.account == account.name]
+        own = [entry for entry in entries if entry.account == account.name]
         by_day = burndown.expand_daily_charges(own, partial(ledger.spent_usd_micro, account.name), now_s)
-        found += burndown.limit_series(account, by_day, now_s)
-    return found
+        burndowns += burndown.limit_series(account, by_day, now_s)
+    return burndowns
 
 
-def _used(run: Run, accounts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of `accounts` on which a leg of `run` was booked."""
+def _accounts_of(run: Run, burndowns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of `burndowns` whose account a leg of `run` was reserved on."""
     targets = {leg.target for leg in run.legs}
-    return [one for one in accounts if one["account"] in targets]
+    return [limit for limit in burndowns if limit["account"] in targets]
 
 
 # ---------------------------------------------------------------------------------- all runs
 def build_index(flow: Workflow, path: Path) -> list[str]:
     """Writes the page over all runs to `path`, and each run's report where it is missing or older than the run.
 
-    Only what needs no network is collected for it. Returns what had to be left out, in words.
+    Collects only what needs no network. Returns a line for each run whose files are broken.
     """
     from boneagectl.report import index_page
 
-    entries, troubles, accounts = [], [], burndowns(flow)
+    rows, problems, burndowns = [], [], all_burndowns(flow)
     for run in flow.ledger.runs():
-        folder = collected(flow, run)
+        folder, facts, report = local_folder(flow, run), run_facts(flow, run), flow.home.report(run.run_id)
         try:
             if folder:
-                _refresh_report(flow, run, folder, _used(run, accounts))
-            entries.append(index_page.entry(folder, facts(flow, run), flow.home.report(run.run_id), path))
+                _refresh_report(flow, run, folder, _accounts_of(run, burndowns))
+            rows.append(index_page.build_row(folder, facts, report, path))
         except ContractError as error:
-            troubles.append(f"{run.run_id}: {error}")
-            entries.append(index_page.entry(None, facts(flow, run), flow.home.report(run.run_id), path))
-    write_atomic(path, index_page.render(entries, accounts))
-    return troubles
+            problems.append(f"{run.run_id}: {error}")
+            rows.append(index_page.build_row(None, facts, report, path))
+    write_atomic(path, index_page.render_index(rows, burndowns))
+    return problems
 
 
-def collected(flow: Workflow, run: Run) -> RunFolder | None:
-    """The newest folder of `run` with an epoch to show, of what is here or needs no network to bring; else the newest
-    with anything."""
+def local_folder(flow: Workflow, run: Run) -> RunFolder | None:
+    """The newest folder of `run` with an epoch, of those that need no network to collect; else the newest of any."""
     for leg in run.legs:
-        is_near = leg.handle and not flow.target(leg.target).capabilities.needs_network
-        if is_near and not artifacts.is_complete(flow.paths(leg).artifacts):
+        is_local = leg.handle and not flow.target(leg.target).capabilities.needs_network
+        if is_local and not artifacts.is_complete(flow.paths(leg).artifacts):
             with suppress(NotYet):
                 flow.collect_leg(leg)
-    found = [folder for leg in reversed(run.legs) if (folder := flow.paths(leg).artifacts).root.is_dir()]
-    return next((folder for folder in found if folder.metrics.exists()), found[0] if found else None)
+    folders = [folder for leg in reversed(run.legs) if (folder := flow.paths(leg).artifacts).root.is_dir()]
+    return next((folder for folder in folders if folder.metrics.exists()), folders[0] if folders else None)
 
 
-def _refresh_report(flow: Workflow, run: Run, folder: RunFolder, accounts: list[dict[str, Any]]) -> None:
-    """Like make: a report is written anew where something it is made of is newer."""
+def _refresh_report(flow: Workflow, run: Run, folder: RunFolder, burndowns: list[dict[str, Any]]) -> None:
+    """Like make: writes a report again where a file it is made from is newer."""
     report = flow.home.report(run.run_id)
     sources = (folder.metrics, folder.predictions, folder.evaluation, folder.environment, folder.state)
     newest = max((path.stat().st_mtime_ns for path in sources if path.exists()), default=0)
     if not report.exists() or report.stat().st_mtime_ns < newest:
-        write_atomic(report, _rendered(flow, run, folder.root, Format.HTML, {"accounts": accounts}))
+        write_atomic(report, _render(flow, run, folder, Format.HTML, {"accounts": burndowns}))
 
 
-# ----------------------------------------------------------------------------------- history
-def history(flow: Workflow, run: Run) -> list[float | None]:
+def validation_curve(flow: Workflow, run: Run) -> list[float | None]:
     """Validation MAE by epoch in months, of all legs, as far as it is here or needs no network."""
-    lines: dict[int, Any] = {}
+    epochs: dict[int, Any] = {}
     for leg in run.legs:
         with suppress(BoneagectlError, ContractError, OSError):
-            for line in _lines(flow, leg):
+            for line in _epoch_lines(flow, leg):
                 if isinstance(line.get("epoch"), int):
-                    lines[line["epoch"]] = line.get("val_mae_months")
-    last = max(lines, default=0)
-    values = (lines.get(epoch) for epoch in range(1, last + 1))
+                    epochs[line["epoch"]] = line.get("val_mae_months")
+    values = (epochs.get(epoch) for epoch in range(1, max(epochs, default=0) + 1))
     return [float(value) if isinstance(value, int | float) else None for value in values]
 
 
-def _lines(flow: Workflow, leg: Leg) -> Iterator[dict[str, Any]]:
+def _epoch_lines(flow: Workflow, leg: Leg) -> Iterator[dict[str, Any]]:
     yield from read_metrics(flow.paths(leg).artifacts.metrics)
     target = flow.target(leg.target)
     if leg.handle and not target.capabilities.needs_network:
         yield from filter(None, map(parse_sentinel, target.logs(flow.handle(leg), follow=False)))
 
 
-def deliver(content: str, path: Path | None) -> None:
-    """Writes `path` atomically, or stdout where there is none."""
-    if path:
-        write_atomic(path, content)
-    else:
-        sys.stdout.write(content)
-
-
-# == comparing: From runs to their comparison: collect each, gather what the ledger knows, put them beside each other.
-
-
-def find(flow: Workflow, names: Sequence[str]) -> list[Run]:
-    """The runs called so, in the order given: the first is the one the others are held against.
+# -------------------------------------------------------------------------------- comparison
+def find_runs(flow: Workflow, names: Sequence[str]) -> list[Run]:
+    """The runs `names`, in that order: the first is the one the others are compared with.
 
     Raises:
         UsageError: fewer than two, or one twice.
@@ -223,28 +222,30 @@ def find(flow: Workflow, names: Sequence[str]) -> list[Run]:
     runs = [flow.ledger.find_run(name) for name in names]
     ids = [run.run_id for run in runs]
     if twice := sorted({run_id for run_id in ids if ids.count(run_id) > 1}):
-        raise UsageError(f"{', '.join(twice)} is named twice", "compare RUN RUN, with two different runs")
+        raise UsageError(f"{', '.join(twice)} is named twice", "boneagectl compare RUN RUN, with two different runs")
     if len(runs) < 2:
-        raise UsageError("a comparison needs two runs or more", "boneagectl ls shows them")
+        raise UsageError("a comparison needs at least two runs", "boneagectl ls")
     return runs
 
 
-def comparing_build(flow: Workflow, runs: Sequence[Run], wanted: ComparisonFormat) -> str:
+def build_comparison(flow: Workflow, runs: Sequence[Run], format_: ComparisonFormat) -> str:
     """Collects `runs` and renders their comparison.
 
     Raises:
-        NotYet: no leg of a run has made anything.
+        NotYet: no leg of a run has outputs.
     """
-    from boneagectl.report import comparison, comparison_run
+    from boneagectl.report import comparison, comparison_formats
 
-    found = [comparison_run.load(RunFolder(flow.collect(run).folder), facts(flow, run)) for run in runs]
+    folders = [RunFolder(flow.collect(run).folder) for run in runs]
     command = shlex.join(["boneagectl", "compare", *(run.run_id for run in runs)])
-    written = {
-        ComparisonFormat.TEXT: comparison.to_text,
-        ComparisonFormat.HTML: comparison.to_html,
-        ComparisonFormat.CSV: comparison.to_csv,
-        ComparisonFormat.JSON: comparison.to_json,
-        ComparisonFormat.MARKDOWN: comparison.to_markdown,
-        ComparisonFormat.LATEX: comparison.to_latex,
+    python = flow.config["targets.local.python"]
+    compared = comparison.compare_folders(folders, [run_facts(flow, run) for run in runs], python, command)
+    renderers = {
+        ComparisonFormat.TEXT: comparison_formats.to_text,
+        ComparisonFormat.HTML: comparison.render_comparison,
+        ComparisonFormat.CSV: comparison_formats.to_csv,
+        ComparisonFormat.JSON: comparison_formats.to_json,
+        ComparisonFormat.MARKDOWN: comparison_formats.to_markdown,
+        ComparisonFormat.LATEX: comparison_formats.to_latex,
     }
-    return written[wanted](comparison.compared(found, command))
+    return renderers[format_](compared)

@@ -9,96 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boneage_trainer.contract import RunFolder, parse_object, read_metrics
+from boneage_trainer.contract import RunFolder, read_metrics
+from boneagectl.report.evaluation import SETS, ComputedMetrics, fill_missing, read_object
 from boneagectl.report.text import number, section
-
-SETS = ("test", "validation")
-"""The sets a run is judged on, the one that counts first."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReportData:
-    """One run, read once. An object that is not there yet is empty; `missing` names the files.
-
-    `facts` is the caller's: ``run_id``, ``legs``, ``cost_usd``, ``quota_hours``, ``config``,
-    ``bundle_sha256``, ``command``, ``samples_png`` (base64) and ``accounts`` (what is left of those its
-    legs used, as `burndown.of` makes them), each of which may be absent.
-    """
-
-    facts: Mapping[str, Any]
-    epochs: tuple[Mapping[str, Any], ...]
-    predictions: tuple[Prediction, ...]
-    evaluation: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    state: Mapping[str, Any]
-    missing: tuple[str, ...]
-
-    @property
-    def run_id(self) -> str:
-        return str(self.facts.get("run_id") or "without a name")
-
-    @property
-    def set_name(self) -> str | None:
-        """The set the figures show: the test set, before there is one the validation set, else none."""
-        known = {row.split for row in self.predictions}
-        sets = section(self.evaluation.get("sets"))
-        return next((name for name in SETS if section(sets.get(name)) or name in known), None)
-
-    def set_of(self, name: str | None) -> Mapping[str, Any]:
-        """The evaluation of the set `name`; empty where there is none."""
-        return section(section(self.evaluation.get("sets")).get(name or ""))
-
-    @property
-    def shown(self) -> list[Prediction]:
-        """The predictions on the set the figures show, those that are numbers."""
-        name = self.set_name
-        return [row for row in self.predictions if row.split == name and row.is_usable]
-
-    @property
-    def best_epoch(self) -> Mapping[str, Any] | None:
-        """The epoch with the lowest validation MAE, the first of equals: the one that was kept."""
-        known = [epoch for epoch in self.epochs if number(epoch.get("val_mae_months")) is not None]
-        return min(known, key=lambda epoch: float(epoch["val_mae_months"]), default=None)
-
-    def total_s(self, key: str) -> float | None:
-        """The sum of `key` over all epochs in seconds; None where no epoch tells."""
-        known = [value for epoch in self.epochs if (value := number(epoch.get(key))) is not None]
-        return sum(known) if known else None
-
-
-def load_run(folder: RunFolder, facts: Mapping[str, Any], with_predictions: bool = True) -> ReportData:
-    """Reads what is in `folder` by now; what its evaluation lacks comes from its predictions.
-
-    Without `with_predictions` those are not read, which is most of the time it takes.
-
-    Raises:
-        ContractError: a file is there and broken; a missing one is no error.
-    """
-    from boneagectl.report.measured import completed
-
-    predictions = read_predictions(folder.predictions) if with_predictions else []
-    expected = (folder.metrics, folder.predictions, folder.evaluation, folder.environment, folder.state)
-    return ReportData(
-        facts=facts,
-        epochs=tuple(read_metrics(folder.metrics)),
-        predictions=tuple(predictions),
-        evaluation=completed(_read_object(folder.evaluation), predictions),
-        environment=_read_object(folder.environment),
-        state=_read_object(folder.state),
-        missing=tuple(path.name for path in expected if not path.is_file()),
-    )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    return parse_object(path.read_text(encoding="utf-8"), path.name) if path.is_file() else {}
-
-
-# == predictions: The rows of a predictions file, as every part of the report reads them.
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One radiograph with its label and what the network said; a prediction that is no number is NaN."""
+    """One radiograph with its reference age and its predicted age; NaN where one is not a number."""
 
     id: str
     split: str
@@ -115,26 +33,116 @@ class Prediction:
         return math.isfinite(self.error_months)
 
 
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """One run, read once. An object that is not there yet is empty; `missing` names the files.
+
+    `facts` is the caller's: ``run_id``, ``legs``, ``cost_usd``, ``quota_hours``, ``config``,
+    ``bundle_sha256``, ``command``, ``samples_png`` (base64) and ``accounts`` (what is left of those its
+    legs used, as `burndown.limit_series` makes them), each of which may be absent. `computed` says whether the
+    trainer's module added metrics that the evaluation lacked, `problem` why it could not.
+    """
+
+    facts: Mapping[str, Any]
+    epochs: tuple[Mapping[str, Any], ...]
+    predictions: tuple[Prediction, ...]
+    evaluation: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    state: Mapping[str, Any]
+    missing: tuple[str, ...]
+    is_computed: bool = False
+    problem: str = ""
+
+    @property
+    def run_id(self) -> str:
+        return str(self.facts.get("run_id") or "unnamed")
+
+    @property
+    def set_name(self) -> str | None:
+        """The set the figures show: the test set; before there is one the validation set; else none."""
+        known = {row.split for row in self.predictions}
+        sets = section(self.evaluation.get("sets"))
+        return next((name for name in SETS if section(sets.get(name)) or name in known), None)
+
+    @property
+    def set_names(self) -> list[str]:
+        """The evaluated sets, in the order of `SETS`."""
+        return [name for name in SETS if self.set_metrics(name)]
+
+    def set_metrics(self, name: str | None) -> Mapping[str, Any]:
+        """The evaluation of the set `name`; empty where there is none."""
+        return section(section(self.evaluation.get("sets")).get(name or ""))
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The evaluation of the set the figures show."""
+        return self.set_metrics(self.set_name)
+
+    @property
+    def shown(self) -> list[Prediction]:
+        """The usable predictions on the set the figures show."""
+        name = self.set_name
+        return [row for row in self.predictions if row.split == name and row.is_usable]
+
+    @property
+    def best_epoch(self) -> Mapping[str, Any] | None:
+        """The epoch with the lowest validation MAE, the first of equals: the one whose checkpoint is used."""
+        known = [epoch for epoch in self.epochs if number(epoch.get("val_mae_months")) is not None]
+        return min(known, key=lambda epoch: float(epoch["val_mae_months"]), default=None)
+
+    def total_s(self, key: str) -> float | None:
+        """The sum of `key` over all epochs in seconds; None where no epoch has it."""
+        known = [value for epoch in self.epochs if (value := number(epoch.get(key))) is not None]
+        return sum(known) if known else None
+
+
+def load_run(
+    folder: RunFolder,
+    facts: Mapping[str, Any],
+    computed: ComputedMetrics | None = None,
+    with_predictions: bool = True,
+) -> ReportData:
+    """Reads what is in `folder` so far; what its evaluation lacks is taken from `computed`.
+
+    Without `with_predictions` those are not read, which is most of the time it takes.
+
+    Raises:
+        ContractError: a file is there and broken; a missing one is no error.
+    """
+    computed = computed or ComputedMetrics()
+    added = computed.evaluations.get(folder.root, {})
+    expected = (folder.metrics, folder.predictions, folder.evaluation, folder.environment, folder.state)
+    return ReportData(
+        facts=facts,
+        epochs=tuple(read_metrics(folder.metrics)),
+        predictions=tuple(read_predictions(folder.predictions)) if with_predictions else (),
+        evaluation=fill_missing(read_object(folder.evaluation), added),
+        environment=read_object(folder.environment),
+        state=read_object(folder.state),
+        missing=tuple(path.name for path in expected if not path.is_file()),
+        is_computed=bool(section(added.get("sets"))),
+        problem=computed.problem,
+    )
+
+
 def read_predictions(path: Path) -> list[Prediction]:
     """The rows of a predictions file in file order; a missing file has none."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as stream:
-        return [_prediction(row) for row in csv.DictReader(stream)]
+        return [
+            Prediction(
+                id=row.get("id") or "",
+                split=row.get("split") or "",
+                male=(row.get("male") or "").strip().lower() in ("true", "1"),
+                boneage_months=_to_months(row.get("boneage_months")),
+                predicted_months=_to_months(row.get("predicted_months")),
+            )
+            for row in csv.DictReader(stream)
+        ]
 
 
-def _prediction(row: Mapping[str, str]) -> Prediction:
-    return Prediction(
-        id=row.get("id") or "",
-        split=row.get("split") or "",
-        male=(row.get("male") or "").strip().lower() in ("true", "1"),
-        boneage_months=to_months(row.get("boneage_months")),
-        predicted_months=to_months(row.get("predicted_months")),
-    )
-
-
-def to_months(text: str | None) -> float:
-    """An age as written; NaN where it is no number."""
+def _to_months(text: str | None) -> float:
     try:
         return float(text or "nan")
     except ValueError:

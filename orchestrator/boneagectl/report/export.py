@@ -10,8 +10,8 @@ from typing import Any
 
 from boneage_trainer.contract import RESEARCH_ONLY
 from boneagectl.report import metrics
-from boneagectl.report.data import SETS, ReportData
-from boneagectl.report.text import number, section
+from boneagectl.report.data import ReportData
+from boneagectl.report.text import number
 
 SCHEMA = 1
 CSV_COLUMNS = ("set", "group", "metric", "value", "unit")
@@ -24,13 +24,13 @@ EPOCH_UNITS = {
 
 
 def to_json(data: ReportData) -> dict[str, Any]:
-    """The report as one object that is valid JSON: what is not known or not finite is None.
+    """The report as one object that is valid JSON: what is unknown or not finite is None.
 
-    The keys, stable within a schema; units stand in the names:
+    The keys, stable within a schema, with units in the names:
         ``schema``, ``research_only``, ``run_id``, ``command``, ``bundle_sha256``;
         ``state`` (state, reason, epoch, epochs); ``labels`` (what the labels are), ``split``;
         ``sets`` with, for each evaluated set, its groups (all, sex:male, age:0-59,
-        sex:male/age:0-59) and their measures, shares as 0..1, the interval of the MAE as
+        sex:male/age:0-59) and their metrics, shares as 0..1, the interval of the MAE as
         ``mae_ci95_low_months`` and ``mae_ci95_high_months``;
         ``worst`` for each set; ``epochs`` as the trainer wrote them; ``best_epoch`` (its number);
         ``totals`` in seconds over all epochs; ``legs``, ``cost_usd``, ``quota_hours``; ``config``;
@@ -46,8 +46,8 @@ def to_json(data: ReportData) -> dict[str, Any]:
         "state": data.state,
         "labels": data.evaluation.get("labels"),
         "split": data.evaluation.get("split"),
-        "sets": {name: dict(_group_values(data, name)) for name in _sets(data)},
-        "worst": {name: data.set_of(name).get("worst") or [] for name in _sets(data)},
+        "sets": {name: dict(_groups(data, name)) for name in data.set_names},
+        "worst": {name: data.set_metrics(name).get("worst") or [] for name in data.set_names},
         "epochs": data.epochs,
         "best_epoch": best.get("epoch") if best else None,
         "totals": {key: data.total_s(key) for key in TOTALS},
@@ -57,13 +57,9 @@ def to_json(data: ReportData) -> dict[str, Any]:
     return {key: _finite(value) for key, value in raw.items()}
 
 
-def _sets(data: ReportData) -> list[str]:
-    return [name for name in SETS if data.set_of(name)]
-
-
-def _group_values(data: ReportData, name: str) -> Iterator[tuple[str, dict[str, float | None]]]:
-    for group, values in metrics.groups(data.set_of(name)):
-        yield group, metrics.flat(values)
+def _groups(data: ReportData, name: str) -> Iterator[tuple[str, dict[str, float | None]]]:
+    for group, values in metrics.iterate_groups(data.set_metrics(name)):
+        yield group, metrics.flatten(values)
 
 
 def _finite(value: Any) -> Any:
@@ -76,24 +72,24 @@ def _finite(value: Any) -> Any:
 
 
 def to_csv(data: ReportData) -> str:
-    """The report as a tidy table with the columns of CSV_COLUMNS, one number a row.
+    """The report as a tidy table with the columns of CSV_COLUMNS, one number per row.
 
     ``set`` is test, validation, training (then ``group`` is ``epoch:N``) or run (``group`` is all).
-    Groups of an evaluated set are those of `to_json`. A number that is not known has no row; a share
-    is 0..1; values are written in full, not rounded.
+    Groups of an evaluated set are those of `to_json`. An unknown number has no row; a share is 0..1;
+    values are written in full, not rounded.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for name, group, metric, value, unit in _csv_rows(data):
         if value is not None:
-            writer.writerow((name, group, metric, _written(value), unit))
+            writer.writerow((name, group, metric, _csv_number(value), unit))
     return stream.getvalue()
 
 
 def _csv_rows(data: ReportData) -> Iterator[tuple[str, str, str, float | None, str]]:
-    for name in _sets(data):
-        for group, values in _group_values(data, name):
+    for name in data.set_names:
+        for group, values in _groups(data, name):
             yield from ((name, group, metric, value, metrics.unit_of(metric)) for metric, value in values.items())
     for place, epoch in enumerate(data.epochs, 1):
         group = f"epoch:{epoch.get('epoch', place)}"
@@ -103,14 +99,6 @@ def _csv_rows(data: ReportData) -> Iterator[tuple[str, str, str, float | None, s
         yield "run", "all", key, number(data.facts.get(key)), unit
 
 
-def _written(value: float) -> str:
+def _csv_number(value: float) -> str:
     """A count without a point, anything else in full."""
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-
-
-def split_words(data: ReportData) -> str:
-    """The split's name and its counts, as far as the evaluation tells."""
-    split = section(data.evaluation.get("split"))
-    counts = section(split.get("counts"))
-    told = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return f"{split.get('name') or 'not known'}{f' ({told})' if told else ''}"

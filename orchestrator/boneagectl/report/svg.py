@@ -1,8 +1,8 @@
-"""The few SVG elements the figures are made of, and the figure as the template takes it.
+"""SVG for the report's figures: elements, axes with round ticks, plot frames and legends.
 
-A drawing is 400 units wide: two stand side by side on a laptop, one fills a phone, and its text of
-12.5 units stays readable on both. Colours come from the page's style sheet by class, so that the
-same drawing serves light, dark and paper.
+A drawing is 400 units wide: two fit side by side on a laptop, one fills a phone, and its text of
+12.5 units is readable on both. Colours come from the page's style sheet by class, so that the same
+drawing works in light, dark and print.
 """
 
 from __future__ import annotations
@@ -14,13 +14,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 WIDTH = 400
+RIGHT = WIDTH - 14
 CHARACTER = 6.3
-"""About the width of a character at the size figures are labelled in."""
+"""About the width of a character of a label."""
+AGE_STEP_MONTHS = 60
+"""Ticks of an age axis: every five years, where the age bands of the evaluation meet."""
+
+_BELOW = 46
+_LEGEND_Y = 32
+_MAX_AGE_TICKS = 7
+_YEAR_MONTHS = 12
+_DAY_S = 86_400
+_DAY_STEPS = (1, 2, 3, 7, 14)
+_MONTH_STEPS = (1, 2, 3, 6, 12, 24, 60, 120, 240, 600)
+_MAX_TIME_STEPS = 5
+_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A drawing with everything a reader may need in its place.
+class ReportFigure:
+    """A drawing with its text alternative.
 
     `caption` says what was measured on what; `columns` and `rows` are the numbers behind the drawing.
     """
@@ -32,29 +45,32 @@ class Figure:
     rows: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def absent(cls, key: str, words: str) -> Figure:
+    def absent(cls, key: str, reason: str) -> ReportFigure:
         """A figure that cannot be drawn yet: no drawing, and why."""
-        return cls(key, "", words, (), ())
+        return cls(key, "", reason, (), ())
+
+
+# ---------------------------------------------------------------------------------- elements
 
 
 def coordinate(value: float) -> str:
     """`value` to a tenth of a unit, without needless characters."""
-    short = f"{value:.1f}".removesuffix(".0")
-    return "0" if short == "-0" else short
+    shown = f"{value:.1f}".removesuffix(".0")
+    return "0" if shown == "-0" else shown
 
 
 def tag(name: str, content: str = "", **attributes: str | float) -> str:
-    """An element; `content` is markup already, attribute names are written with _ for -."""
-    written = "".join(
+    """An element; `content` is markup already, attribute names have _ for -."""
+    markup = "".join(
         f' {key.strip("_").replace("_", "-")}="{html.escape(value) if isinstance(value, str) else coordinate(value)}"'
         for key, value in attributes.items()
     )
-    return f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>"
+    return f"<{name}{markup}>{content}</{name}>" if content else f"<{name}{markup}/>"
 
 
-def text(words: str, x: float, y: float, class_: str = "tick", anchor: str = "start") -> str:
-    """`words` as given, escaped, with their base line at `y`."""
-    return tag("text", html.escape(words), x=x, y=y, class_=class_, text_anchor=anchor)
+def text(label: str, x: float, y: float, class_: str = "tick", anchor: str = "start") -> str:
+    """`label` escaped, with its base line at `y`."""
+    return tag("text", html.escape(label), x=x, y=y, class_=class_, text_anchor=anchor)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> str:
@@ -85,29 +101,124 @@ def dots(points: Iterable[tuple[float, float]], class_: str) -> str:
 
 def crosses(points: Iterable[tuple[float, float]], class_: str, half: float = 1.5) -> str:
     """All `points` in one path of oblique crosses that reach `half` units to each side."""
-    arms = "l{0} {0}m0-{0}l-{0} {0}".format(coordinate(2 * half))
-    path = "".join(f"M{coordinate(x - half)} {coordinate(y - half)}{arms}" for x, y in points)
+    strokes = "l{0} {0}m0-{0}l-{0} {0}".format(coordinate(2 * half))
+    path = "".join(f"M{coordinate(x - half)} {coordinate(y - half)}{strokes}" for x, y in points)
     return tag("path", d=path, class_=class_) if path else ""
 
 
 def drawing(key: str, title: str, desc: str, height: float, parts: Iterable[str]) -> str:
-    """The whole picture, named and described for those who do not see it."""
+    """The whole picture, with a title and a description for screen readers."""
     names = tag("title", html.escape(title), id=f"{key}-title") + tag("desc", html.escape(desc), id=f"{key}-desc")
     box = f"0 0 {WIDTH} {coordinate(height)}"
     labels = f"{key}-title {key}-desc"
     return tag("svg", names + "".join(parts), viewBox=box, role="img", aria_labelledby=labels)
 
 
-# == plot: A plot's frame: where the axes stand, their ticks and labels, and the legend.
+# -------------------------------------------------------------------------------------- axes
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis: its label with the unit, its range, and the values that get a tick.
 
-RIGHT = WIDTH - 14
-_BELOW = 46
-_LEGEND_Y = 32
+    `texts` are the tick labels, where these are not plain numbers.
+    """
+
+    label: str
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    texts: tuple[str, ...] = ()
+
+    @property
+    def labelled_ticks(self) -> list[tuple[float, str]]:
+        return list(zip(self.ticks, self.texts or map(tick_text, self.ticks), strict=True))
+
+    @classmethod
+    def from_ticks(cls, label: str, ticks: tuple[float, ...]) -> Axis:
+        """An axis from the first tick to the last."""
+        return cls(label, ticks[0], ticks[-1], ticks)
+
+    def at(self, value: float, start: float, end: float) -> float:
+        """The position of `value` on an axis drawn from `start` to `end`."""
+        return start + (value - self.low) / (self.high - self.low) * (end - start)
 
 
+def nice_step(span: float, count: int) -> float:
+    """The smallest of 1, 2, 2.5 and 5 times a power of ten that covers `span` in at most `count` steps."""
+    if span <= 0:
+        return 1.0
+    raw = span / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(power * factor for factor in _STEPS if power * factor >= raw * 0.999_999)
+
+
+def _multiples(low: float, high: float, step: float) -> tuple[float, ...]:
+    """The multiples of `step` from the last one not above `low` to the first one not below `high`."""
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return tuple(index * step for index in range(first, max(last, first + 1) + 1))
+
+
+def axis(label: str, values: Iterable[float], *, count: int = 5, zero: bool = False) -> Axis:
+    """An axis that covers `values` with about `count` steps; `zero` includes zero."""
+    known = [*values, *([0.0] if zero else [])] or [0.0]
+    low, high = min(known), max(known)
+    return Axis.from_ticks(label, _multiples(low, high, nice_step(high - low, count)))
+
+
+def age_axis(label: str, values: Iterable[float]) -> Axis:
+    """An axis in whole years from birth or below with a tick every five years; a plain one where that is too long."""
+    known = [0.0, float(AGE_STEP_MONTHS), *values]
+    low = math.floor(min(known) / _YEAR_MONTHS) * _YEAR_MONTHS
+    high = math.ceil(max(known) / _YEAR_MONTHS) * _YEAR_MONTHS
+    if high - low > _MAX_AGE_TICKS * AGE_STEP_MONTHS:
+        return axis(label, known)
+    return Axis(
+        label, low, high, tuple(range(math.ceil(low / AGE_STEP_MONTHS) * AGE_STEP_MONTHS, high + 1, AGE_STEP_MONTHS))
+    )
+
+
+def epoch_axis(epochs: Sequence[float]) -> Axis:
+    """An axis whose ticks are whole epochs, the first and the last among them."""
+    low, high = (min(epochs), max(epochs)) if epochs else (1.0, 1.0)
+    step = max(1.0, nice_step(high - low, 6))
+    step = step if step == int(step) else step * 2
+    inner = [index * step for index in range(math.ceil((low + 1) / step), math.floor((high - step / 2) / step) + 1)]
+    return Axis.from_ticks("Epoch", tuple(dict.fromkeys([low, *inner, max(high, low + 1)])))
+
+
+def time_axis(low_s: float, high_s: float) -> Axis:
+    """An axis between two Unix times with at most six ticks: midnights, or first days of months on a long one."""
+    first, last = (datetime.fromtimestamp(end_s, UTC) for end_s in (low_s, high_s))
+    days = (high_s - low_s) / _DAY_S
+    step = next((step for step in _DAY_STEPS if days <= step * _MAX_TIME_STEPS), None)
+    moments, form = (_midnights(first, step), "{0.day} {0:%b}") if step else (_months(first, last), "{0:%b %Y}")
+    ticks = [moment for moment in moments if moment <= last]
+    return Axis("Date (UTC)", low_s, high_s, tuple(tick.timestamp() for tick in ticks), tuple(map(form.format, ticks)))
+
+
+def _midnights(first: datetime, step: int) -> list[datetime]:
+    """A midnight every `step` days, from the first one not before `first`."""
+    start = (first + timedelta(days=1, microseconds=-1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return [start + timedelta(days=step * number) for number in range(_MAX_TIME_STEPS + 1)]
+
+
+def _months(first: datetime, last: datetime) -> list[datetime]:
+    """First days of months, a round number of months apart, none before `first`."""
+    low, high = (12 * day.year + day.month - 1 for day in (first, last))
+    step = next(step for step in _MONTH_STEPS if high - low <= step * _MAX_TIME_STEPS)
+    numbers = range(-(-(low + 1) // step) * step, high + 1, step)
+    return [datetime(number // 12, number % 12 + 1, 1, tzinfo=UTC) for number in numbers]
+
+
+def tick_text(value: float) -> str:
+    """`value` without trailing zeros, with a true minus sign and thin spaces between thousands."""
+    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.6g}"
+    return text.replace(",", "\u202f").replace("-", "−")
+
+
+# -------------------------------------------------------------------------------------- plots
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """An x and a y axis in a drawing of `height` units; the y label stands above its axis, never turned."""
+    """An x and a y axis in a drawing of `height` units; the y label is above its axis, not rotated."""
 
     x: Axis
     y: Axis
@@ -119,7 +230,7 @@ class Plot:
     @property
     def left(self) -> float:
         """The x of the y axis: as far in as its longest tick label needs."""
-        return 14 + CHARACTER * max(len(words) for _, words in self.y.named)
+        return 14 + CHARACTER * max(len(label) for _, label in self.y.labelled_ticks)
 
     @property
     def bottom(self) -> float:
@@ -140,158 +251,43 @@ class Plot:
     def y_side(self) -> str:
         """Grid lines, tick labels and the label of the y axis."""
         parts = [text(self.y.label, 0, 12, "label")]
-        for tick, words in self.y.named:
+        for tick, label in self.y.labelled_ticks:
             y = self.at_y(tick)
             parts.append(line(self.left, y, self.right, y, "grid"))
-            parts.append(text(words, self.left - 7, y + 4.3, "tick", "end"))
+            parts.append(text(label, self.left - 7, y + 4.3, "tick", "end"))
         return "".join(parts)
 
     def x_side(self) -> str:
         """Base line, ticks, tick labels and the label of the x axis."""
         parts = [self.base(), text(self.x.label, self.right, self.height - 6, "label", "end")]
-        for tick, words in self.x.named:
+        for tick, label in self.x.labelled_ticks:
             x = self.at_x(tick)
             parts.append(line(x, self.bottom, x, self.bottom + 4, "axis"))
-            parts.append(text(words, x, self.bottom + 18, "tick", "middle"))
+            parts.append(text(label, x, self.bottom + 18, "tick", "middle"))
         return "".join(parts)
 
     def base(self) -> str:
-        """The line the plot stands on."""
+        """The base line."""
         return line(self.left, self.bottom, self.right, self.bottom, "axis")
 
-    def across(self, y: float, class_: str) -> str:
-        """A level line at the value `y`."""
+    def horizontal(self, y: float, class_: str) -> str:
+        """A horizontal line at the value `y`."""
         return line(self.left, self.at_y(y), self.right, self.at_y(y), class_)
 
-    def upright(self, x: float, class_: str) -> str:
+    def vertical(self, x: float, class_: str) -> str:
         """A vertical line at the value `x`."""
         return line(self.at_x(x), self.top, self.at_x(x), self.bottom, class_)
 
-    def note_top(self, words: str, x: float) -> str:
-        """Small words at the upper end of the vertical line at `x`, to its right."""
-        return text(words, self.at_x(x) + 4, self.top + 9, "note")
+    def top_note(self, note: str, x: float) -> str:
+        """A small `note` at the upper end of the vertical line at `x`, to its right."""
+        return text(note, self.at_x(x) + 4, self.top + 9, "note")
 
 
 def legend(entries: list[tuple[str, str]]) -> str:
-    """A row of samples and words under the y label; an entry is (words, sample drawn around 0, 0)."""
+    """A row of samples and labels under the y label; an entry is (label, sample drawn around 0, 0)."""
     parts, x = [], 0.0
-    for words, sample in entries:
+    for label, sample in entries:
         parts.append(tag("g", sample, transform=f"translate({coordinate(x + 12)} {_LEGEND_Y - 4})"))
-        parts.append(text(words, x + 30, _LEGEND_Y))
-        x += 30 + CHARACTER * len(words) + 16
+        parts.append(text(label, x + 30, _LEGEND_Y))
+        x += 30 + CHARACTER * len(label) + 16
     return "".join(parts)
-
-
-# == scale: From data to drawing units: nice ticks, axes and the bins of a summary.
-
-AGE_STEP_MONTHS = 60
-"""Ticks of an age axis: every five years, where the age bands of the evaluation meet."""
-
-_MOST_AGE_TICKS = 7
-_YEAR_MONTHS = 12
-_DAY_S = 86_400
-_DAY_STEPS = (1, 2, 3, 7, 14)
-_MONTH_STEPS = (1, 2, 3, 6, 12, 24, 60, 120, 240, 600)
-_MOST_TIME_STEPS = 5
-_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One axis: what it shows, in which unit, from where to where, and the values that get a tick.
-
-    `texts` are the words at the ticks, where these are not plain numbers.
-    """
-
-    label: str
-    low: float
-    high: float
-    ticks: tuple[float, ...]
-    texts: tuple[str, ...] = ()
-
-    @property
-    def named(self) -> list[tuple[float, str]]:
-        """Each tick with its words."""
-        return list(zip(self.ticks, self.texts or map(tick_text, self.ticks), strict=True))
-
-    @classmethod
-    def of(cls, label: str, ticks: tuple[float, ...]) -> Axis:
-        """An axis that ends at its outer ticks."""
-        return cls(label, ticks[0], ticks[-1], ticks)
-
-    def at(self, value: float, start: float, end: float) -> float:
-        """The place of `value` when the axis is drawn from `start` to `end`."""
-        return start + (value - self.low) / (self.high - self.low) * (end - start)
-
-
-def nice_step(span: float, count: int) -> float:
-    """The smallest of 1, 2, 2.5 and 5 times a power of ten that covers `span` in at most `count` steps."""
-    if span <= 0:
-        return 1.0
-    raw = span / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    return next(power * factor for factor in _STEPS if power * factor >= raw * 0.999_999)
-
-
-def _multiples(low: float, high: float, step: float) -> tuple[float, ...]:
-    """The multiples of `step` from the last one not above `low` to the first one not below `high`."""
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return tuple(index * step for index in range(first, max(last, first + 1) + 1))
-
-
-def axis(label: str, values: Iterable[float], *, count: int = 5, zero: bool = False) -> Axis:
-    """An axis that covers `values` with about `count` steps; `zero` makes it begin at zero or below."""
-    known = [*values, *([0.0] if zero else [])] or [0.0]
-    low, high = min(known), max(known)
-    return Axis.of(label, _multiples(low, high, nice_step(high - low, count)))
-
-
-def age_axis(label: str, values: Iterable[float]) -> Axis:
-    """An axis from birth or below in whole years, a tick each five, unless the values lie too far apart for that."""
-    known = [0.0, float(AGE_STEP_MONTHS), *values]
-    low = math.floor(min(known) / _YEAR_MONTHS) * _YEAR_MONTHS
-    high = math.ceil(max(known) / _YEAR_MONTHS) * _YEAR_MONTHS
-    if high - low > _MOST_AGE_TICKS * AGE_STEP_MONTHS:
-        return axis(label, known)
-    return Axis(
-        label, low, high, tuple(range(math.ceil(low / AGE_STEP_MONTHS) * AGE_STEP_MONTHS, high + 1, AGE_STEP_MONTHS))
-    )
-
-
-def epoch_axis(epochs: Sequence[float]) -> Axis:
-    """An axis whose ticks are whole epochs, the first and the last among them."""
-    low, high = (min(epochs), max(epochs)) if epochs else (1.0, 1.0)
-    step = max(1.0, nice_step(high - low, 6))
-    step = step if step == int(step) else step * 2
-    inner = [index * step for index in range(math.ceil((low + 1) / step), math.floor((high - step / 2) / step) + 1)]
-    return Axis.of("Epoch", tuple(dict.fromkeys([low, *inner, max(high, low + 1)])))
-
-
-def time_axis(low_s: float, high_s: float) -> Axis:
-    """An axis between two Unix times with at most six ticks: midnights, or where it is long first days of months."""
-    first, last = (datetime.fromtimestamp(end_s, UTC) for end_s in (low_s, high_s))
-    days = (high_s - low_s) / _DAY_S
-    step = next((step for step in _DAY_STEPS if days <= step * _MOST_TIME_STEPS), None)
-    found, shown = (_midnights(first, step), "{0.day} {0:%b}") if step else (_months(first, last), "{0:%b %Y}")
-    ticks = [day for day in found if day <= last]
-    return Axis("Date (UTC)", low_s, high_s, tuple(day.timestamp() for day in ticks), tuple(map(shown.format, ticks)))
-
-
-def _midnights(first: datetime, step: int) -> list[datetime]:
-    """A midnight each `step` days, from the first one not before `first`."""
-    begin = (first + timedelta(days=1, microseconds=-1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    return [begin + timedelta(days=step * number) for number in range(_MOST_TIME_STEPS + 1)]
-
-
-def _months(first: datetime, last: datetime) -> list[datetime]:
-    """First days of months that are a round number of months apart, none before `first`."""
-    low, high = (12 * day.year + day.month - 1 for day in (first, last))
-    step = next(step for step in _MONTH_STEPS if high - low <= step * _MOST_TIME_STEPS)
-    numbers = range(-(-(low + 1) // step) * step, high + 1, step)
-    return [datetime(number // 12, number % 12 + 1, 1, tzinfo=UTC) for number in numbers]
-
-
-def tick_text(value: float) -> str:
-    """`value` as a reader writes it: no trailing zeros, a true minus sign, thin spaces between thousands."""
-    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.6g}"
-    return text.replace(",", "\u202f").replace("-", "−")

@@ -1,4 +1,4 @@
-"""Numbers as a reader takes them: rounded, with their unit, a true minus sign, and words for what is missing."""
+"""Numbers as text: rounded, with their unit and a true minus sign; "–" where a value is unknown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-UNKNOWN = "not known"
+UNKNOWN = "–"
 
 
 def number(value: Any) -> float | None:
@@ -31,7 +31,7 @@ def section(value: Any) -> Mapping[str, Any]:
 
 
 def plain(value: Any, digits: int = 1) -> str:
-    """`value` with `digits` decimals."""
+    """`value` with `digits` decimals and thin spaces between thousands."""
     known = number(value)
     if known is None:
         return UNKNOWN
@@ -64,7 +64,7 @@ def interval(bounds: Any, digits: int = 1) -> str:
 
 
 def share(value: Any) -> str:
-    """A share of 0..1 in per cent."""
+    """A share of 0..1 as a percentage."""
     known = number(value)
     return UNKNOWN if known is None else f"{plain(100 * known, 1)} %"
 
@@ -98,16 +98,12 @@ def minute(time_s: float) -> str:
     return f"{day(time_s)}, {datetime.fromtimestamp(time_s, UTC):%H:%M} UTC"
 
 
-def sex(male: bool) -> str:
-    return "boy" if male else "girl"
-
-
-def listed(value: Any) -> str:
+def inline(value: Any) -> str:
     """Any value of a config or an environment in one line."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {listed(inner)}" for key, inner in value.items()) or "none"
+        return ", ".join(f"{key} {inline(inner)}" for key, inner in value.items()) or "none"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(listed, value)) or "none"
+        return ", ".join(map(inline, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -33,7 +33,7 @@ from boneage_trainer.contract import (
 from boneage_trainer.data import splits
 from boneage_trainer.data.pack import Pack, open_pack
 from boneage_trainer.data.splits import PART_NAMES, Split, make_split
-from boneage_trainer.evaluation import metrics, paired
+from boneage_trainer.evaluation import metrics
 from boneage_trainer.inference import model as inference_model
 from boneage_trainer.inference.model import MOST
 
@@ -56,10 +56,13 @@ def write(
     what `gradcam.write` returned.
     """
     rows = {name: getattr(parts, name) for name in predicted}
-    known = paired.medians(pack.months[parts.train], pack.male[parts.train])
+    known = metrics.training_medians(pack.months[parts.train], pack.male[parts.train])
     document = {
         **_head({"name": parts.name, "sha256": parts.sha256, "counts": parts.counts()}),
-        "parts": {name: _population(pack, getattr(parts, name)) for name in PART_NAMES},
+        "parts": {
+            name: metrics.population(pack.months[getattr(parts, name)], pack.male[getattr(parts, name)])
+            for name in PART_NAMES
+        },
         "training_medians_months": known,
         "sets": _sets(pack, rows, predicted, known, splits.parts_by_sha256(pack, parts)),
         **({"gradcam": gradcam} if gradcam is not None else {}),
@@ -84,9 +87,9 @@ def _set(
 ) -> dict[str, Any]:
     male, months, mean = pack.male[rows], pack.months[rows], views.mean(axis=0)
     return {
-        **metrics.evaluate([pack.ids[row] for row in rows], male, months, mean),
-        **paired.baselines(known, male, months, mean),
-        **(paired.several_views(months, views) if len(views) > 1 else {}),
+        **metrics.set_metrics([pack.ids[row] for row in rows], male, months, mean),
+        **metrics.baseline_metrics(known, male, months, mean),
+        **(metrics.view_metrics(months, views) if len(views) > 1 else {}),
         **splits.count_training_overlap(pack, rows, seen_),
     }
 
@@ -94,15 +97,6 @@ def _set(
 def views_of(predicted: Any) -> Any:
     """`predicted` (n,) or (views, n) as float64 (views, n)."""
     return np.atleast_2d(np.asarray(predicted, float))
-
-
-def _population(pack: Pack, rows: Sequence[int]) -> dict[str, Any]:
-    """Who a part is: n, male, female, and the mean, SD, least and greatest age in months."""
-    months, male = np.asarray(pack.months[rows], float), int((pack.male[rows] == 1).sum())
-    ages = (months.mean(), months.std(), months.min(), months.max()) if len(months) else (None,) * 4
-    names = ("mean_months", "sd_months", "min_months", "max_months")
-    counts = {"n": len(months), "male": male, "female": len(months) - male}
-    return {**counts, **dict(zip(names, map(metrics.rounded, ages), strict=True))}
 
 
 def predictions_csv(pack: Pack, rows: Rows, predicted: Mapping[str, Any]) -> str:
@@ -118,7 +112,7 @@ def predictions_csv(pack: Pack, rows: Rows, predicted: Mapping[str, Any]) -> str
 
 
 def _lines(pack: Pack, name: str, rows: Sequence[int], views: Any) -> list[tuple[int, tuple[Any, ...]]]:
-    apart = [f"{sd:.3f}" for sd in paired.disagreement(views)] if len(views) > 1 else [""] * len(rows)
+    apart = [f"{sd:.3f}" for sd in metrics.view_disagreement(views)] if len(views) > 1 else [""] * len(rows)
     return [
         (row, (pack.ids[row], name, bool(pack.male[row]), f"{pack.months[row]:g}", f"{value:.3f}", sd))
         for row, value, sd in zip(rows, views.mean(axis=0), apart, strict=True)

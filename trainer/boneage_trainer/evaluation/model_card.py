@@ -241,7 +241,7 @@ def _reproducing(job: Values, environment: Values) -> list[str]:
 
 
 def against(found: Values) -> str:
-    """A paired comparison in words; see `comparing.paired`."""
+    """A paired comparison in words; see `metrics.paired_metrics`."""
     share = found.get("improved_share")
     closer = "-" if share is None else f"{share:.0%}"
     change = number(found.get("difference_months"))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from boneage_trainer.console import ProgressLine, int_in_range, print_result, print_status, run_command
 from boneage_trainer.contract import RESEARCH_ONLY, ContractError, RunFolder, parse_object, write_atomic
 from boneage_trainer.data.source import printable, read_labels
-from boneage_trainer.evaluation.metrics import BANDS
+from boneage_trainer.evaluation.metrics import AGE_BANDS
 from boneage_trainer.evaluation.model_card import part
 from boneage_trainer.inference.model import MOST
 
@@ -189,7 +189,7 @@ class OwnErrors:
 
     def around(self, months: float) -> Limits | None:
         """The limits for an answer of `months`; None where the test set is too small to tell."""
-        name, low, high = next((band for band in BANDS if band[1] <= months < band[2]), BANDS[0])
+        name, low, high = next((band for band in AGE_BANDS if band[1] <= months < band[2]), AGE_BANDS[0])
         pairs = zip(self.predicted_months, self.error_months, strict=True)
         errors = [error for predicted, error in pairs if low <= predicted < high]
         if len(errors) < FEWEST:

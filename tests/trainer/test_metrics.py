@@ -7,8 +7,18 @@ import math
 import numpy as np
 import pytest
 
-from boneage_trainer.evaluation.metrics import calibration, evaluate, regression_to_the_mean
-from boneage_trainer.evaluation.paired import baselines, medians, paired, rank_correlation
+from boneage_trainer.evaluation.metrics import (
+    BOOTSTRAP_DRAWS,
+    baseline_metrics,
+    bootstrap_interval,
+    bootstrap_intervals,
+    calibration,
+    paired_metrics,
+    rank_correlation,
+    regression_to_the_mean,
+    set_metrics,
+    training_medians,
+)
 
 MALE = np.array([1, 1, 0, 0], np.float32)
 MONTHS = np.array([24, 100, 130, 200], np.float32)
@@ -17,7 +27,7 @@ AGES = np.arange(100, dtype=float)
 
 
 def test_the_figures_are_those_one_computes_by_hand() -> None:
-    found = evaluate(list("abcd"), MALE, MONTHS, GUESS)
+    found = set_metrics(list("abcd"), MALE, MONTHS, GUESS)
     assert found["n"] == 4
     assert found["mae_months"] == pytest.approx((6 + 10 + 0 + 30) / 4)
     assert found["rmse_months"] == pytest.approx(math.sqrt((36 + 100 + 900) / 4), abs=1e-4)
@@ -31,21 +41,21 @@ def test_the_figures_are_those_one_computes_by_hand() -> None:
 
 
 def test_groups_add_up() -> None:
-    found = evaluate(list("abcd"), MALE, MONTHS, GUESS)
+    found = set_metrics(list("abcd"), MALE, MONTHS, GUESS)
     assert {name: group["mae_months"] for name, group in found["by_sex"].items()} == {"male": 8.0, "female": 15.0}
     assert [group["n"] for group in found["by_age_band"].values()] == [1, 1, 1, 1]
     assert sum(g["n"] for sex in found["by_sex_and_age_band"].values() for g in sex.values()) == 4
 
 
 def test_bland_altman_is_bias_and_twice_the_spread() -> None:
-    found = evaluate(list("abcd"), MALE, MONTHS, GUESS)
+    found = set_metrics(list("abcd"), MALE, MONTHS, GUESS)
     errors = (GUESS - MONTHS).astype(float)
     assert found["loa_high_months"] == pytest.approx(errors.mean() + 1.96 * errors.std(ddof=1), abs=1e-4)
     assert found["loa_low_months"] == pytest.approx(errors.mean() - 1.96 * errors.std(ddof=1), abs=1e-4)
 
 
 def test_what_has_no_value_is_null() -> None:
-    found = evaluate(list("ab"), MALE[:2], np.array([60, 60]), np.array([50, 70]))
+    found = set_metrics(list("ab"), MALE[:2], np.array([60, 60]), np.array([50, 70]))
     assert found["r2"] is None
     assert found["slope"] is None
     assert found["regression_to_the_mean"] == {"error_slope": None, "youngest_fifth": None, "oldest_fifth": None}
@@ -56,7 +66,7 @@ def test_what_has_no_value_is_null() -> None:
     }
     nothing = np.array([])
     assert calibration(nothing, nothing) == {"bins": [], "expected_error_months": None}
-    assert paired(nothing, nothing, nothing)["difference_months"] is None
+    assert paired_metrics(nothing, nothing, nothing)["difference_months"] is None
 
 
 def test_the_interval_covers_the_mean_about_as_often_as_it_says() -> None:
@@ -64,9 +74,22 @@ def test_the_interval_covers_the_mean_about_as_often_as_it_says() -> None:
     covered = 0
     for _ in range(100):
         errors = random.exponential(10, 60)
-        low, high = evaluate([""] * 60, np.ones(60), np.zeros(60), errors)["mae_ci95_months"]
+        low, high = set_metrics([""] * 60, np.ones(60), np.zeros(60), errors)["mae_ci95_months"]
         covered += low <= 10 <= high
     assert 85 <= covered <= 99
+
+
+def test_rows_that_are_drawn_together_get_the_interval_they_get_alone() -> None:
+    values = np.random.default_rng(5).normal(10, 4, (3, 500))
+    random = np.random.default_rng(0)
+    means = [values[1][random.integers(0, 500, 500)].mean() for _ in range(BOOTSTRAP_DRAWS)]
+    assert bootstrap_intervals(values)[1] == pytest.approx(np.percentile(means, (2.5, 97.5)), abs=1e-4)
+    assert bootstrap_intervals(values)[1] == bootstrap_interval(values[1])
+
+
+@pytest.mark.parametrize("values", [[], [3.0], [1.0, float("nan")]])
+def test_there_is_no_interval_of_what_cannot_be_drawn(values: list[float]) -> None:
+    assert bootstrap_interval(np.array(values)) == [None, None]
 
 
 def test_whoever_answers_half_way_to_the_mean_has_half_the_slope() -> None:
@@ -93,25 +116,25 @@ def test_one_answer_for_all_is_one_bin() -> None:
 def test_paired_sees_what_two_intervals_would_hide() -> None:
     """Errors that differ by 1 on every image, and vary by far more between images."""
     size = np.linspace(2, 60, 50)
-    found = paired(np.zeros(50), size - 1, -size)
+    found = paired_metrics(np.zeros(50), size - 1, -size)
     assert found == {
         "n": 50, "difference_months": -1.0, "difference_ci95_months": [-1.0, -1.0], "improved_share": 1.0,
     }  # fmt: skip
-    assert paired(np.zeros(50), -size, size - 1)["improved_share"] == 0
+    assert paired_metrics(np.zeros(50), -size, size - 1)["improved_share"] == 0
 
 
 def test_paired_finds_nothing_where_nothing_is() -> None:
     random = np.random.default_rng(3)
-    found = paired(np.zeros(400), random.normal(0, 5, 400), random.normal(0, 5, 400))
+    found = paired_metrics(np.zeros(400), random.normal(0, 5, 400), random.normal(0, 5, 400))
     low, high = found["difference_ci95_months"]
     assert low < 0 < high
     assert found["improved_share"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_sex_nobody_trained_on_has_no_baseline() -> None:
-    known = medians(MONTHS[:2], MALE[:2])
+    known = training_medians(MONTHS[:2], MALE[:2])
     assert known == {"all": 62.0, "male": 62.0, "female": None}
-    found = baselines(known, MALE, MONTHS, GUESS)
+    found = baseline_metrics(known, MALE, MONTHS, GUESS)
     assert found["baseline_median_mae_months"] == pytest.approx(np.abs(MONTHS - 62).mean())
     assert found["baseline_median_by_sex_mae_months"] is None
     assert found["against_median_by_sex"]["improved_share"] is None

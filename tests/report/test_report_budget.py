@@ -11,7 +11,8 @@ import pytest
 
 from boneage_trainer.contract import RunFolder
 from boneagectl.report import budget_figures, index_page
-from boneagectl.report.run_page import load_run, render_html
+from boneagectl.report.data import load_run
+from boneagectl.report.run_page import render_run
 from report.browser import look
 from report.page import Page, Part
 from report.sample_run import FACTS
@@ -35,7 +36,7 @@ HOURS: dict[str, Any] = {
 
 def part(**changed: Any) -> Part:
     """The one figure of the page over all runs."""
-    (found,) = Page.of(index_page.render([], [DOLLARS | changed])).figures.values()
+    (found,) = Page.of(index_page.render_index([], [DOLLARS | changed])).figures.values()
     return found
 
 
@@ -95,7 +96,7 @@ def test_steps_that_fall_on_one_place_are_one() -> None:
 ])  # fmt: skip
 def test_no_label_lies_on_another_or_outside(changed: dict[str, Any]) -> None:
     """Counted as wide as a browser draws them, and then some."""
-    drawn = budget_figures.figures([DOLLARS | changed])[0].svg
+    drawn = budget_figures.draw_accounts([DOLLARS | changed])[0].svg
     rows: dict[str, list[tuple[float, float]]] = {}
     for x, y, class_, anchor, words in re.findall(
         r'<text x="(\S+)" y="(\S+)" class="(\w+)" text-anchor="(\w+)">([^<]*)<', drawn
@@ -113,13 +114,13 @@ def test_no_label_lies_on_another_or_outside(changed: dict[str, Any]) -> None:
 # ----------------------------------------------------------------------------------- the words
 def test_the_caption_says_it_in_a_sentence() -> None:
     assert part().texts["figcaption"].replace("\u00a0", " ") == (
-        "Account azure: US$ 80.00 of its cap of US$ 100.00 left as of 26 Nov 2026, 01:00 UTC. Reserved of it, for legs "
-        "that are not settled: US$ 5.00; free: US$ 75.00. Spent in the last seven days: US$ 15.00; at that rate what "
-        "is free lasts until 31 Dec 2026, beyond this figure."
+        "Account azure: US$ 80.00 of its cap of US$ 100.00 left on 26 Nov 2026, 01:00 UTC. Reserved for legs "
+        "that are not settled: US$ 5.00; free: US$ 75.00. Spent in the last seven days: US$ 15.00; at that rate the "
+        "free amount lasts until 31 Dec 2026, beyond this figure."
     )
     assert part(**HOURS).texts["figcaption"].replace("\u00a0", " ") == (
-        "Account kaggle: 20.00 h of its weekly quota of 30.00 h left as of 26 Nov 2026, 01:00 UTC. Spent in the last "
-        "seven days: 14.00 h; at that rate the hours come back on 28 Nov 2026, 00:00 UTC with 16.08 h still free."
+        "Account kaggle: 20.00 h of its weekly quota of 30.00 h left on 26 Nov 2026, 01:00 UTC. Spent in the last "
+        "seven days: 14.00 h; at that rate the quota resets on 28 Nov 2026, 00:00 UTC with 16.08 h still free."
     )
 
 
@@ -141,25 +142,25 @@ def test_what_comes_first_is_told(changed: dict[str, Any], words: str) -> None:
 def test_the_table_has_a_row_a_day_and_the_figure_its_names() -> None:
     found = part()
     assert found.rows == [
-        ("Day (UTC)", "Spent (US$)", "Left (US$)"), ("begin, 18 Nov 2026", "0.00", "100.00"),
+        ("Day (UTC)", "Spent (US$)", "Left (US$)"), ("start, 18 Nov 2026", "0.00", "100.00"),
         ("18 Nov 2026", "5.00", "95.00"), ("23 Nov 2026", "15.00", "80.00"), ("reserved now", "5.00", "75.00"),
     ]  # fmt: skip
     assert found.ids == ["left-azure-usd-title", "left-azure-usd-desc"]
-    assert found.texts["title"] == "What is left of the cap of account azure"
+    assert found.texts["title"] == "Remaining cap of account azure"
 
 
 # ----------------------------------------------------------------------------------- the pages
 def test_a_run_shows_its_accounts_and_the_index_all_of_them(complete: RunFolder) -> None:
-    run = Page.of(render_html(load_run(complete, FACTS | {"accounts": [HOURS]})))
+    run = Page.of(render_run(load_run(complete, FACTS | {"accounts": [HOURS]})))
     assert [key for key in run.figures if key.startswith("left-")] == ["left-kaggle-hours"]
-    assert [*Page.of(index_page.render([], [DOLLARS, HOURS])).figures] == ["left-azure-usd", "left-kaggle-hours"]
+    assert [*Page.of(index_page.render_index([], [DOLLARS, HOURS])).figures] == ["left-azure-usd", "left-kaggle-hours"]
 
 
 def test_where_nothing_is_known_nothing_is_shown(html: str) -> None:
-    assert "What is left" not in html
-    assert "What is left" not in index_page.render([])
+    assert "Remaining budget" not in html
+    assert "Remaining budget" not in index_page.render_index([])
 
 
 def test_axe_finds_nothing(complete: RunFolder, tmp_path: Path) -> None:
-    look(render_html(load_run(complete, FACTS | {"accounts": [DOLLARS, HOURS]})), tmp_path)
-    look(index_page.render([], [DOLLARS, HOURS]), tmp_path)
+    look(render_run(load_run(complete, FACTS | {"accounts": [DOLLARS, HOURS]})), tmp_path)
+    look(index_page.render_index([], [DOLLARS, HOURS]), tmp_path)
