@@ -51,7 +51,7 @@ def saving_s(core: Any, step: Any, folder: Path) -> dict[str, float]:
     from boneage_trainer.train import checkpoint
     from boneage_trainer.train.checkpoint import BackgroundWriter
 
-    saver, stands, writes = BackgroundWriter(), [], []
+    writer, stands, writes = BackgroundWriter(), [], []
     for _ in range(ROUNDS):
         began_s = time.perf_counter()
         best, values = (
@@ -59,9 +59,9 @@ def saving_s(core: Any, step: Any, folder: Path) -> dict[str, float]:
             checkpoint.copy_values([*core.variables, *step.variables]),
         )
         stands.append(time.perf_counter() - began_s)
-        saver.put("round", lambda best=best: checkpoint.save_checkpoint(folder / "best.npz", best, {}))
-        saver.put("round", lambda values=values: checkpoint.save_checkpoint(folder / "last.npz", values, {}))
-        saver.drain()
+        writer.submit("round", lambda best=best: checkpoint.save_checkpoint(folder / "best.npz", best, {}))
+        writer.submit("round", lambda values=values: checkpoint.save_checkpoint(folder / "last.npz", values, {}))
+        writer.wait()
         writes.append(time.perf_counter() - began_s - stands[-1])
     megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     return {"stands_s": statistics.median(stands), "writes_s": statistics.median(writes), "mb": megabytes}

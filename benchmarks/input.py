@@ -49,7 +49,7 @@ def feed(pack: Pack, light: bool, threads: int = 2) -> Feed:
 def epochs_of(fed: Feed) -> Epoch:
     """A new epoch at each call."""
     numbers = itertools.count(1)
-    return lambda: (images for _, images in fed.epoch(next(numbers)))
+    return lambda: (images for _, images in fed.load_epoch(next(numbers)))
 
 
 def generator(paths: list[str], size_px: int) -> Epoch:
@@ -95,7 +95,7 @@ def variants(pack: Pack, at_least_s: float) -> dict[str, float]:
 
 
 def _by_layers(fed: Feed) -> Iterator[Any]:
-    return (_graph()(tf.convert_to_tensor(images)) for _, images in fed.epoch(1))
+    return (_graph()(tf.convert_to_tensor(images)) for _, images in fed.load_epoch(1))
 
 
 _MADE: list[Any] = []

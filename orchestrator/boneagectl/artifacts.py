@@ -22,7 +22,7 @@ def copy_outputs(source: RunFolder, dest: RunFolder) -> Artifacts:
     """
     names = [
         path.relative_to(source.root).as_posix()
-        for path in (*source.listed(), source.manifest, source.log)
+        for path in (*source.manifest_files(), source.manifest, source.log)
         if path.exists()
     ]
     return read_artifacts(dest, {name: _copy(source.root / name, dest.root / name) for name in names})
@@ -48,7 +48,7 @@ def read_artifacts(dest: RunFolder, known: Mapping[str, str] | None = None) -> A
         NotYet: it holds nothing. MachineError: its list names a file outside of it.
     """
     known, wanted = known or {}, read_manifest_hashes(dest)
-    names = {path.relative_to(dest.root).as_posix() for path in (*dest.listed(), dest.manifest, dest.log)
+    names = {path.relative_to(dest.root).as_posix() for path in (*dest.manifest_files(), dest.manifest, dest.log)
              if path.exists()} | {*wanted, *known}  # fmt: skip
     files = (name for name in sorted(names) if (dest.root / name).is_file())
     hashes = {name: known.get(name) or sha256_of(dest.root / name) for name in files}

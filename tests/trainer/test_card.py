@@ -74,7 +74,7 @@ def test_it_is_made_of_the_files_in_the_run_folder(tmp_path: Path) -> None:
     write_json(folder.environment, ENVIRONMENT)
     model_card.write(folder, job())
     assert folder.model_card.read_text() == as_text(found)
-    assert folder.model_card in list(folder.listed())
+    assert folder.model_card in list(folder.manifest_files())
 
 
 def test_every_heading_is_there_and_what_it_is_not_for(tmp_path: Path) -> None:

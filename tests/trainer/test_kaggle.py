@@ -506,7 +506,7 @@ def test_two_real_sessions_on_raw_images_end_complete(real: Kaggle) -> None:
     output.mkdir(parents=True)
     shutil.move(real.working / "run.zip", output)
     second = real.run(resume=EARLIER)
-    assert f"going on after epoch {first.last['epoch']} of 2" in second.text
+    assert f"after epoch {first.last['epoch']} of 2" in second.text
     assert (second.last["state"], second.last["epoch"]) == ("complete", 2)
     out = real.left()
     found = json.loads(out.environment.read_text())

@@ -1,4 +1,4 @@
-"""Frozen features are computed once and change nothing; phases follow each other and survive a kill."""
+"""Features of a frozen backbone are computed once and change nothing; phases follow each other and survive a kill."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLOSE = ("loss", "mae_months", "val_loss", "val_mae_months")
 
 
 class Counting:
-    """Features that are their row number, and how many rows were computed."""
+    """Features that are their row number, and the number of rows that were computed."""
 
     def __init__(self) -> None:
         self.computed = 0
@@ -40,10 +40,10 @@ def test_features_are_computed_once_and_found_by_row(
     cache = FeatureCache(counting, (1,), np.float32, 10, tmp_path)
     assert cache.on_disk == (share == 0.0)
     for _ in range(3):
-        found = cache.of("train", [5, 9, 2, 7, 30, 1], draw=1)
+        found = cache.get("train", [5, 9, 2, 7, 30, 1], draw=1)
         assert found[[30, 2]].tolist() == [[130.0], [102.0]]
     assert counting.computed == 6
-    cache.of("train", [5, 9, 2, 7, 30, 1], draw=2)
+    cache.get("train", [5, 9, 2, 7, 30, 1], draw=2)
     assert counting.computed == 12
     assert list(tmp_path.iterdir()) == []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from boneage_trainer.__main__ import _parser, _source
+from boneage_trainer.__main__ import _choose_source, _parser
 from boneage_trainer.contract import RunFolder, write_atomic, write_json
 from boneage_trainer.platforms.detect import environment_limit_s, is_chief
 from boneage_trainer.train.session import TrainingSession
@@ -92,7 +92,7 @@ def test_it_goes_on_from_its_own_folder_only_where_it_was_itself_begun(tmp_path:
 
     def source(leg: str) -> Path:
         words = ["--data", "pack", "--out", str(own.root), "--resume", str(before.root), "--leg", leg]
-        return _source(_parser().parse_args(words)).root
+        return _choose_source(_parser().parse_args(words)).root
 
     assert source("run-02") == own.root
     assert source("run-03") == before.root

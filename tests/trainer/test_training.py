@@ -1,4 +1,4 @@
-"""Whole legs as processes: what they leave behind, and what a kill, a stop and a limit cost."""
+"""Whole legs as processes: the files they leave, and what a kill, a stop and a limit lose."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_leg_leaves_the_whole_run_folder(finished: Bench) -> None:
     out = finished.out("whole")
     assert finished.state("whole")["state"] == "complete"
     files = json.loads(out.manifest.read_text())["files"]
-    assert set(files) == {path.relative_to(out.root).as_posix() for path in out.listed()}
+    assert set(files) == {path.relative_to(out.root).as_posix() for path in out.manifest_files()}
     assert len(files) == 11
     assert all(sha256_of(out.root / name) == entry["sha256"] for name, entry in files.items())
 
@@ -90,13 +90,13 @@ def test_killed_and_resumed_it_ends_bit_for_bit_as_if_never_stopped(bench: Bench
     assert bench.state("one")["state"] == "running"
     code, output = bench.run("two", "--resume", str(bench.root / "one"))
     assert code == 0, output
-    assert f"going on after epoch {done}" in output
+    assert f"resuming after epoch {done} of " in output
     assert_same_training(bench, "two", finished)
 
 
 @pytest.mark.long
 def test_killed_again_and_again_at_random_it_ends_bit_for_bit_as_if_never_stopped(bench: Bench) -> None:
-    """Each leg goes on in the same folder, as on a machine that comes back; kills come before, in and after epochs."""
+    """Each leg resumes in the same folder, as after a reboot; kills come before, in and after epochs."""
     train = {"epochs": 60, "batch_size": 4}
     assert bench.run("whole", **train)[0] == 0
     times, random = bench.times("whole"), np.random.default_rng()
@@ -112,7 +112,7 @@ def test_killed_again_and_again_at_random_it_ends_bit_for_bit_as_if_never_stoppe
     assert bench.out("killed").predictions.read_text() == bench.out("whole").predictions.read_text()
 
 
-def test_a_signal_pauses_and_the_next_leg_goes_on(bench: Bench, finished: Bench) -> None:
+def test_a_signal_pauses_and_the_next_leg_resumes(bench: Bench, finished: Bench) -> None:
     process = bench.start("one")
     wait_until(lambda: len(read_metrics(bench.out("one").metrics)) >= 1)
     process.send_signal(signal.SIGTERM)
@@ -169,7 +169,7 @@ while True:
         ("bad job", "schema"),
     ],
 )
-def test_wrong_input_fails_at_once_with_a_line(harm: str, said: str, bench: Bench, tmp_path: Path) -> None:
+def test_wrong_input_fails_at_once_with_one_line(harm: str, said: str, bench: Bench, tmp_path: Path) -> None:
     import re
     import shutil
 
@@ -208,7 +208,7 @@ def test_a_torn_checkpoint_is_named(bench: Bench, finished: Bench) -> None:
     assert bench.state("two")["state"] == "failed"
 
 
-def test_a_leg_whose_job_left_its_images_open_goes_on_with_the_same_only(
+def test_a_leg_whose_job_has_no_fingerprint_resumes_with_the_same_images_only(
     bench: Bench, finished: Bench, tmp_path: Path
 ) -> None:
     import shutil
@@ -222,4 +222,4 @@ def test_a_leg_whose_job_left_its_images_open_goes_on_with_the_same_only(
     command += ["--out", str(bench.root / "two"), "--resume", str(finished.out("whole").root)]
     done = subprocess.run(command, env={"PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stdout
-    assert "belongs to another training" in done.stderr
+    assert "belongs to another run" in done.stderr

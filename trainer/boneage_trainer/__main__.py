@@ -1,6 +1,6 @@
 """``python -m boneage_trainer JOB.json --data PACK --out FOLDER``, or ``python bundle.zip`` with its own job.
 
-Exit codes: 0 complete or paused, 1 failed, 2 the call, the job or its data is wrong, 4 ended at the limit.
+Exit codes: 0 complete or paused, 1 failed, 2 the arguments, the job or its data are wrong, 4 ended at the limit.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 import tempfile
 import traceback
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from boneage_trainer.contract import RESEARCH_ONLY, ContractError, Job, PackFolder, RunFolder
@@ -24,22 +24,13 @@ from boneage_trainer.train.session import TrainingSession, TrainingStopped, read
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains one leg and exits with its code."""
     arguments = _parser().parse_args(argv)
-    source = _source(arguments)  # before this process writes that the leg runs
-    with _written(arguments.out.absolute()) as out:
-        session = TrainingSession(RunFolder(out), arguments.leg, arguments.time_limit_s)
+    source = _choose_source(arguments)  # before this process writes that the leg runs
+    # Of several machines that train together, only the chief writes to the run folder.
+    with nullcontext(arguments.out.absolute()) if is_chief() else tempfile.TemporaryDirectory() as out:
+        session = TrainingSession(RunFolder(Path(out)), arguments.leg, arguments.time_limit_s)
         session.start()
         code = _run(session, arguments, source)
     sys.exit(code)
-
-
-@contextmanager
-def _written(out: Path) -> Iterator[Path]:
-    """Where this machine writes: of several that train together only the chief writes to `out`."""
-    if is_chief():
-        yield out
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        yield Path(scratch)
 
 
 def _run(session: TrainingSession, arguments: argparse.Namespace, source: RunFolder) -> int:
@@ -59,7 +50,7 @@ def _run(session: TrainingSession, arguments: argparse.Namespace, source: RunFol
 
 
 def _train(session: TrainingSession, arguments: argparse.Namespace, source: RunFolder) -> None:
-    job = Job.from_json(_job_text(arguments.job))
+    job = Job.from_json(_read_job(arguments.job))
     if detect.is_on():
         job = detect.shortened(job, PackFolder(arguments.data.absolute()))
     session.epochs = job.train.epochs
@@ -67,7 +58,7 @@ def _train(session: TrainingSession, arguments: argparse.Namespace, source: RunF
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["TF_USE_LEGACY_KERAS"] = "0"  # Azure's image sets it to 1; this is a Keras 3 trainer
-    from boneage_trainer.data.pack import open_pack  # a wrong pack is told before TensorFlow's seconds
+    from boneage_trainer.data.pack import open_pack  # a wrong pack fails before TensorFlow loads
 
     pack = open_pack(arguments.data.absolute(), job.data)
     from boneage_trainer.train.loop import train
@@ -75,11 +66,11 @@ def _train(session: TrainingSession, arguments: argparse.Namespace, source: RunF
     train(job, pack, session, source)
 
 
-def _source(arguments: argparse.Namespace) -> RunFolder:
-    """Where to go on from: this leg's own folder if a preempted node left something there, else the last leg's."""
+def _choose_source(arguments: argparse.Namespace) -> RunFolder:
+    """The folder to resume from: this leg's own if a preempted node left a checkpoint there, else the last leg's."""
     own = RunFolder(arguments.out.absolute())
-    was_begun = read_first_start(own, arguments.leg) is not None and own.last.exists()
-    return RunFolder(arguments.resume.absolute()) if arguments.resume and not was_begun else own
+    has_checkpoint = read_first_start(own, arguments.leg) is not None and own.last.exists()
+    return RunFolder(arguments.resume.absolute()) if arguments.resume and not has_checkpoint else own
 
 
 def _fail(session: TrainingSession, reason: str, code: int) -> int:
@@ -88,32 +79,32 @@ def _fail(session: TrainingSession, reason: str, code: int) -> int:
     try:
         session.finish("failed", line)
     except OSError as error:
-        print(f"error: and the state could not be written: {error}", file=sys.stderr, flush=True)
+        print(f"error: the state could not be written either: {error}", file=sys.stderr, flush=True)
     return code
 
 
-def _job_text(given: Path | None) -> str:
-    """The job named on the command line, or the one in the zip that this code runs from."""
-    if given:
+def _read_job(path: Path | None) -> str:
+    """The job at `path`, or the one in the zip that this code runs from."""
+    if path:
         try:
-            return given.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8")
         except OSError as error:
-            raise ContractError(f"job {given} cannot be read: {error.strerror}") from None
+            raise ContractError(f"job {path} cannot be read: {error.strerror}") from None
     archive = Path(sys.path[0])
     if not zipfile.is_zipfile(archive):
-        raise ContractError("no job given, and this is no bundle: python -m boneage_trainer JOB.json --data … --out …")
+        raise ContractError("no job given; run: python -m boneage_trainer JOB.json --data PACK --out FOLDER")
     with zipfile.ZipFile(archive) as bundle:
         return bundle.read("job.json").decode()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="boneage_trainer", description=RESEARCH_ONLY)
-    parser.add_argument("job", type=Path, nargs="?", help="job.json; in a bundle, its own")
-    parser.add_argument("--data", type=Path, required=True, help="the pack to train on")
-    parser.add_argument("--out", type=Path, required=True, help="this leg's run folder")
-    parser.add_argument("--resume", type=Path, help="run folder of the leg to go on from")
-    parser.add_argument("--leg", default="", help="this leg's id")
-    parser.add_argument("--time-limit-s", type=float, help="seconds after which the process is ended")
+    parser.add_argument("job", type=Path, nargs="?", help="job.json (default: the one in this bundle)")
+    parser.add_argument("--data", type=Path, required=True, help="pack to train on")
+    parser.add_argument("--out", type=Path, required=True, help="run folder of this leg")
+    parser.add_argument("--resume", type=Path, help="run folder of the leg to resume from")
+    parser.add_argument("--leg", default="", help="id of this leg")
+    parser.add_argument("--time-limit-s", type=float, help="seconds after which the process ends itself")
     return parser
 
 

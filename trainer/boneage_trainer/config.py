@@ -39,9 +39,9 @@ class TrainConfig:
 
     Two phases: without `train_backbone` only the head is trained; with it, the first `head_epochs` train only the
     head. While only the head is trained, backbone features are computed once (`cache_features`) for `cached_views`
-    augmented views of each image, which take turns. The residual network learns most of what it learns from small
-    images, in a third of the time, hence `small_px` and `small_share`. `precision` and `jit` are measured on the
-    device when ``auto``; `deterministic` switches that off.
+    augmented views of each image, used in turn. The residual network learns most of what it learns from small
+    images, in a third of the time, hence `small_px` and `small_share`. `precision` and `jit` are chosen by a
+    benchmark on the device when ``auto``; `deterministic` switches that off.
     """
 
     preset: str = setting("tiny", "Preset whose values are the defaults of the settings below", choices=tuple(PRESETS))
@@ -111,21 +111,21 @@ class TrainConfig:
 
     @property
     def backbone_epochs(self) -> tuple[int, int]:
-        """How many epochs train the head alone, and how many then the whole network."""
+        """How many epochs train the head alone, and how many after that the whole network."""
         alone = min(self.head_epochs, self.epochs) if self.train_backbone else self.epochs
         return alone, self.epochs - alone
 
     @property
     def small_epochs(self) -> int:
-        """How many epochs see images scaled to `small_px`."""
+        """How many epochs use images scaled to `small_px`."""
         return int(self.small_share * self.epochs) if self.backbone == "residual" else 0
 
     def for_size(self, image_size_px: int) -> TrainConfig:
-        """The same training on images of that size; those that are small already are not made smaller."""
+        """The same settings for images of that size; images of at most `small_px` are not scaled."""
         return self if image_size_px > self.small_px else dataclasses.replace(self, small_share=0.0)
 
     def shortened(self, epochs: int, **changes: Any) -> TrainConfig:
-        """The same network and phases in `epochs` epochs, from random weights, to try it; then `changes`.
+        """A short trial: the same network and phases in `epochs` epochs, from random weights; then `changes`.
 
         Raises:
             ContractError: the changes do not fit.
@@ -138,7 +138,7 @@ class TrainConfig:
         return TrainConfig.from_mapping({**dataclasses.asdict(self), **short, **changes})
 
     def without_weights(self) -> TrainConfig:
-        """The same network, to be filled from elsewhere."""
+        """The same network without pretrained weights, for one whose weights are loaded later."""
         return dataclasses.replace(self, weights="none", weights_md5="")
 
     def _check(self) -> None:

@@ -1,6 +1,6 @@
-"""Manners of the trainer's command lines: data to stdout, talk to stderr, one line for an error.
+"""What the trainer's commands share: results to stdout, all else to stderr, one line for an error.
 
-Exit codes: 0 done, 2 the call or the data set is wrong, 3 the disk or a file failed, 130 interrupted.
+Exit codes: 0 done, 2 the arguments or the dataset are wrong, 3 the disk or a file failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -24,35 +24,29 @@ def run_command(command: Callable[[], None]) -> int:
     try:
         command()
     except ContractError as error:
-        return _failed(2, str(error))
+        code, message = 2, str(error)
     except OSError as error:
-        return _failed(3, _of_disk(error))
+        code, message = 3, str(error)
+        if error.filename is not None:
+            path = Path(os.fsdecode(error.filename))
+            message = f"{path}: {error.strerror} ({free_bytes(path) / 1e6:,.0f} MB free there)"
     except KeyboardInterrupt:
-        return _failed(130, "interrupted")
-    return 0
-
-
-def _failed(code: int, message: str) -> int:
+        code, message = 130, "interrupted"
+    else:
+        return 0
     print(f"error: {message}", file=sys.stderr)
     return code
 
 
-def _of_disk(error: OSError) -> str:
-    if error.filename is None:
-        return str(error)
-    path = Path(os.fsdecode(error.filename))
-    return f"{path}: {error.strerror} ({free_bytes(path) / 1e6:,.0f} MB free there)"
-
-
 def free_bytes(path: Path) -> int:
-    """Free space where `path` is, or would be."""
-    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    return shutil.disk_usage(there).free
+    """Free space on the file system of `path`, which need not exist yet."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return shutil.disk_usage(existing).free
 
 
 @contextmanager
 def attach_path(path: Path) -> Iterator[None]:
-    """Gives an OSError that names no file, as writes to an open one raise, the name of `path`."""
+    """Adds `path` to an OSError that names no file, as writes to an open one raise it."""
     try:
         yield
     except OSError as error:
@@ -62,16 +56,17 @@ def attach_path(path: Path) -> Iterator[None]:
 
 
 def print_status(text: str) -> None:
+    """Prints a line for people, on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def print_result(result: Mapping[str, Any], text: str, as_json: bool) -> None:
-    """The command's result on stdout: one JSON object, or `text` for people."""
+    """Prints the command's result on stdout: one JSON object, or `text` for people."""
     print(json.dumps(result, sort_keys=True, allow_nan=False) if as_json else text, flush=True)
 
 
 def int_in_range(low: int, high: int) -> Callable[[str], int]:
-    """An argparse type: an integer in low..high."""
+    """An argparse type: an integer from `low` to `high`."""
 
     def parse(text: str) -> int:
         try:
@@ -86,9 +81,9 @@ def int_in_range(low: int, high: int) -> Callable[[str], int]:
 
 
 class ProgressLine:
-    """How far along a count is: one updating line on a terminal, a line now and then elsewhere.
+    """Shows the progress of a count: one updating line on a terminal, a line now and then elsewhere.
 
-    `done` is what an earlier run had finished; it counts towards the share, not towards the rate.
+    `done` is what an earlier process had finished; it counts towards the percentage, not towards the rate.
     """
 
     def __init__(self, what: str, total: int, done: int = 0, stream: TextIO | None = None) -> None:
@@ -101,13 +96,13 @@ class ProgressLine:
     def add(self, count: int) -> None:
         self._done += count
         now_s = time.monotonic()
-        if self._due(now_s):
+        if self._is_due(now_s):
             self._shown, self._shown_s = self._done, now_s
-            # The blanks cover what is left of a longer line before it.
+            # Padded with blanks, to overwrite a longer line before it.
             print(f"\r{self._line(now_s):<76}" if self._live else self._line(now_s), end="", file=self._stream)
             print("" if self._live and self._done < self._total else "\n", end="", file=self._stream, flush=True)
 
-    def _due(self, now_s: float) -> bool:
+    def _is_due(self, now_s: float) -> bool:
         waited_s = now_s - self._shown_s
         if self._done >= self._total:
             return True

@@ -1,6 +1,6 @@
 """The contract between the orchestrator and the trainer: names, values and files both sides use.
 
-Standard library only, and quick to import: the command line reads it on every call.
+Standard library only and quick to import, because every command of boneagectl imports it.
 """
 
 from __future__ import annotations
@@ -33,12 +33,11 @@ STATES = ("running", "paused", "complete", "failed")
 # ------------------------------------------------------------------------------------------- job
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What ``job.json`` says: one training, the same for each of its legs and on every target.
+    """What ``job.json`` says: one run, the same for each of its legs and on every target.
 
-    Paths, ids, deadlines and the checkpoint to go on from belong to a leg and travel as arguments.
+    Paths, ids, time limits and the checkpoint to resume from belong to a leg and are passed as arguments.
     `data` holds the pack's ``fingerprint``, ``count`` and ``image_size_px``, the first empty where the
-    pack is only made on the rented machine; `provenance` the versions and the git state of the tree
-    that submitted it.
+    pack is only made on the remote machine; `provenance` the versions and the git state of the code.
     """
 
     train: TrainConfig
@@ -51,7 +50,7 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """Raises ContractError where `text` is no job of a schema this trainer knows."""
+        """Raises ContractError where `text` is not a job of a schema that this trainer knows."""
         raw = parse_object(text, "job")
         if raw.get("schema") != SCHEMA:
             raise ContractError(f"job has schema {raw.get('schema')!r}; this trainer knows {SCHEMA}")
@@ -85,12 +84,12 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """``metrics.jsonl``: one line an epoch, from the first epoch of the run's first leg."""
+        """``metrics.jsonl``: one line per epoch, from the first epoch of the run's first leg."""
         return self.root / "metrics.jsonl"
 
     @property
     def last(self) -> Path:
-        """The checkpoint a next leg goes on from."""
+        """The checkpoint that a next leg resumes from."""
         return self.root / "checkpoint" / "last.npz"
 
     @property
@@ -116,12 +115,12 @@ class RunFolder:
 
     @property
     def split(self) -> Path:
-        """``split.csv``: id,split,sha256 (16 digits) of each image, to know later what a model has seen."""
+        """``split.csv``: id,split,sha256 (16 digits) of each image, to know later what a model was trained on."""
         return self.root / "split.csv"
 
     @property
     def gradcam(self) -> Path:
-        """``gradcam.png``: radiographs and what moves their predicted age; the terms of the data apply."""
+        """``gradcam.png``: radiographs and the areas that change their predicted age; the terms of the data apply."""
         return self.root / "gradcam.png"
 
     @property
@@ -130,26 +129,26 @@ class RunFolder:
 
     @property
     def environment(self) -> Path:
-        """``environment.json``: versions, the GPU really given, data, provenance, time spent."""
+        """``environment.json``: versions, the GPU that was used, data, provenance, times."""
         return self.root / "environment.json"
 
     @property
     def log(self) -> Path:
-        """``train.log``: what the trainer printed; the target writes it, not the trainer."""
+        """``train.log``: what the trainer printed; written by the target, not by the trainer."""
         return self.root / "train.log"
 
     @property
     def manifest(self) -> Path:
-        """``MANIFEST.json``: size and sha256 of each file above but the log and itself."""
+        """``MANIFEST.json``: size and sha256 of each file above except the log."""
         return self.root / "MANIFEST.json"
 
     @property
     def stop_request(self) -> Path:
-        """Made by whoever wants the trainer to save and pause at the next batch."""
+        """Creating this file makes the trainer save and pause at the next batch."""
         return self.root / "stop"
 
-    def listed(self) -> Iterator[Path]:
-        """The files a manifest covers, those that exist."""
+    def manifest_files(self) -> Iterator[Path]:
+        """The files that a manifest covers, those that exist."""
         for path in (self.state, self.metrics, self.last, self.best, self.model, self.predictions,
                      self.evaluation, self.environment, self.split, self.gradcam, self.model_card):  # fmt: skip
             if path.exists():
@@ -158,7 +157,7 @@ class RunFolder:
 
 @dataclass(frozen=True, slots=True)
 class PackFolder:
-    """A prepared data set: every file of it, named once."""
+    """A prepared dataset: every file of it, named once."""
 
     root: Path
 
@@ -183,16 +182,16 @@ class PackFolder:
 
     @property
     def problems(self) -> Path:
-        """``problems.csv``: id,file,problem (broken, missing, unlabelled, duplicate) for all that was left out."""
+        """``problems.csv``: id,file,problem (broken, missing, unlabelled, duplicate) for every image left out."""
         return self.root / "problems.csv"
 
     def files(self) -> list[Path]:
-        """Every file of a whole pack."""
+        """Every file of a complete pack."""
         return [self.images, self.index, self.card, self.problems]
 
     @property
     def partial(self) -> Path:
-        """The neighbour a pack is made in; gone once the pack is whole."""
+        """The folder beside it in which a pack is made; removed once the pack is complete."""
         return self.root.with_name(self.root.name + ".partial")
 
     def read_card(self) -> dict[str, Any]:
@@ -210,7 +209,7 @@ class PackFolder:
         return card
 
     def job_data(self) -> dict[str, Any]:
-        """What a job says of this pack: ``fingerprint``, ``count`` and ``image_size_px``; errors as `read_card`."""
+        """What a job records of this pack: ``fingerprint``, ``count``, ``image_size_px``. Errors as for `read_card`."""
         card = self.read_card()
         return {key: card[key] for key in ("fingerprint", "count", "image_size_px")}
 
@@ -218,7 +217,7 @@ class PackFolder:
 # ------------------------------------------------------------------------------------ safe files
 @contextmanager
 def open_atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A stream whose content becomes `path` whole or not at all: a neighbour, flushed to disk, then renamed."""
+    """A stream whose content becomes `path` whole or not at all: a temporary file, flushed to disk, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
@@ -243,42 +242,52 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sha256_of(path: Path) -> str:
+    """The hex digest of a file's content; raises OSError where it cannot be read."""
+    return hash_file(path, "sha256")
+
+
+def hash_file(path: Path, algorithm: str) -> str:
+    """As `sha256_of`, by any `algorithm` of hashlib."""
     import hashlib
 
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def write_manifest(folder: RunFolder) -> None:
-    """Lists what `folder` holds now, with sizes and hashes."""
+    """Lists the files that `folder` holds now, with sizes and hashes."""
     files = {
         path.relative_to(folder.root).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        for path in folder.listed()
+        for path in folder.manifest_files()
     }
     write_json(folder.manifest, {"schema": SCHEMA, "files": files})
 
 
 # --------------------------------------------------------------------------------------- signals
 def sentinel_line(metrics: Mapping[str, Any]) -> str:
-    """The line an epoch prints, so that a log stream alone is enough to follow a run."""
+    """The line that is printed after each epoch, so that a log stream alone is enough to follow a run."""
     return _signal_line(SENTINEL, metrics)
 
 
 def parse_sentinel(line: str) -> dict[str, Any] | None:
-    """The metrics in a log line, or None where the line is anything else."""
+    """The metrics in a log line, or None for any other line."""
     return _parse_signal(SENTINEL, line)
 
 
 def state_line(values: Mapping[str, Any]) -> str:
-    """The line a session on a rented machine prints first and last: what ``state.json`` says, or as much as is known.
+    """The line that a remote session prints first and last: the content of ``state.json``, or what is known of it.
 
-    Where only the log comes back, or Kaggle's own word ("COMPLETE"), it tells a paused training from a whole one.
+    Where only the log can be downloaded, or the provider's own state ("COMPLETE"), it tells a paused run from a
+    complete one.
     """
     return _signal_line(STATE_SENTINEL, values)
 
 
 def parse_state(line: str) -> dict[str, Any] | None:
-    """The state in a log line, or None where the line is anything else."""
+    """The state in a log line, or None for any other line."""
     return _parse_signal(STATE_SENTINEL, line)
 
 
@@ -296,7 +305,7 @@ def _parse_signal(start: str, line: str) -> dict[str, Any] | None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The epochs in a ``metrics.jsonl``; a missing file is none yet."""
+    """The epochs in a ``metrics.jsonl``; none where the file is missing."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:

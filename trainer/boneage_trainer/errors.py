@@ -1,4 +1,4 @@
-"""The trainer's one error for what the user can correct, and its wording for unknown names and long values."""
+"""ContractError, for what the user can correct, and its wording for unknown names and long values."""
 
 from __future__ import annotations
 

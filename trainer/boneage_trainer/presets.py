@@ -1,6 +1,6 @@
-"""The presets: named settings of a training, what each needs and what it has reached.
+"""The presets: named settings of a run, what each needs and what it has reached.
 
-A preset only changes defaults; any field can be set on top of it. Figures name where they were measured.
+A preset only changes defaults; any field can be set on top of it. Results say where they were measured.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """`settings` are fields of TrainConfig; `size_px` the smallest and largest pack it was made for."""
+    """`settings` are fields of TrainConfig; `size_px` the smallest and largest image size it is meant for."""
 
     description: str
     needs: str
@@ -28,25 +28,25 @@ _FINE_TUNING: dict[str, Any] = {
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         description="residual network from scratch, sex as input; for CPUs and small images",
-        needs="nothing but a pack of 64-128 px",
+        needs="a pack of 64-128 px",
         reached="test MAE 9.4-9.5 months (3 seeds) on the real 100 px radiographs, paper's split, 32 CPU-minutes",
         size_px=(64, 128),
     ),
     "smoke": Preset(
-        description="the network of tiny, as small and short as it gets: proves the pipeline, learns little",
+        description="the network of tiny, as small and short as possible: tests the pipeline, learns little",
         needs="nothing",
-        reached="nothing worth naming",
+        reached="not meant to be accurate",
         size_px=(16, 128),
         settings={"epochs": 2, "width": 4, "augment": "none", "warmup_epochs": 0, "test_views": 1},
     ),
     "paper": Preset(
         description=(
             "the student paper's frozen VGG16 and its head, without its bugs: one preprocessing for training and test, "
-            "predictions in file order, the lowest validation error kept, MAE measured, images averaged down, "
-            "not sampled, and not squashed"
+            "predictions in file order, the epoch with the lowest validation error, MAE measured, images averaged "
+            "down (not sampled) and not distorted"
         ),
-        needs="a pack of 224 px and ImageNet weights of VGG16 (58.9 MB); minutes on two cores, its features are kept",
-        reached="the paper itself: validation RMSE 22.5 months; this preset: not measured with ImageNet weights yet",
+        needs="a pack of 224 px and ImageNet weights of VGG16 (58.9 MB); minutes on two cores (cached features)",
+        reached="the paper: validation RMSE 22.5 months; this preset: not measured with ImageNet weights yet",
         size_px=(224, 224),
         settings={
             "backbone": "vgg16", "weights": "imagenet", "head": "flat", "train_backbone": False, "pixels": "unit",

@@ -125,7 +125,7 @@ def _ms(time_s: float) -> int:
 # -------------------------------------------------------------------------------------- the files
 def _send_files(client: Any, run_id: str, run: RunFolder, with_images: bool) -> None:
     left_out = {run.last, run.best, run.model, *(() if with_images else (run.gradcam,))}
-    for path in (*run.listed(), run.log):
+    for path in (*run.manifest_files(), run.log):
         if path not in left_out and path.exists():
             client.log_artifact(run_id, str(path))
     if run.model.exists():

@@ -1,4 +1,7 @@
-"""Checkpoints: every variable and everything else a next leg needs, in one file without pickle."""
+"""Checkpoints: every variable and everything else a next leg needs, in one file without pickle, written aside.
+
+`BackgroundWriter` writes them while the next epoch is computed, and reports a disk that fails without ending the run.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _NOTES = "notes"
 
 
 def copy_values(variables: Sequence[Any]) -> list[Any]:
-    """Copies in host memory, which training on does not touch."""
+    """Copies in host memory, which further training does not change."""
     return [np.array(variable) for variable in variables]
 
 
@@ -35,8 +38,8 @@ def save_checkpoint(path: Path, values: Sequence[Any], notes: dict[str, Any]) ->
 
 def read_notes(path: Path) -> dict[str, Any]:
     """The notes alone, whatever the size of the rest; raises ContractError where the file is torn or missing."""
-    with _opened(path) as archive:
-        return _notes(archive)
+    with _open_checkpoint(path) as archive:
+        return _parse_notes(archive)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], list[Any]]:
@@ -45,13 +48,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], list[Any]]:
     Raises:
         ContractError: the file is torn or missing.
     """
-    with _opened(path) as archive:
-        return _notes(archive), [archive[name] for name in sorted(archive.files) if name != _NOTES]
+    with _open_checkpoint(path) as archive:
+        return _parse_notes(archive), [archive[name] for name in sorted(archive.files) if name != _NOTES]
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The archive, whose entries are read and checked one by one when asked for."""
+def _open_checkpoint(path: Path) -> Iterator[Any]:
+    """The archive, whose entries are read and checked one by one on access."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             yield archive
@@ -59,55 +62,52 @@ def _opened(path: Path) -> Iterator[Any]:
         raise ContractError(f"checkpoint {path} cannot be read: {error}") from None
 
 
-def _notes(archive: Any) -> dict[str, Any]:
+def _parse_notes(archive: Any) -> dict[str, Any]:
     notes: dict[str, Any] = json.loads(archive[_NOTES].tobytes())
     return notes
 
 
 def assign_values(variables: Sequence[Any], values: Sequence[Any], path: Path) -> None:
-    """Puts the values of `path` into `variables`; raises ContractError where they are another network's."""
+    """Assigns `values`, which were read from `path`; raises ContractError where they are another network's."""
     if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
         raise ContractError(f"checkpoint {path} belongs to another network")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
 
-# == saver: Writes what an epoch leaves in the background, in order, and never lets a disk end a training unheard.
-
-
 class BackgroundWriter:
-    """One thread that does one job at a time; a job that fails with OSError is told and noted, not raised."""
+    """One thread that runs one task at a time. A task that raises OSError is reported and remembered, not raised."""
 
     def __init__(self) -> None:
         self.error: OSError | None = None
-        """Why the newest job could not be done, or None where it could."""
+        """Why the newest task failed, or None where it did not."""
         self._crash: BaseException | None = None
-        self._jobs: queue.Queue[tuple[str, Callable[[], None]]] = queue.Queue(maxsize=1)
+        self._tasks: queue.Queue[tuple[str, Callable[[], None]]] = queue.Queue(maxsize=1)
         threading.Thread(target=self._work, daemon=True).start()
 
-    def put(self, what: str, job: Callable[[], None]) -> None:
-        """Has `job` done soon; waits until the one before is done, so that at most one epoch is under way."""
-        self.drain()
-        self._jobs.put((what, job))
+    def submit(self, what: str, task: Callable[[], None]) -> None:
+        """Runs `task` soon; waits until the one before is done, so that at most one epoch is being written."""
+        self.wait()
+        self._tasks.put((what, task))
 
-    def drain(self) -> None:
-        """Returns when everything is done; raises what was no disk's fault."""
-        self._jobs.join()
+    def wait(self) -> None:
+        """Returns when every task is done; raises what a task raised other than an OSError."""
+        self._tasks.join()
         if self._crash:
             crash, self._crash = self._crash, None
             raise crash
 
     def _work(self) -> None:
         while True:
-            what, job = self._jobs.get()
+            what, task = self._tasks.get()
             try:
-                job()
+                task()
                 self.error = None
             except OSError as error:
                 self.error = error
-                print(f"warning: {what} could not be saved: {error}; training goes on, the next epoch tries again",
+                print(f"warning: {what} could not be saved: {error}; training continues, the next epoch tries again",
                       file=sys.stderr, flush=True)  # fmt: skip
             except BaseException as error:
                 self._crash = error
             finally:
-                self._jobs.task_done()
+                self._tasks.task_done()

@@ -1,4 +1,4 @@
-"""What a training has reached, and how it gets to disk: last and best checkpoint, metrics, state."""
+"""What a run has reached, and how it is written: last and best checkpoint, metrics, state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from boneage_trainer.train.session import TrainingSession
 
 @dataclass(slots=True)
 class TrainingState:
-    """What a checkpoint knows beside the weights."""
+    """What a checkpoint holds beside the weights."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
     best_mae_months: float | None = None
@@ -30,38 +30,38 @@ class TrainingState:
 
 
 class Recorder:
-    """Keeps `progress`, and the best weights in memory, so that a folder that vanished can be written again.
+    """Keeps `state`, and the best weights in memory, so that a folder that vanished can be written again.
 
-    Epochs up to `small_epochs` saw smaller images and compete among themselves only; `device` is what
-    a next leg must compute with, to end with the same bits.
+    Epochs up to `small_epochs` use smaller images and are compared with each other only; `device` has the settings
+    that a next leg must compute with, to end with the same bits.
     """
 
     def __init__(self, job: Job, small_epochs: int, session: TrainingSession, device: dict[str, Any]) -> None:
         self.small_epochs = small_epochs
         self.job, self.session, self.folder, self.device = job, session, session.folder, device
-        self.saver, self.progress = BackgroundWriter(), TrainingState()
+        self.writer, self.state = BackgroundWriter(), TrainingState()
         self.best: tuple[dict[str, Any], list[Any]] = ({}, [])
 
     # ------------------------------------------------------------------------------------ resume
-    def take(self, source: RunFolder) -> list[Any]:
-        """Takes over what `source` has reached and returns its newest values; the folder is whole from then on.
+    def resume(self, source: RunFolder) -> list[Any]:
+        """Loads what `source` has reached, completes this leg's folder with it, and returns the newest values.
 
         Raises:
-            ContractError: a checkpoint is torn, or belongs to another training.
+            ContractError: a checkpoint is torn, or belongs to another run.
         """
         notes, values = checkpoint.read_checkpoint(source.last)
         if notes["job"] != self._identity():
-            raise ContractError(f"checkpoint {source.last} belongs to another training than this job")
-        self.progress = TrainingState(**notes["progress"])
+            raise ContractError(f"checkpoint {source.last} belongs to another run: its settings or images differ")
+        self.state = TrainingState(**notes["progress"])
         self.best = checkpoint.read_checkpoint(source.best)
-        if self.best[0]["epoch"] > self.progress.best_epoch:  # killed after its epoch's best, before its last
-            self.progress.best_epoch = self.best[0]["epoch"]
-            self.progress.best_mae_months = self.best[0]["val_mae_months"]
+        if self.best[0]["epoch"] > self.state.best_epoch:  # killed between writing best and last of an epoch
+            self.state.best_epoch = self.best[0]["epoch"]
+            self.state.best_mae_months = self.best[0]["val_mae_months"]
         if source.root.resolve() != self.folder.root.resolve():
             self.folder.last.parent.mkdir(parents=True, exist_ok=True)
             for name in ("best", "last"):
                 shutil.copyfile(getattr(source, name), getattr(self.folder, name))
-        self._write_metrics(self.progress.history)
+        self._write_metrics(self.state.history)
         return values
 
     def _identity(self) -> dict[str, Any]:
@@ -70,34 +70,35 @@ class Recorder:
     # -------------------------------------------------------------------------------------- epochs
     @property
     def has_stalled(self) -> bool:
-        if self.progress.epoch <= self.small_epochs:
+        """Whether the validation MAE has not improved for `early_stopping_patience` epochs."""
+        if self.state.epoch <= self.small_epochs:
             return False
         patience = self.job.train.early_stopping_patience
-        return bool(patience) and self.progress.epoch - self.progress.best_epoch >= patience
+        return bool(patience) and self.state.epoch - self.state.best_epoch >= patience
 
     def is_best(self, mae_months: float) -> bool:
-        """Whether no epoch before had so low a validation MAE; those on small images count among themselves only.
+        """Whether no earlier epoch had so low a validation MAE; the first epoch on full-size images always is.
 
         Raises:
-            FloatingPointError: it is no number.
+            FloatingPointError: `mae_months` is not finite.
         """
-        epoch = self.progress.epoch + 1
+        epoch = self.state.epoch + 1
         if not math.isfinite(mae_months):
             raise FloatingPointError(f"validation MAE is {mae_months} in epoch {epoch}: lower train.learning_rate")
-        best = self.progress.best_mae_months
-        begins_anew = self.progress.best_epoch <= self.small_epochs < epoch
-        return best is None or begins_anew or mae_months < best
+        best = self.state.best_mae_months
+        is_first_full_size = self.state.best_epoch <= self.small_epochs < epoch
+        return best is None or is_first_full_size or mae_months < best
 
     def set_best(self, epoch: int, mae_months: float, values: list[Any]) -> None:
-        self.progress.best_mae_months, self.progress.best_epoch = mae_months, epoch
+        self.state.best_mae_months, self.state.best_epoch = mae_months, epoch
         self.best = ({"epoch": epoch, "val_mae_months": mae_months}, values)
 
-    def commit(self, line: dict[str, Any], values: list[Any], is_best: bool) -> None:
-        """Has the epoch of `line` written in the background: the weights first, then what tells of them."""
+    def record_epoch(self, line: dict[str, Any], values: list[Any], is_best: bool) -> None:
+        """Writes the epoch of `line` in the background: the weights first, then the files that describe them."""
         line["elapsed_s"], line["time_s"] = self.session.elapsed_s, time.time()
-        self.progress.history.append({key: _rounded(value) for key, value in line.items()})
-        history = list(self.progress.history)
-        notes = {"job": self._identity(), "device": self.device, "progress": dataclasses.asdict(self.progress)}
+        self.state.history.append({key: _rounded(value) for key, value in line.items()})
+        history = list(self.state.history)
+        notes = {"job": self._identity(), "device": self.device, "progress": dataclasses.asdict(self.state)}
         best = self.best
 
         def write() -> None:
@@ -110,16 +111,16 @@ class Recorder:
                 self.session.write_state("running")
                 write_manifest(self.folder)
             finally:
-                print(_human(history[-1], self.job.train.epochs), flush=True)
+                print(_format_epoch(history[-1], self.job.train.epochs), flush=True)
                 print(sentinel_line(history[-1]), flush=True)
 
-        self.saver.put(f"epoch {line['epoch']}", write)
+        self.writer.submit(f"epoch {line['epoch']}", write)
 
-    def settle(self) -> None:
-        """Waits for what is being written; raises the OSError of an epoch that could not be."""
-        self.saver.drain()
-        if self.saver.error:
-            raise self.saver.error
+    def wait(self) -> None:
+        """Waits until everything is written; raises the OSError of an epoch that could not be."""
+        self.writer.wait()
+        if self.writer.error:
+            raise self.writer.error
 
     def _write_metrics(self, history: list[dict[str, Any]]) -> None:
         lines = (sentinel_line(line).partition(" ")[2] for line in history)
@@ -127,10 +128,11 @@ class Recorder:
 
 
 def _rounded(value: Any) -> Any:
+    """Six significant digits, but times since 1970 in full."""
     return float(f"{value:.6g}") if isinstance(value, float) and abs(value) < 1e8 else value
 
 
-def _human(line: dict[str, Any], epochs: int) -> str:
+def _format_epoch(line: dict[str, Any], epochs: int) -> str:
     return (
         f"epoch {line['epoch']}/{epochs}  loss {line['loss']:.4f}  MAE {line['mae_months']:.1f}  "
         f"validation MAE {line['val_mae_months']:.2f} months  {line['epoch_s']:.1f} s "

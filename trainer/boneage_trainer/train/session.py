@@ -1,7 +1,7 @@
-"""One leg as the outside sees it: ``state.json``, signals, the stop request and the deadline.
+"""One leg as others see it: ``state.json``, signals, the stop request and the time limit.
 
-Standard library only: it stands before TensorFlow is imported, so that a stop in those first seconds
-ends as "paused" like any other.
+Standard library only: a session starts before TensorFlow is imported, so that a stop in those first
+seconds ends as "paused" like any other.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class TrainingStopped(Exception):
 
 
 def read_first_start(folder: RunFolder, leg: str) -> float | None:
-    """When `leg` first started in `folder`, if it did: what was booked for it holds for all its processes together."""
+    """When `leg` first started in `folder` (Unix time), or None: its time limit covers all its processes together."""
     with suppress(OSError, ContractError):
-        before = parse_object(folder.state.read_text(encoding="utf-8"), folder.state.name)
-        if leg and before.get("leg") == leg and isinstance(before.get("started_s"), int | float):
-            return float(before["started_s"])
+        state = parse_object(folder.state.read_text(encoding="utf-8"), folder.state.name)
+        if leg and state.get("leg") == leg and isinstance(state.get("started_s"), int | float):
+            return float(state["started_s"])
     return None
 
 
@@ -61,20 +61,24 @@ class TrainingSession:
         return time.monotonic() - self._clock_s
 
     def start(self) -> None:
-        """Notes that the leg runs, and listens from here on."""
+        """Writes that the leg runs, handles signals from here on, and starts the watchdog."""
         self.folder.root.mkdir(parents=True, exist_ok=True)
         self.folder.stop_request.unlink(missing_ok=True)
-        for left in self.folder.root.rglob(".*.tmp"):  # by a process that was killed while it wrote
-            left.unlink(missing_ok=True)
+        for temporary in self.folder.root.rglob(".*.tmp"):  # of a process that was killed while it wrote
+            temporary.unlink(missing_ok=True)
         self.handle_signals()
         self.write_state("running", "starting")
         if self.time_limit_s:
             threading.Thread(target=self._end_at_limit, args=(self.time_limit_s,), daemon=True).start()
 
     def handle_signals(self) -> None:
-        """Takes the signals that ask to stop; once more after TensorFlow, whose clusters take them too."""
+        """Makes SIGTERM and SIGINT stop requests; called again after TensorFlow, whose clusters replace handlers."""
+
+        def request_stop(number: int, _frame: FrameType | None) -> None:
+            self._signal = f"signal {signal.Signals(number).name}"
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._hear)
+            signal.signal(number, request_stop)
 
     def write_state(self, state: str, reason: str = "") -> None:
         """Writes ``state.json``."""
@@ -85,12 +89,12 @@ class TrainingSession:
         })  # fmt: skip
 
     def finish(self, state: str, reason: str = "") -> None:
-        """The last note, and the manifest of what is left behind."""
+        """Writes the last state, and the manifest of the files the leg leaves."""
         self.write_state(state, reason)
         write_manifest(self.folder)
 
     def stop_reason(self) -> str:
-        """Why to stop now, or nothing; cheap enough for every batch."""
+        """Why to stop now, or an empty string; cheap enough to call for every batch."""
         now_s = time.monotonic()
         if self._signal or now_s < self._next_check_s:
             return self._signal
@@ -98,28 +102,23 @@ class TrainingSession:
         return "stop requested" if self.folder.stop_request.exists() else self.exceeded_limit(0)
 
     def raise_if_stopped(self) -> None:
-        """Raises TrainingStopped where somebody asked for it or the time is up."""
+        """Raises TrainingStopped where a stop was requested or time is up."""
         if reason := self.stop_reason():
             raise TrainingStopped(reason)
 
     def exceeded_limit(self, needed_s: float) -> str:
-        """The limit that `needed_s` more seconds, and the margin that saving takes, would break; or nothing."""
+        """The limit that `needed_s` more seconds, and the margin for saving, would exceed; or an empty string."""
         for limit_s, name in self._limits:
             margin_s = min(60.0, 0.1 * limit_s)
             if self.elapsed_s + needed_s + margin_s > limit_s:
                 return name
         return ""
 
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
-        self._signal = f"signal {signal.Signals(number).name}"
-
     def _end_at_limit(self, limit_s: float) -> None:
-        """The last ring: a training that hangs must not cost more than was booked."""
+        """The watchdog: a process that hangs must not cost more than was reserved."""
         time.sleep(max(0.0, limit_s - self.elapsed_s))
-        print(
-            "error: ended by force at the time limit; the last epoch's checkpoint stands", file=sys.stderr, flush=True
-        )
+        print("error: terminated at the time limit; the last epoch's checkpoint is kept", file=sys.stderr, flush=True)
         try:
-            self.write_state("paused", "time limit, by force")
+            self.write_state("paused", "time limit, terminated")
         finally:
             os._exit(EXIT_HARD_LIMIT)

@@ -1,7 +1,12 @@
-"""One training step on whatever devices there are: gradients, optimizer, averaged weights."""
+"""One training step on any number of devices, and the phases of a run: which weights learn, and from what.
+
+A step computes gradients, applies the optimizer and averages the weights. A phase trains the head alone or the
+whole network, from images or from cached features of a frozen backbone.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +21,7 @@ from boneage_trainer.train.feed import FeatureCache, Feed, RowNumbers
 from boneage_trainer.train.model import Networks
 
 _LOSS_SCALE = 1024.0
-"""For float16, whose smallest gradients would become zero; what overflows is left out of its step."""
+"""For float16, whose smallest gradients would become zero; a gradient that overflows is set to zero for its step."""
 
 
 def compute_loss(kind: str, errors: Any) -> Any:
@@ -30,7 +35,7 @@ def compute_loss(kind: str, errors: Any) -> Any:
 
 
 def build_optimizer(config: TrainConfig, learning_rate: float, steps_per_epoch: int, epochs: int) -> Any:
-    """AdamW with a linear warm-up and, if asked, a cosine down to zero over all `epochs`."""
+    """AdamW with a linear warm-up and, if configured, cosine decay to zero over all `epochs`."""
     total = steps_per_epoch * epochs
     warmup = min(steps_per_epoch * config.warmup_epochs, total // 2)
     rate: Any = learning_rate
@@ -47,17 +52,29 @@ def build_optimizer(config: TrainConfig, learning_rate: float, steps_per_epoch: 
 
 
 class TrainStep:
-    """Trains `model` step by step; a call returns loss and mean absolute error, in targets, as they become known."""
+    """Trains `model` on one batch per call; returns loss and mean absolute error, in targets, as tensors.
+
+    `average_steps` is the time constant of the averaged weights; 0: none are kept.
+    """
 
     def __init__(self, model: Any, optimizer: Any, config: TrainConfig, device: Device, average_steps: float) -> None:
         self.model, self.optimizer, self.device = model, optimizer, device
         self._loss, self._average_steps = config.loss, average_steps
         self._scale = _LOSS_SCALE if device.precision == "mixed_float16" else 1.0
         optimizer.build(model.trainable_variables)
-        self._averaged = [variable for variable in model.variables if _is_float(variable)] if average_steps else []
-        self.averages = [_replica_local(variable) for variable in self._averaged]
-        one = tf.function(self._on_replica, jit_compile=device.jit and device.replicas == 1)
-        self._run = tf.function(lambda inputs, target: device.everywhere(one, (inputs, target)))
+        # All but the counters of random generators.
+        floats = [variable for variable in model.variables if str(variable.dtype).startswith("float")]
+        self._averaged = floats if average_steps else []
+        # A copy per replica: batch statistics differ among replicas, and are averaged when they are read.
+        self.averages = [
+            tf.Variable(
+                np.asarray(variable), trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ, aggregation=tf.VariableAggregation.MEAN,
+            )
+            for variable in self._averaged
+        ]  # fmt: skip
+        on_replica = tf.function(self._step_on_replica, jit_compile=device.jit and device.replicas == 1)
+        self._run = tf.function(lambda inputs, target: device.run_on_replicas(on_replica, (inputs, target)))
 
     @property
     def variables(self) -> list[Any]:
@@ -65,51 +82,50 @@ class TrainStep:
         return [*self.optimizer.variables, *self.averages]
 
     def __call__(self, inputs: Sequence[Any], target: Any) -> tuple[Any, Any]:
-        loss, error = self._run(*self.device.shared((tuple(inputs), target)))
+        loss, error = self._run(*self.device.distribute((tuple(inputs), target)))
         return loss, error
 
-    def _on_replica(self, inputs: Any, target: Any) -> tuple[Any, Any]:
-        loss, error, gradients = self._gradients(inputs, target)
+    def _step_on_replica(self, inputs: Any, target: Any) -> tuple[Any, Any]:
+        loss, error, gradients = self._accumulate_gradients(inputs, target)
         self.optimizer.apply(gradients, self.model.trainable_variables)
-        self._average()
+        self._update_averages()
         return loss, error
 
-    # ---------------------------------------------------------------------------------- gradients
-    def _gradients(self, inputs: Any, target: Any) -> tuple[Any, Any, list[Any]]:
-        """Means over the batch, in as many parts as the device's memory asks for, one after the other."""
+    def _accumulate_gradients(self, inputs: Any, target: Any) -> tuple[Any, Any, list[Any]]:
+        """Means over the batch, which is computed in as many parts as the device's memory requires, one by one."""
         parts = self.device.accumulate
         if parts == 1:
-            return self._of_part(inputs, target)
+            return self._compute_gradients(inputs, target)
         inputs, target = tf.nest.map_structure(
-            lambda one: tf.reshape(one, (parts, one.shape[0] // parts, *one.shape[1:])), (inputs, target)
+            lambda array: tf.reshape(array, (parts, array.shape[0] // parts, *array.shape[1:])), (inputs, target)
         )
         zeros = [tf.zeros(variable.shape) for variable in self.model.trainable_variables]
 
         def add(part: Any, loss: Any, error: Any, sums: list[Any]) -> tuple[Any, ...]:
-            found = self._of_part(tuple(one[part] for one in inputs), target[part])
-            grown = [total + gradient for total, gradient in zip(sums, found[2], strict=True)]
-            return part + 1, loss + found[0], error + found[1], grown
+            inputs_of_part = tuple(array[part] for array in inputs)
+            part_loss, part_error, gradients = self._compute_gradients(inputs_of_part, target[part])
+            sums = [total + gradient for total, gradient in zip(sums, gradients, strict=True)]
+            return part + 1, loss + part_loss, error + part_error, sums
 
         start = (tf.constant(0), tf.constant(0.0), tf.constant(0.0), zeros)
         _, loss, error, sums = tf.while_loop(lambda part, *_: part < parts, add, start, parallel_iterations=1)
         return loss / parts, error / parts, [total / parts for total in sums]
 
-    def _of_part(self, inputs: Any, target: Any) -> tuple[Any, Any, list[Any]]:
+    def _compute_gradients(self, inputs: Any, target: Any) -> tuple[Any, Any, list[Any]]:
         with tf.GradientTape() as tape:
             errors = of_model(self.model, inputs, training=True) - target
             loss = compute_loss(self._loss, errors)
             scaled = loss * (self._scale / self.device.replicas)
-        found = tape.gradient(scaled, [variable.value for variable in self.model.trainable_variables])
-        return loss, tf.reduce_mean(tf.abs(errors)), [self._unscaled(gradient) for gradient in found]
+        gradients = tape.gradient(scaled, [variable.value for variable in self.model.trainable_variables])
+        if self._scale != 1.0:
+            gradients = [
+                tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient)) / self._scale
+                for gradient in gradients
+            ]
+        return loss, tf.reduce_mean(tf.abs(errors)), gradients
 
-    def _unscaled(self, gradient: Any) -> Any:
-        if self._scale == 1.0:
-            return gradient
-        return tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient)) / self._scale
-
-    # ----------------------------------------------------------------------------------- averages
-    def _average(self) -> None:
-        """Exponential averages of weights and batch statistics; short at first, so that the start is soon forgotten."""
+    def _update_averages(self) -> None:
+        """Exponential averages of weights and batch statistics; short at first, to forget the start soon."""
         if not self.averages:
             return
         step = tf.cast(self.optimizer.iterations.value, tf.float32)
@@ -117,31 +133,17 @@ class TrainStep:
         for average, variable in zip(self.averages, self._averaged, strict=True):
             average.assign_add(share * (tf.convert_to_tensor(variable.value) - average))
 
-    def __enter__(self) -> None:
-        """While entered, the model holds the averaged weights in place of the trained ones."""
-        self._kept = [np.array(variable) for variable in self._averaged]
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Within it, the model holds the averaged weights in place of the trained ones."""
+        trained = [np.array(variable) for variable in self._averaged]
         for average, variable in zip(self.averages, self._averaged, strict=True):
             variable.assign(average.numpy())
-
-    def __exit__(self, *_: object) -> None:
-        for variable, value in zip(self._averaged, self._kept, strict=True):
-            variable.assign(value)
-
-
-def _is_float(variable: Any) -> bool:
-    """All but the counters of random generators."""
-    return str(variable.dtype).startswith("float")
-
-
-def _replica_local(variable: Any) -> Any:
-    """A copy that every replica updates by itself; batch statistics differ among them and are averaged when read."""
-    return tf.Variable(
-        np.asarray(variable), trainable=False,
-        synchronization=tf.VariableSynchronization.ON_READ, aggregation=tf.VariableAggregation.MEAN,
-    )  # fmt: skip
-
-
-# == phases: A phase of a training: which weights learn, from images or from features that were computed once.
+        try:
+            yield
+        finally:
+            for variable, value in zip(self._averaged, trained, strict=True):
+                variable.assign(value)
 
 
 class Phase:
@@ -159,9 +161,9 @@ class Phase:
         cache: FeatureCache | None,
         epoch: int,
     ) -> None:
-        alone, whole = config.backbone_epochs
-        self.frozen = epoch <= alone
-        self.first, self.last = (1, alone) if self.frozen else (alone + 1, alone + whole)
+        head_epochs, full_epochs = config.backbone_epochs
+        self.frozen = epoch <= head_epochs
+        self.first, self.last = (1, head_epochs) if self.frozen else (head_epochs + 1, head_epochs + full_epochs)
         self.config, self.feed = config, feed
         self.cache = cache if self.frozen else None
         networks.freeze(self.frozen)
@@ -169,36 +171,36 @@ class Phase:
         rate = config.head_learning_rate if self.frozen and config.train_backbone else config.learning_rate
         with device.scope():
             optimizer = build_optimizer(config, rate, feed.steps, self.last - self.first + 1)
-            self.steps = TrainStep(self.model, optimizer, config, device, config.average_epochs * feed.steps)
+            self.step = TrainStep(self.model, optimizer, config, device, config.average_epochs * feed.steps)
         self.predict = Predictor(self.model, device)
 
     def batches(self, epoch: int) -> Iterator[tuple[RowNumbers, Any]]:
-        """Rows (b,) and images or features (b, ...) of each batch of `epoch`."""
+        """Row numbers (b,) and images or features (b, ...) of each batch of `epoch`."""
         draw = augmentation_draw(self.config, epoch, self.frozen)
         if not self.cache:
-            yield from self.feed.epoch(epoch, draw, image_size_px(self.config, epoch))
+            yield from self.feed.load_epoch(epoch, draw, image_size_px(self.config, epoch))
             return
-        features = self.cache.of("train", self.feed.rows, draw)
-        for rows in self.feed.order(epoch):
+        features = self.cache.get("train", self.feed.rows, draw)
+        for rows in self.feed.batch_rows(epoch):
             yield rows, features[rows]
 
 
 def augmentation_draw(config: TrainConfig, epoch: int, frozen: bool) -> int:
-    """Which augmentation an epoch sees: none (0), its own, or one of the views that are cached, in turn."""
+    """The number of the augmentation that an epoch uses: none (0), its own, or one of the cached views in turn."""
     if config.augment == "none":
         return 0
     return (epoch - 1) % config.cached_views + 1 if frozen and config.cached_views else epoch
 
 
 def image_size_px(config: TrainConfig, epoch: int) -> int | None:
-    """The side of the images an epoch trains and validates on; None: that of the pack."""
+    """The side of the images that an epoch trains and validates on; None: that of the pack."""
     return config.small_px if epoch <= config.small_epochs else None
 
 
 def is_cacheable(config: TrainConfig) -> bool:
-    """Whether some epochs see a frozen backbone's features of images that come again."""
-    comes_again = config.augment == "none" or config.cached_views > 0
-    return config.cache_features and comes_again and config.backbone_epochs[0] > 0
+    """Whether some epochs use a frozen backbone's features of the same images again."""
+    repeats_images = config.augment == "none" or config.cached_views > 0
+    return config.cache_features and repeats_images and config.backbone_epochs[0] > 0
 
 
 def view_images(images: Any, number: int) -> Any:
