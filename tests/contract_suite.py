@@ -20,13 +20,14 @@ from boneage_trainer.contract import RunFolder, parse_sentinel, sha256_of
 from boneagectl import bundle
 from boneagectl.errors import NotYet
 from boneagectl.models import Checkpoint, Handle, JobSpec, LegState
-from boneagectl.targets.base import Target
+from boneagectl.targets.base import BaseTarget
 from support import make_pack, make_spec, wait_for
 
 LEG, AT_ONCE_S, NO_WAIT_S = "contract-run-01", 2.0, 1.0
 SECOND = "contract-run-02"
 Behave = Callable[..., None]
 Kill = Callable[[Handle], None]
+Start = Callable[..., Handle]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -50,7 +51,7 @@ class TargetContract:
     """What a leg is whose trainer was killed on the other side, while that side lives on."""
 
     @pytest.fixture
-    def target(self) -> Target:
+    def target(self) -> BaseTarget:
         raise NotImplementedError
 
     @pytest.fixture
@@ -67,7 +68,7 @@ class TargetContract:
         return make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, epochs=3)
 
     @pytest.fixture
-    def start(self, target: Target, spec: JobSpec, tmp_path: Path) -> Callable[..., Handle]:
+    def start(self, target: BaseTarget, spec: JobSpec, tmp_path: Path) -> Start:
         """Renders and submits a leg."""
 
         def submit(leg_id: str = LEG, resume: Checkpoint | None = None) -> Handle:
@@ -78,7 +79,7 @@ class TargetContract:
         return submit
 
     @staticmethod
-    def wait_until(target: Target, handle: Handle, state: LegState, epoch: int = 0) -> None:
+    def wait_until(target: BaseTarget, handle: Handle, state: LegState, epoch: int = 0) -> None:
         def is_there() -> bool:
             seen = target.poll(handle)
             assert not seen.state.is_over or seen.state is state, seen
@@ -87,7 +88,7 @@ class TargetContract:
         wait_for(is_there)
 
     # ------------------------------------------------------------------------ before the start
-    def test_a_quote_is_the_worst_case(self, target: Target, spec: JobSpec) -> None:
+    def test_a_quote_is_the_worst_case(self, target: BaseTarget, spec: JobSpec) -> None:
         quote = target.quote(spec)
         assert quote.target == target.name
         assert quote.worst_s >= spec.time_limit_s * quote.sessions
@@ -97,7 +98,7 @@ class TargetContract:
         assert quote.date
 
     def test_render_is_repeatable_and_touches_nothing_else(
-        self, target: Target, spec: JobSpec, tmp_path: Path, home: Path
+        self, target: BaseTarget, spec: JobSpec, tmp_path: Path, home: Path
     ) -> None:
         made = bundle.build(spec)
         before = contents(tmp_path)
@@ -111,7 +112,7 @@ class TargetContract:
         assert not home.exists(), "rendering is not sending"
 
     # ------------------------------------------------------------------------------- the start
-    def test_find_knows_a_leg_from_its_submit_on(self, target: Target, start: Callable[..., Handle]) -> None:
+    def test_find_knows_a_leg_from_its_submit_on(self, target: BaseTarget, start: Start) -> None:
         assert target.find(LEG) is None
         began_s = time.monotonic()
         handle = start()
@@ -123,7 +124,7 @@ class TargetContract:
         self.wait_until(target, handle, LegState.COMPLETE)
         assert target.find(LEG) == handle
 
-    def test_a_leg_runs_to_its_end(self, target: Target, start: Callable[..., Handle]) -> None:
+    def test_a_leg_runs_to_its_end(self, target: BaseTarget, start: Start) -> None:
         handle = start()
         assert not target.poll(handle).state.is_over
         self.wait_until(target, handle, LegState.COMPLETE, epoch=3)
@@ -133,7 +134,7 @@ class TargetContract:
         assert seen.metrics["epoch"] == 3
         assert target.poll(handle) == seen, "what is over does not change"
 
-    def test_poll_never_waits(self, target: Target, behave: Behave, start: Callable[..., Handle]) -> None:
+    def test_poll_never_waits(self, target: BaseTarget, behave: Behave, start: Start) -> None:
         behave(epochs=1, epoch_s=30)
         handle = start()
         for _ in range(3):
@@ -143,7 +144,7 @@ class TargetContract:
         target.stop(handle)
 
     # ------------------------------------------------------------------------------------ logs
-    def test_logs_so_far_and_until_the_end(self, target: Target, behave: Behave, start: Callable[..., Handle]) -> None:
+    def test_logs_so_far_and_until_the_end(self, target: BaseTarget, behave: Behave, start: Start) -> None:
         behave(epochs=4, epoch_s=0.3)
         handle = start()
         self.wait_until(target, handle, LegState.RUNNING, epoch=1)
@@ -156,7 +157,7 @@ class TargetContract:
         assert target.poll(handle).state is LegState.COMPLETE
         assert list(target.logs(handle, follow=False)) == followed
 
-    def test_a_followed_line_comes_whole(self, target: Target, behave: Behave, start: Callable[..., Handle]) -> None:
+    def test_a_followed_line_comes_whole(self, target: BaseTarget, behave: Behave, start: Start) -> None:
         behave(mode="torn", epochs=2)
         followed = list(target.logs(start(), follow=True))
         assert epochs_in(followed) == [1, 2]
@@ -164,7 +165,7 @@ class TargetContract:
 
     # ------------------------------------------------------------------------------------ stop
     def test_stop_saves_and_a_next_leg_goes_on(
-        self, target: Target, behave: Behave, start: Callable[..., Handle], tmp_path: Path
+        self, target: BaseTarget, behave: Behave, start: Start, tmp_path: Path
     ) -> None:
         if not (target.capabilities.can_stop and target.capabilities.stop_keeps):
             pytest.skip("a stop here keeps nothing")
@@ -184,7 +185,7 @@ class TargetContract:
         assert [line["epoch"] for line in lines] == list(range(1, seen.epoch + 3))
         assert {line["leg"] for line in lines} == {LEG, SECOND}
 
-    def test_stop_is_silent_where_nothing_runs(self, target: Target, start: Callable[..., Handle]) -> None:
+    def test_stop_is_silent_where_nothing_runs(self, target: BaseTarget, start: Start) -> None:
         handle = start()
         self.wait_until(target, handle, LegState.COMPLETE)
         before = target.poll(handle)
@@ -195,7 +196,7 @@ class TargetContract:
 
     @pytest.mark.parametrize("mode", ["deaf", "mute"])
     def test_stop_ends_a_job_that_does_not_listen(
-        self, target: Target, behave: Behave, start: Callable[..., Handle], mode: str
+        self, target: BaseTarget, behave: Behave, start: Start, mode: str
     ) -> None:
         if not target.capabilities.can_stop:
             pytest.skip("this target cannot stop")
@@ -210,7 +211,7 @@ class TargetContract:
 
     # --------------------------------------------------------------------------------- collect
     def test_collect_brings_the_same_again_and_more_as_it_comes(
-        self, target: Target, behave: Behave, start: Callable[..., Handle], tmp_path: Path
+        self, target: BaseTarget, behave: Behave, start: Start, tmp_path: Path
     ) -> None:
         behave(epochs=12, epoch_s=0.1)
         handle, dest = start(), RunFolder(tmp_path / "brought")
@@ -231,7 +232,7 @@ class TargetContract:
         assert not [name for name in contents(dest.root) if name.endswith(".tmp")]
 
     def test_collect_while_it_writes_never_brings_half_a_file(
-        self, target: Target, behave: Behave, start: Callable[..., Handle], tmp_path: Path
+        self, target: BaseTarget, behave: Behave, start: Start, tmp_path: Path
     ) -> None:
         behave(epochs=60, epoch_s=0.01)
         handle, dest = start(), RunFolder(tmp_path / "brought")
@@ -244,20 +245,18 @@ class TargetContract:
                 json.loads(dest.manifest.read_text())
         wait_for(lambda: target.collect(handle, dest.root).unlisted == ())
 
-    def test_collect_of_nothing(self, target: Target, tmp_path: Path) -> None:
+    def test_collect_of_nothing(self, target: BaseTarget, tmp_path: Path) -> None:
         with pytest.raises(NotYet):
             target.collect(Handle(target.name, self.never_was), tmp_path / "brought")
 
     # ----------------------------------------------------------------------------------- faults
-    def test_a_job_that_says_it_failed(self, target: Target, behave: Behave, start: Callable[..., Handle]) -> None:
+    def test_a_job_that_says_it_failed(self, target: BaseTarget, behave: Behave, start: Start) -> None:
         behave(mode="fail")
         handle = start()
         self.wait_until(target, handle, LegState.FAILED)
         assert target.poll(handle).reason == "the loss is not a number"
 
-    def test_a_job_that_cannot_start_says_why(
-        self, target: Target, behave: Behave, start: Callable[..., Handle]
-    ) -> None:
+    def test_a_job_that_cannot_start_says_why(self, target: BaseTarget, behave: Behave, start: Start) -> None:
         behave(mode="silent")
         handle = start()
         self.wait_until(target, handle, LegState.FAILED)
@@ -265,7 +264,7 @@ class TargetContract:
 
     @pytest.mark.parametrize("how", ["from outside", "by itself"])
     def test_a_killed_job_is_lost_with_its_epochs_safe(
-        self, target: Target, behave: Behave, kill: Kill, start: Callable[..., Handle], tmp_path: Path, how: str
+        self, target: BaseTarget, behave: Behave, kill: Kill, start: Start, tmp_path: Path, how: str
     ) -> None:
         behave(mode="crash" if how == "by itself" else "", epochs=1000, epoch_s=0.5)  # killed between two, not in one
         handle = start()
@@ -276,7 +275,7 @@ class TargetContract:
         brought = RunFolder(target.collect(handle, tmp_path / "brought").folder)
         assert brought.last.read_text() == f"weights after epoch {len(brought.metrics.read_text().splitlines())}"
 
-    def test_two_legs_do_not_meet(self, target: Target, start: Callable[..., Handle]) -> None:
+    def test_two_legs_do_not_meet(self, target: BaseTarget, start: Start) -> None:
         handles = [start("contract-run-01"), start("another-run-01")]
         for handle in handles:
             self.wait_until(target, handle, LegState.COMPLETE)
@@ -285,7 +284,7 @@ class TargetContract:
             assert {line["leg"] for line in lines} == {leg}
 
     def test_verbs_may_be_called_at_once(
-        self, target: Target, behave: Behave, start: Callable[..., Handle], tmp_path: Path
+        self, target: BaseTarget, behave: Behave, start: Start, tmp_path: Path
     ) -> None:
         behave(epochs=20, epoch_s=0.02)
         handle, wrong = start(), []

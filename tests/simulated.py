@@ -20,15 +20,14 @@ from boneagectl.models import (
     Bundle,
     Capabilities,
     Checkpoint,
-    Finding,
     Handle,
     JobSpec,
     LegState,
     Observation,
-    Quota,
     Quote,
     Verdict,
 )
+from boneagectl.targets.base import BaseTarget
 
 STARTUP_S = 300
 EPOCH_S = 600
@@ -90,7 +89,7 @@ class World:
         return sum(job.cost_usd_micro(until_s) for job in self.jobs.values())
 
 
-class Simulated:
+class Simulated(BaseTarget):
     """The target called `name` in `world`; azure costs money, kaggle hours of a week, the others nothing."""
 
     def __init__(self, world: World, name: str) -> None:
@@ -110,12 +109,6 @@ class Simulated:
             raise Unreachable(f"{self.name} cannot be reached")
 
     # -------------------------------------------------------------------------- before the start
-    def check(self) -> list[Finding]:
-        return []
-
-    def quota(self) -> Quota | None:
-        return None
-
     def bill(self) -> Bill | None:
         self._ask()
         if self.name != "azure":
@@ -139,9 +132,6 @@ class Simulated:
         write_json(dest / "job.json", {"limit_s": spec.time_limit_s, "epochs": spec.train.epochs, "first": first,
                                        "rate": rate})  # fmt: skip
 
-    def rehearse(self, rendered: Path, place: Path, python: str) -> Iterator[Finding]:
-        return iter(())
-
     # ------------------------------------------------------------------------------- the start
     def submit(self, leg_id: str, rendered: Path) -> Handle:
         import json
@@ -162,9 +152,6 @@ class Simulated:
         if fault == "lost after":
             raise SubmitUncertain("no answer came")
         return Handle(self.name, leg_id)
-
-    def next_steps(self, handle: Handle) -> list[str]:
-        return []
 
     def find(self, leg_id: str) -> Handle | None:
         self._ask()
@@ -193,9 +180,6 @@ class Simulated:
         job = self.world.jobs[leg_id]
         if job.over_s(self.world.now_s) is None:
             job.ended_s, job.how = self.world.now_s, how
-
-    def wind_down(self, handle: Handle) -> Iterator[str]:
-        return iter(())
 
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
         self._ask()

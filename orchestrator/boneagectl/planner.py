@@ -19,7 +19,7 @@ from boneagectl.ledger import accounts
 from boneagectl.ledger.store import Ledger
 from boneagectl.models import Account, Capabilities, JobSpec, Plan, Quota, Quote, Verdict
 from boneagectl.paths import Home
-from boneagectl.targets.base import Target
+from boneagectl.targets.base import BaseTarget
 
 SHORTEST_S = 900
 """Of a leg that is worth starting."""
@@ -65,7 +65,7 @@ def _unseen(config: Config, train: TrainConfig) -> dict[str, Any]:
 
 
 def plan_leg(
-    run_id: str, leg_number: int, spec: JobSpec, target: Target, ledger: Ledger, home: Home, is_firm: bool = True
+    run_id: str, leg_number: int, spec: JobSpec, target: BaseTarget, ledger: Ledger, home: Home, is_firm: bool = True
 ) -> Plan:
     """The plan of one leg, with what every limit says of it. Changes nothing.
 
@@ -80,7 +80,7 @@ def plan_leg(
     return Plan(run_id, leg_number, spec, quote, (*said, *shortened_verdict(spec, asked_s), *_preset_verdicts(spec)))
 
 
-def _fitting(spec: JobSpec, target: Target, account: Account) -> JobSpec:
+def _fitting(spec: JobSpec, target: BaseTarget, account: Account) -> JobSpec:
     """With the longest time limit, in whole minutes, that no limit refuses; as it is where even the shortest is."""
 
     def is_refused(minutes: int) -> bool:

@@ -37,7 +37,7 @@ from boneagectl.models import (
 )
 from boneagectl.paths import Home, LegPaths
 from boneagectl.targets import NAMES, get
-from boneagectl.targets.base import Handed, Target
+from boneagectl.targets.base import AcceptsResultsZip, BaseTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Prepared:
 
     plan: Plan
     bundle: Bundle
-    target: Target
+    target: BaseTarget
     resume: Checkpoint | None
 
 
@@ -67,7 +67,7 @@ class Workflow:
         self.config = config
         self.ledger = ledger
 
-    def target(self, name: str) -> Target:
+    def target(self, name: str) -> BaseTarget:
         return get(name, self.home, self.config)
 
     # ------------------------------------------------------------------------------------ submit
@@ -143,7 +143,7 @@ class Workflow:
             said.append(planner.check_quota(quota, plan.quote))
         return replace(prepared, plan=replace(plan, verdicts=(*plan.verdicts, *said)))
 
-    def _within(self, plan: Plan, target: Target, free_s: int) -> Plan:
+    def _within(self, plan: Plan, target: BaseTarget, free_s: int) -> Plan:
         """The plan cut to the hours that the provider itself has left, where its limit is only a wish."""
         from boneagectl import planner
 
@@ -164,7 +164,7 @@ class Workflow:
                 counts.troubles[name] = error.message
         return counts
 
-    def _count(self, name: str, target: Target, counts: Counts) -> None:
+    def _count(self, name: str, target: BaseTarget, counts: Counts) -> None:
         if quota := target.quota():
             counts.quotas[name] = quota
             self.ledger.set_quota(name, quota)
@@ -221,7 +221,7 @@ class Workflow:
         self.ledger.attach(plan.leg_id, handle)
         return handle
 
-    def _settle_doubt(self, leg_id: str, target: Target, why: str) -> None:
+    def _settle_doubt(self, leg_id: str, target: BaseTarget, why: str) -> None:
         """A booked leg that may or may not exist: attached if the target knows it, else released."""
         if handle := target.find(leg_id):
             self.ledger.attach(leg_id, handle)
@@ -304,9 +304,9 @@ class Workflow:
         named = [leg for leg in run.legs if leg.leg_id in zipped.name]
         leg = (named or [run.latest])[-1]
         target = self.target(leg.target)
-        if not isinstance(target, Handed):
+        if not isinstance(target, AcceptsResultsZip):
             raise UsageError(f"{leg.leg_id} ran on {leg.target}, whose results are fetched", "leave --from out")
-        brought = target.bring(self.handle(leg), zipped, self.paths(leg).artifacts.root)
+        brought = target.collect_from_zip(self.handle(leg), zipped, self.paths(leg).artifacts.root)
         self.poll(leg)
         return brought
 

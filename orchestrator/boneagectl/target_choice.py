@@ -14,7 +14,7 @@ from boneagectl.errors import BoneagectlError, LimitRefused
 from boneagectl.ledger import accounts
 from boneagectl.models import Account, JobSpec, format_iso, parse_iso
 from boneagectl.targets import NAMES
-from boneagectl.targets.base import Target
+from boneagectl.targets.base import BaseTarget
 from boneagectl.throughput import Estimate
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _gpu(config: Config, name: str) -> tuple[str, int]:
     return "", 0
 
 
-def _timed(target: Target, spec: JobSpec, estimate: Estimate, account: Account) -> Choice:
+def _timed(target: BaseTarget, spec: JobSpec, estimate: Estimate, account: Account) -> Choice:
     hours = target.capabilities.max_session_hours
     limit_s = min(spec.time_limit_s, int(hours * 3600)) if hours is not None else spec.time_limit_s
     sessions = _sessions(estimate.seconds, estimate.startup_s, limit_s)

@@ -20,10 +20,9 @@ from typing import Any
 
 from boneage_trainer.contract import RunFolder, parse_object, read_metrics, write_atomic, write_json
 from boneagectl import artifacts, locks, units
-from boneagectl.errors import MachineError, UsageError
+from boneagectl.errors import MachineError
 from boneagectl.models import (
     Artifacts,
-    Bill,
     Bundle,
     Capabilities,
     Checkpoint,
@@ -32,11 +31,10 @@ from boneagectl.models import (
     JobSpec,
     LegState,
     Observation,
-    Quota,
     Quote,
-    Verdict,
 )
 from boneagectl.target_settings import LocalSettings
+from boneagectl.targets.base import BaseTarget
 
 STOP_GRACE_S = 60
 _LOG_POLL_S = 0.2
@@ -45,7 +43,7 @@ _LOCK = "alive.lock"
 _PID = "pid"
 
 
-class LocalTarget:
+class LocalTarget(BaseTarget):
     """Runs legs below `root` with the interpreter of the settings; ``usd_per_hour`` is for a rented machine."""
 
     name = "local"
@@ -70,15 +68,6 @@ class LocalTarget:
 
         return local_check.training_findings(self.python)
 
-    def quota(self) -> Quota | None:
-        return None
-
-    def bill(self) -> Bill | None:
-        return None
-
-    def preflight(self, spec: JobSpec) -> list[Verdict]:
-        return []
-
     def quote(self, spec: JobSpec) -> Quote:
         """The trainer ends itself at its time limit, by force if need be: that is the worst case."""
         worst = units.cost_usd_micro(self.usd_micro_per_hour, spec.time_limit_s)
@@ -94,11 +83,6 @@ class LocalTarget:
         argv += ["--resume", str(resume.folder)] if resume else []
         price = {"usd_micro_per_hour": self.usd_micro_per_hour}  # settings may change before the leg is settled
         write_json(dest / _LAUNCH, {"argv": argv, "env": {"PYTHONUNBUFFERED": "1"}, **price})
-
-    def rehearse(self, rendered: Path, place: Path, python: str) -> Iterator[Finding]:
-        raise UsageError(
-            "this machine has nothing to rehearse: what is sent runs here anyway", "boneagectl train check"
-        )
 
     # ------------------------------------------------------------------------------- the start
     def submit(self, leg_id: str, rendered: Path) -> Handle:
@@ -132,9 +116,6 @@ class LocalTarget:
             )
         process.returncode = 0  # nobody here waits for it: it outlives this process
         write_atomic(place / _PID, str(process.pid))
-
-    def next_steps(self, handle: Handle) -> list[str]:
-        return []
 
     def find(self, leg_id: str) -> Handle | None:
         started = self._out(leg_id).state.exists() or self._is_alive(leg_id)
@@ -195,9 +176,6 @@ class LocalTarget:
         if pid and locks.is_held(out.root.parent / _LOCK):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, number)
-
-    def wind_down(self, handle: Handle) -> Iterator[str]:
-        return iter(())
 
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
         return artifacts.copy_outputs(self._out(handle.remote_id), RunFolder(dest))

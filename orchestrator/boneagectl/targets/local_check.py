@@ -38,7 +38,7 @@ def _gpu_findings(probe: dict[str, Any]) -> Iterator[Finding]:
 
 def run_probe(python: str) -> dict[str, Any]:
     """Asks another interpreter about itself; it starts TensorFlow, so it takes some seconds."""
-    source = (Path(__file__).parent / "probe.py").read_text()
+    source = (Path(__file__).parent / "local_probe.py").read_text()
     done = subprocess.run(
         [python, "-c", source],
         capture_output=True,

@@ -27,7 +27,6 @@ from boneagectl.models import (
     Handle,
     JobSpec,
     Observation,
-    Quota,
     Quote,
     Verdict,
 )
@@ -36,6 +35,7 @@ from boneagectl.targets.azure import billing, client, jobs, outputs, preflight, 
 from boneagectl.targets.azure.infra import Infra
 from boneagectl.targets.azure.preflight import Examination
 from boneagectl.targets.azure.status import Remote
+from boneagectl.targets.base import BaseTarget
 
 _LOOKS_S = (1.0, 4.0, 10.0)
 _FOLLOW_S = 5.0
@@ -47,7 +47,7 @@ STARTUP_S = 900
 """Until a node is up, the image pulled and the data mounted; billed like the rest. A guess on the safe side."""
 
 
-class AzureTarget:
+class AzureTarget(BaseTarget):
     """`root` keeps refreshed prices."""
 
     name = "azure"
@@ -102,9 +102,6 @@ class AzureTarget:
         for region in regions:
             yield preflight.offer(self.arm, subscription, region, self.settings, allowed, self.prices_file)
 
-    def quota(self) -> Quota | None:
-        return None
-
     def bill(self) -> Bill:
         return billing.this_month(self.arm, self.place.subscription)
 
@@ -132,8 +129,8 @@ class AzureTarget:
     def render(self, spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None) -> None:
         render.write(spec, bundle, leg_id, dest, resume, self.settings)
 
-    def rehearse(self, rendered: Path, place: Path, python: str) -> Iterator[Finding]:
-        return rehearsal.rehearse(rendered, place, python)
+    def rehearse(self, rendered: Path, workspace: Path, python: str) -> Iterator[Finding]:
+        return rehearsal.rehearse(rendered, workspace, python)
 
     def push_pack(self, pack: Path) -> str:
         """Registers a pack as a data asset named by its fingerprint, so that the same pack is uploaded once."""
@@ -181,9 +178,6 @@ class AzureTarget:
 
     def _note(self, leg_id: str) -> Path:
         return self.root / "sent" / f"{leg_id}.json"
-
-    def next_steps(self, handle: Handle) -> list[str]:
-        return []
 
     def find(self, leg_id: str) -> Handle | None:
         noted = self._noted(leg_id)

@@ -13,7 +13,6 @@ from boneage_trainer.contract import RunFolder
 from boneagectl.errors import UsageError
 from boneagectl.models import (
     Artifacts,
-    Bill,
     Bundle,
     Capabilities,
     Checkpoint,
@@ -21,11 +20,11 @@ from boneagectl.models import (
     Handle,
     JobSpec,
     Observation,
-    Quota,
     Quote,
     Verdict,
 )
 from boneagectl.target_settings import ColabSettings
+from boneagectl.targets.base import BaseTarget
 from boneagectl.targets.colab.cli_mode import KIND, ByCli
 from boneagectl.targets.colab.notebook_mode import ByHand
 
@@ -44,7 +43,7 @@ _BY_HAND = Capabilities(
 )
 
 
-class ColabTarget:
+class ColabTarget(BaseTarget):
     """`root` keeps notes of the legs; ``settings.via`` decides how new ones are started: notebook or cli."""
 
     name = "colab"
@@ -69,12 +68,6 @@ class ColabTarget:
             said = [replace(one, level="warn") if one.level == "bad" else one for one in said]
         return [*self.by_hand.findings(), *said]
 
-    def quota(self) -> Quota | None:
-        return None
-
-    def bill(self) -> Bill | None:
-        return None
-
     def preflight(self, spec: JobSpec) -> list[Verdict]:
         return self.by_cli.preflight(spec) if self._via_cli else []
 
@@ -84,8 +77,8 @@ class ColabTarget:
     def render(self, spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None) -> None:
         self._new.render(spec, bundle, leg_id, dest, resume)
 
-    def rehearse(self, rendered: Path, place: Path, python: str) -> Iterator[Finding]:
-        return self._new.rehearse(rendered, place, python)
+    def rehearse(self, rendered: Path, workspace: Path, python: str) -> Iterator[Finding]:
+        return self._new.rehearse(rendered, workspace, python)
 
     # ------------------------------------------------------------------------------- the start
     def submit(self, leg_id: str, rendered: Path) -> Handle:
@@ -113,7 +106,7 @@ class ColabTarget:
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
         return self._way(handle).collect(handle, dest)
 
-    def bring(self, handle: Handle, zipped: Path, dest: Path) -> Artifacts:
+    def collect_from_zip(self, handle: Handle, zip_path: Path, dest: Path) -> Artifacts:
         """From the zip that a notebook offered, instead of from there.
 
         Raises:
@@ -121,4 +114,4 @@ class ColabTarget:
         """
         if handle.remote_id.startswith(KIND):
             raise UsageError(f"{handle.remote_id} runs unattended: nothing is downloaded by hand", "leave --from out")
-        return self.by_hand.bring(handle, zipped, RunFolder(dest))
+        return self.by_hand.collect_from_zip(handle, zip_path, RunFolder(dest))

@@ -16,7 +16,6 @@ from boneagectl import artifacts, units
 from boneagectl.errors import NotFound, NotYet, Unreachable, UsageError
 from boneagectl.models import (
     Artifacts,
-    Bill,
     Bundle,
     Capabilities,
     Checkpoint,
@@ -25,7 +24,6 @@ from boneagectl.models import (
     JobSpec,
     LegState,
     Observation,
-    Quota,
     Quote,
     Verdict,
 )
@@ -76,12 +74,6 @@ class ByCli:
     def _is_expected(self, name: str) -> bool:
         leg = self._folder(name.removeprefix(upload.name_of("")))
         return leg.note is not None and leg.final is None
-
-    def quota(self) -> Quota | None:
-        return None
-
-    def bill(self) -> Bill | None:
-        return None
 
     def preflight(self, spec: JobSpec) -> list[Verdict]:
         need = colab_cli.units_per_hour(self.settings.gpu) * (spec.time_limit_s + upload.STARTUP_S) / 3600

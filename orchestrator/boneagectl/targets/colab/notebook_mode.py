@@ -103,9 +103,9 @@ class ByHand:
             return artifacts.read_artifacts(dest)
         raise NotYet(f"nothing of {leg_id} is here yet", f"boneagectl collect {run_id} --from results-{leg_id}.zip")
 
-    def bring(self, handle: Handle, zipped: Path, dest: RunFolder) -> Artifacts:
+    def collect_from_zip(self, handle: Handle, zip_path: Path, dest: RunFolder) -> Artifacts:
         """From the zip that the notebook offered."""
-        return self._noted(handle.remote_id, notebook_outputs.results_bring(zipped, handle.remote_id, dest))
+        return self._noted(handle.remote_id, notebook_outputs.results_bring(zip_path, handle.remote_id, dest))
 
     # --------------------------------------------------------------------------------- its notes
     def _noted(self, leg_id: str, brought: Artifacts) -> Artifacts:

@@ -17,7 +17,6 @@ from boneage_trainer.contract import RunFolder, parse_object, write_json
 from boneagectl.errors import MachineError, NotFound, NotYet, ProviderRefused, SubmitUncertain, Unreachable
 from boneagectl.models import (
     Artifacts,
-    Bill,
     Bundle,
     Capabilities,
     Checkpoint,
@@ -30,6 +29,7 @@ from boneagectl.models import (
     Verdict,
 )
 from boneagectl.target_settings import KaggleSettings
+from boneagectl.targets.base import BaseTarget
 from boneagectl.targets.kaggle import (
     credentials,
     datasets,
@@ -54,7 +54,7 @@ _RECONNECT_S = 1.0
 _SESSION_HOURS = 12.0
 
 
-class KaggleTarget:
+class KaggleTarget(BaseTarget):
     """`root` keeps what Kaggle would forget: the log of each kernel that was stopped."""
 
     name = "kaggle"
@@ -95,9 +95,6 @@ class KaggleTarget:
     def quota(self) -> Quota | None:
         return self.api.quota() if self._signed_in or credentials.are_there() else None
 
-    def bill(self) -> Bill | None:
-        return None
-
     def preflight(self, spec: JobSpec) -> list[Verdict]:
         return preflight.verdicts(self.api, self._named(ask=True))
 
@@ -131,9 +128,6 @@ class KaggleTarget:
             except MachineError:
                 continue
         raise doubt
-
-    def next_steps(self, handle: Handle) -> list[str]:
-        return []
 
     def find(self, leg_id: str) -> Handle | None:
         name = Kernel(self._named(ask=True).username, leg_id, 0)
@@ -223,9 +217,6 @@ class KaggleTarget:
             raise ProviderRefused(
                 f"{kernel.slug} is still on Kaggle after it was deleted", f"delete it at {handle.url}"
             )
-
-    def wind_down(self, handle: Handle) -> Iterator[str]:
-        return iter(())
 
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
         kernel, folder = Kernel.of(handle), RunFolder(dest)
