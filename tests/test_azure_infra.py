@@ -167,9 +167,17 @@ def test_down_that_is_cut_off_says_so_and_goes_on(bare: Azure, cli: Cli, home: P
     assert (bare.money.billed(), standing_usd(home)) == ([], 0)
 
 
-def test_a_wrong_mail_or_prefix_is_told_before_azure_is_asked(bare: Azure, cli: Cli) -> None:
-    assert "contactEmail" in cli("infra", "up", "--email", "x", code=2).err
+def test_a_wrong_email_address_is_refused_before_azure_is_asked(bare: Azure, cli: Cli) -> None:
+    for address in ("x", "me@example.org\n", "a b@c"):
+        assert repr(address) in cli("infra", "up", "--email", address, code=2).err
     assert bare.arm.groups == {}
+
+
+def test_azure_itself_checks_the_parameters_before_anything_is_created(bare: Azure, cli: Cli, home: Path) -> None:
+    said = cli(*UP, "--set", "targets.azure.idle=2h", code=9)
+    assert "idleSeconds" in said.err
+    assert (bare.arm.groups, bare.arm.resources) == ({}, {})
+    assert standing_usd(home) == 0
 
 
 # --------------------------------------------------------------------------------------------- doctor

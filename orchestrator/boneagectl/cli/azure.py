@@ -57,13 +57,13 @@ def up(
         for why in target.examination().why_not():
             printer.talk(f"warning: no GPU can run there: {why}")
         with _group(infra):
-            for space in infra.register():
+            for space in infra.register_providers():
                 printer.talk(f"registering {space} …")
             Printer().talk(changes_text(infra.what_if(parameters)))
             printer.confirm(f"Make this in {infra.settings.region}? {_question(infra)}", yes)
         printer.talk("making it; some minutes …")
         with _paid_by_the_day(flow, infra):
-            infra.up(parameters)
+            infra.deploy(parameters)
         _show(infra, printer)
         printer.talk("next: boneagectl data push --target azure, then boneagectl submit --target azure")
 
@@ -102,12 +102,12 @@ def down(
         infra = target.infra
         if at_work := [leg.leg_id for leg in flow.ledger.open_legs() if leg.target == _AZURE]:
             raise LimitRefused(f"at work there: {', '.join(at_work)}", "boneagectl stop RUN, then infra down again")
-        standing = infra.standing()
+        standing = infra.list_resources()
         if standing:
             Printer().talk(idle_text(_costs(standing)))
-            place = infra.place
-            printer.confirm(f"Delete all of {place.resource_group} in subscription {place.subscription}?", yes)
-        for what in infra.down():
+            workspace = infra.workspace
+            printer.confirm(f"Delete all of {workspace.resource_group} in subscription {workspace.subscription}?", yes)
+        for what in infra.delete_all():
             printer.talk(f"deleting {what} …")
         flow.ledger.stop_charge(_AZURE, infra.cluster_name)
         printer.data({"deleted": [one["name"] for one in standing], "left": []}, "nothing is left that bills")
@@ -125,7 +125,7 @@ def _opened(config: Any, set_: Any) -> Iterator[tuple[Workflow, AzureTarget]]:
 @contextmanager
 def _paid_by_the_day(flow: Workflow, infra: Infra) -> Iterator[None]:
     """Counts the cluster from before it is made; no more where it is certain that it was not."""
-    flow.ledger.start_charge(_AZURE, infra.cluster_name, infra.daily_usd_micro)
+    flow.ledger.start_charge(_AZURE, infra.cluster_name, infra.idle_usd_micro_per_day)
     try:
         yield
     except BoneagectlError:
@@ -137,14 +137,14 @@ def _paid_by_the_day(flow: Workflow, infra: Infra) -> Iterator[None]:
 @contextmanager
 def _group(infra: Infra) -> Iterator[None]:
     """A resource group to ask a what-if in; one that is new goes away again where the answer is no."""
-    is_new = not infra.exists()
+    is_new = not infra.has_group()
     if is_new:
-        infra.make_group()
+        infra.create_group()
     try:
         yield
     except BoneagectlError:
         if is_new:
-            infra.drop_group()
+            infra.delete_group()
         raise
 
 
@@ -156,18 +156,18 @@ def _cap_usd(flow: Workflow) -> int:
 
 
 def _question(infra: Infra) -> str:
-    daily = units.format_usd(infra.daily_usd_micro)
+    daily = units.format_usd(infra.idle_usd_micro_per_day)
     return f"It costs at least {daily} a day from then on, also idle; that is booked on account azure."
 
 
 def _costs(standing: list[dict[str, Any]]) -> list[IdleCost]:
     from boneagectl.targets.azure import infra as azure_infra
 
-    return azure_infra.idle_costs(standing)
+    return azure_infra.estimate_idle_costs(standing)
 
 
 def _show(infra: Infra, printer: Printer) -> None:
-    costs = _costs(infra.standing())
+    costs = _costs(infra.list_resources())
     printer.data({"resources": costs}, idle_text(costs))
 
 

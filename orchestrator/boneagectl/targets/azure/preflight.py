@@ -56,7 +56,7 @@ class Examination:
         yield Finding("ok" if is_enabled else "bad", "subscription", subscription_text(said))
 
     def _providers(self) -> Iterator[Finding]:
-        missing = missing_spaces(self.arm, self.place.subscription)
+        missing = missing_providers(self.arm, self.place.subscription)
         if missing:
             yield Finding("warn", "providers", f"not registered: {', '.join(missing)}", "boneagectl infra up does it")
         else:
@@ -165,7 +165,7 @@ def verdicts(arm: client.ArmClient, place: client.Workspace, settings: AzureSett
     return [verdict, cluster(arm, place, settings), _data(arm, place, pack)]
 
 
-def missing_spaces(arm: client.ArmClient, subscription: str) -> list[str]:
+def missing_providers(arm: client.ArmClient, subscription: str) -> list[str]:
     """The resource providers that are not registered yet."""
     base = f"/subscriptions/{subscription}/providers"
     return [name for name in SPACES if arm.get(f"{base}/{name}", _PROVIDERS).get("registrationState") != "Registered"]
