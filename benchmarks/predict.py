@@ -1,10 +1,10 @@
-"""What `predict` answers in a second, against a bare loop of Keras' own `model.predict` over decoded images.
+"""Images per second of `predict`, against a bare loop of Keras' own `model.predict` over decoded images.
 
     python benchmarks/predict.py [--n 200] [--size-px 224] [--preset fast] [--rounds 5] [--folder PNGS]
 
 Ours reads, checks and prepares each file on the way; the other side has the same images in memory already. Both load
-and trace the model before, answer in batches of 32 and use one view. Rounds alternate, medians are compared. The files
-are drawn hands of the network's own size; with --folder, full-size radiographs, whose decoding is most of the work.
+and trace the model before, use batches of 32 and one view. Rounds alternate, medians are compared. The files are
+synthetic hands of the network's own size; with --folder, full-size radiographs, whose decoding is most of the work.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import entry, environment, make_tree, seconds, show
+from common import entry, environment, make_tree, print_result, seconds
 
 from boneage_trainer.console import print_status
 from boneage_trainer.contract import TrainConfig
 from boneage_trainer.data.synth import radiograph_png
 
 os.environ.update({key: environment()[key] for key in ("TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND")})
-from boneage_trainer.inference.intake import square_of
-from boneage_trainer.inference.reader import BATCH, Reader, Request
+from boneage_trainer.inference.intake import load_square
+from boneage_trainer.inference.model import BATCH
+from boneage_trainer.inference.reader import FilePredictor, FileRequest
 from boneage_trainer.train import model
 
 AT_LEAST = 0.9
@@ -46,24 +47,24 @@ def files(place: Path, folder: Path | None, count: int, size_px: int) -> list[Pa
 
 
 def bare(network: Any, images: Any, males: Any) -> None:
-    """The loop that a notebook has."""
+    """The loop of a typical notebook."""
     for at in range(0, len(images), BATCH):
-        some = [images[at : at + BATCH], males[at : at + BATCH]][: len(network.inputs)]
-        network.predict(some if len(some) > 1 else some[0], verbose=0)
+        inputs = [images[at : at + BATCH], males[at : at + BATCH]][: len(network.inputs)]
+        network.predict(inputs if len(inputs) > 1 else inputs[0], verbose=0)
 
 
-def ours(reader: Reader, requests: list[Request]) -> None:
-    problems = [one.problem for some in reader.answers(requests) for one in some if one.problem]
+def ours(predictor: FilePredictor, requests: list[FileRequest]) -> None:
+    problems = [answer.problem for batch in predictor.predict(requests) for answer in batch if answer.problem]
     assert not problems, problems[0]
 
 
 def measure(paths: list[Path], preset: str, size_px: int, rounds: int) -> dict[str, float]:
-    """Median images a second of each side."""
+    """Median images per second of each side."""
     net = network(preset, size_px)
-    reader, requests = Reader(net, 1), [Request(path, 1.0) for path in paths]
-    images = np.stack([square_of(path, size_px, anyway=True) for path in paths])[..., None]
+    predictor, requests = FilePredictor(net, 1), [FileRequest(path, 1.0) for path in paths]
+    images = np.stack([load_square(path, size_px, accept_any=True) for path in paths])[..., None]
     males = np.ones((len(paths), 1), np.float32)
-    sides = {"ours": lambda: ours(reader, requests), "other": lambda: bare(net, images, males)}
+    sides = {"ours": lambda: ours(predictor, requests), "other": lambda: bare(net, images, males)}
     for work in sides.values():
         work()  # traces
     found: dict[str, list[float]] = {name: [] for name in sides}
@@ -80,9 +81,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--n", type=int, default=200, help="how many images")
     parser.add_argument("--size-px", type=int, default=224, help="side of the network's images")
-    parser.add_argument("--preset", default="fast", help="whose network")
+    parser.add_argument("--preset", default="fast", help="preset of the network")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="full-size PNGs to use instead of drawn ones of the network's size")
+    parser.add_argument(
+        "--folder", type=Path, help="full-size PNGs to use instead of synthetic ones of the network's size"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         paths = files(Path(place), given.folder, given.n, given.size_px)
@@ -91,7 +94,7 @@ def main() -> None:
     what = f"predicting {given.n} {kind} at {given.size_px} px by the network of {given.preset}, from the files,"
     name = "predict_full_size" if given.folder else "predict"
     bar = {} if given.folder else {"at_least": AT_LEAST}
-    show({name: entry(
+    print_result({name: entry(
         f"{what} against a bare model.predict loop over the decoded images", "images/s", ours=round(found["ours"], 1),
         other=round(found["other"], 1), ratio=round(found["ours"] / found["other"], 3), **bar,
     )})  # fmt: skip

@@ -1,4 +1,4 @@
-"""predict and export as people meet them: a run by name or by folder, what is missing, what is said. Real models."""
+"""predict and export as people meet them: a run by name or by folder, missing packages, messages. Real models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support import Cli, Outcome, boneagectl
 
 
 def outside(*arguments: object) -> Outcome:
-    """In a process of its own, since the trainer's answers do not pass through this one's printer."""
+    """In a process of its own, since the trainer's output does not pass through this one's printer."""
     return boneagectl(*arguments, env={name: value for name, value in os.environ.items() if name.startswith("BONEAGE")})
 
 
@@ -46,7 +46,7 @@ def months(file: Path) -> float:
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-def test_a_hand_s_age_by_a_folder(model: Path, hand: Path) -> None:
+def test_predict_with_a_folder(model: Path, hand: Path) -> None:
     done = outside("predict", "--sex", "male", "--json", "--", model, hand)
     assert done.code == 0, done.err
     (found,) = done.json["predictions"]

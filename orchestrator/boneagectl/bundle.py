@@ -25,6 +25,7 @@ BUNDLE_NAME = "bundle.zip"
 MAX_BYTES = 400_000
 """Less than half of what the smallest target takes: a Kaggle script has at most 900 kB, and base64 adds a third."""
 STAYS = {
+    "boneage_trainer/check.py",
     "boneage_trainer/evaluation/predictions.py",
     "boneage_trainer/export",
     "boneage_trainer/inference/command.py",

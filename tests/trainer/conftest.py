@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -104,8 +105,19 @@ def wait_until(holds: Callable[[], bool], limit_s: float = 60) -> None:
         time.sleep(0.01)
 
 
-def handed_over(run: RunFolder, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """`run` given to an experiment tracker, by a process of its own."""
-    command = [sys.executable, "-m", "boneage_trainer.export.track", *map(str, arguments), "--json", "--", run.root]
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+NOISE = re.compile(r"absl::InitializeLog|oneDNN|XNNPACK|rebuild TensorFlow|\.cc:\d+\]|WARNING:tensorflow|:onnxruntime:")
+
+
+def run_quietly(command: list[object], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A trainer's command as a process of its own, which must not print log lines of TensorFlow or other runtimes."""
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), **({"TMPDIR": str(folder)} if folder else {})}
+    arguments = [sys.executable, *map(str, command)]
+    # Only a hang takes this long: under load, loading TensorFlow and tracing alone can take minutes.
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert not NOISE.search(done.stderr), done.stderr
+    return done
+
+
+def log_run(run: RunFolder, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Logs `run` to an experiment tracker."""
+    return run_quietly(["-m", "boneage_trainer.export.track", *arguments, "--json", "--", run.root])

@@ -1,4 +1,4 @@
-"""The model card: every heading, the evaluation's own numbers, and no value that breaks out of its place."""
+"""The model card: every heading, the numbers of the evaluation, and no value that breaks out of its cell."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from boneage_trainer.evaluation import evaluate, model_card
 
 COUNT = 200
 HEADINGS = [
-    "What it is", "Intended use", "Data", "Preprocessing", "Network", "Training", "Hardware and time", "Results",
-    "Limits and known failures", "Where the model looks", "Reproducing it",
+    "Model", "Intended use", "Data", "Preprocessing", "Network", "Training", "Hardware and time", "Results",
+    "Limitations", "Grad-CAM", "Reproducibility",
 ]  # fmt: skip
 ENVIRONMENT = {
     "python": "3.11.7", "cpu": "A CPU", "cores": 2, "ram_gb": 8.0, "gpus": [{"name": "Tesla T4"}], "no_gpu_reason": "",
@@ -31,7 +31,7 @@ def job(**train: Any) -> Job:
 
 
 def evaluation(folder: Path, views: int = 1, names: str = "id") -> dict[str, Any]:
-    """That of noisy predictions of 200 images."""
+    """The evaluation of noisy predictions for 200 images."""
     random = np.random.default_rng(5)
     months = random.uniform(10, 220, COUNT).astype(np.float32)
     male = (np.arange(COUNT) % 2).astype(np.float32)
@@ -43,24 +43,24 @@ def evaluation(folder: Path, views: int = 1, names: str = "id") -> dict[str, Any
         for name, rows in (("validation", parts.validation), ("test", parts.test))
     }
     shift = {"shift_px": 8, "moved": 0.91, "unmoved": 0.42, "unrelated": 0.13}
-    looks = {"done": True, "images": 32, "map_cells": 8, "central_share": 0.71, "shift": shift, "shown": ids[:8]}
-    return evaluate.write(RunFolder(folder), pack, parts, predicted, looks)
+    gradcam = {"done": True, "images": 32, "map_cells": 8, "central_share": 0.71, "shift": shift, "shown": ids[:8]}
+    return evaluate.write_evaluation(RunFolder(folder), pack, parts, predicted, gradcam)
 
 
-def as_text(found: dict[str, Any], environment: dict[str, Any] | None = None, **train: Any) -> str:
+def card_of(found: dict[str, Any], environment: dict[str, Any] | None = None, **train: Any) -> str:
     import dataclasses
 
-    return model_card.text(dataclasses.asdict(job(**train)), found, environment or ENVIRONMENT)
+    return model_card.format_model_card(dataclasses.asdict(job(**train)), found, environment or ENVIRONMENT)
 
 
 def headings(text: str) -> list[str]:
     return [line[3:] for line in text.splitlines() if line.startswith("## ")]
 
 
-def rows_of(text: str, head: str) -> dict[str, list[str]]:
-    """The table that begins with the column `head`, by its first cell."""
+def rows_of(text: str, header: str) -> dict[str, list[str]]:
+    """The rows of the table whose first column is `header`, by their first cell."""
     lines = text.splitlines()
-    start = next(at for at, line in enumerate(lines) if line.startswith(f"| {head} |"))
+    start = next(at for at, line in enumerate(lines) if line.startswith(f"| {header} |"))
     table = []
     for line in lines[start + 2 :]:
         if not line.startswith("|"):
@@ -69,16 +69,16 @@ def rows_of(text: str, head: str) -> dict[str, list[str]]:
     return {cells[0]: cells[1:] for cells in table}
 
 
-def test_it_is_made_of_the_files_in_the_run_folder(tmp_path: Path) -> None:
+def test_the_card_is_written_from_the_files_in_the_run_folder(tmp_path: Path) -> None:
     found, folder = evaluation(tmp_path), RunFolder(tmp_path)
     write_json(folder.environment, ENVIRONMENT)
-    model_card.write(folder, job())
-    assert folder.model_card.read_text() == as_text(found)
+    model_card.write_model_card(folder, job())
+    assert folder.model_card.read_text() == card_of(found)
     assert folder.model_card in list(folder.manifest_files())
 
 
-def test_every_heading_is_there_and_what_it_is_not_for(tmp_path: Path) -> None:
-    text = as_text(evaluation(tmp_path))
+def test_the_card_has_every_heading_and_the_uses_it_is_not_for(tmp_path: Path) -> None:
+    text = card_of(evaluation(tmp_path))
     assert headings(text) == HEADINGS
     assert RESEARCH_ONLY in text
     assert "Not for: diagnosis" in text
@@ -89,7 +89,7 @@ def test_every_heading_is_there_and_what_it_is_not_for(tmp_path: Path) -> None:
 
 def test_the_numbers_are_those_of_the_evaluation(tmp_path: Path) -> None:
     found = evaluation(tmp_path)
-    text, test = as_text(found), found["sets"]["test"]
+    text, test = card_of(found), found["sets"]["test"]
     groups = {"all": test, **test["by_sex"], **test["by_age_band"]}
     for name, cells in rows_of(text, "Group").items():
         group = groups.pop(name)
@@ -99,38 +99,39 @@ def test_the_numbers_are_those_of_the_evaluation(tmp_path: Path) -> None:
         assert cells[3:] == [f"{group[key]:.2f}" for key in keys]
     assert groups == {}
     assert f"**MAE {test['mae_months']:.2f}**" in text
-    assert f"that of the same sex: {test['baseline_median_by_sex_mae_months']:.2f}" in text
-    assert f"{test['regression_to_the_mean']['error_slope']:.3f} months of error a month of age" in text
+    assert f"{test['baseline_median_by_sex_mae_months']:.2f} for the training median of the same sex" in text
+    assert f"{test['regression_to_the_mean']['error_slope']:.3f} months of error per month of age" in text
     worst = rows_of(text, "Image")
-    assert list(worst) == [one["id"] for one in test["worst"]]
+    assert list(worst) == [case["id"] for case in test["worst"]]
     parts = rows_of(text, "Part")
     assert [parts[name][0] for name in ("train", "validation", "test")] == ["128", "32", "40"]
     assert parts["train"][3] == f"{found['parts']['train']['mean_months']:.2f}"
     assert found["split"]["sha256"] in text
     assert "Tesla T4" in text
     assert rows_of(text, "Time")["compute\\_s"] == ["12.35"]
-    assert "moved along correlates 0.91 with the new one; left in place, 0.42" in text
+    assert "0.91 for the old map shifted along" in " ".join(text.split())
+    assert "0.42 left in place" in text
 
 
-def test_the_worst_ages_are_named(tmp_path: Path) -> None:
+def test_the_age_band_with_the_highest_error_is_named(tmp_path: Path) -> None:
     found = evaluation(tmp_path)
     bands = found["sets"]["test"]["by_age_band"]
     worst = max(bands, key=lambda name: bands[name]["mae_months"])
-    assert f"Worst ages: {worst} months, MAE {bands[worst]['mae_months']:.2f}" in as_text(found)
+    assert f"Highest error: {worst} months, MAE {bands[worst]['mae_months']:.2f}" in card_of(found)
 
 
-def test_views_are_spoken_of_only_where_there_are_several(tmp_path: Path) -> None:
-    assert "isagreement" not in as_text(evaluation(tmp_path))
-    text = as_text(evaluation(tmp_path, views=3))
-    assert "Mean of 3 views" in text
-    assert "it is no uncertainty" in text
+def test_views_are_mentioned_only_if_there_are_several(tmp_path: Path) -> None:
+    assert "isagreement" not in card_of(evaluation(tmp_path))
+    text = card_of(evaluation(tmp_path, views=3))
+    assert "mean of 3 views" in text
+    assert "not an uncertainty" in text
 
 
-def test_images_that_were_trained_on_are_said(tmp_path: Path) -> None:
+def test_test_images_from_the_training_set_are_reported(tmp_path: Path) -> None:
     found = evaluation(tmp_path)
-    assert "also trained on" not in as_text(found)
+    assert "training set.**" not in card_of(found)
     found["sets"]["test"].update(trained_on=True, trained_on_count=7)
-    assert "**7 of these images were also trained on.**" in as_text(found)
+    assert "**7 of these images were also in the training set.**" in card_of(found)
 
 
 @pytest.mark.parametrize("where", ["id", "cpu", "gpu", "provenance", "split", "reason"])
@@ -147,24 +148,24 @@ def test_hostile_values_stay_in_their_cells(where: str, tmp_path: Path) -> None:
         found["split"]["name"] = HOSTILE
     elif where == "reason":
         found["gradcam"] = {"done": False, "reason": HOSTILE}
-    text = as_text(found, environment)
+    text = card_of(found, environment)
     assert headings(text) == HEADINGS
     assert "\\<script\\>" in text
-    assert not any(line.startswith("\\#") for line in text.splitlines()), "a value began a line of its own"
+    assert not any(line.startswith("\\#") for line in text.splitlines()), "a value started a new line"
     for raw in ("<script", "x|y", "[a](", "`c`", "**d**"):
         assert raw not in text.replace("\\" + raw[0], "")
 
 
-def test_a_run_with_next_to_nothing_still_has_a_card() -> None:
-    text = model_card.text({}, {}, {})
+def test_an_empty_run_still_has_a_card() -> None:
+    text = model_card.format_model_card({}, {}, {})
     assert headings(text) == HEADINGS
     assert "nan" not in text.lower().split()
 
 
-def test_the_weights_licence_is_told() -> None:
+def test_the_licence_of_the_weights_is_named() -> None:
     def network(train: dict[str, str]) -> str:
-        return model_card.text({"train": train}, {}, {})
+        return model_card.format_model_card({"train": train}, {}, {})
 
     assert "Visual Geometry Group" in network({"backbone": "vgg16", "weights": "imagenet"})
     assert "publisher's licence" in network({"backbone": "xception", "weights": "imagenet"})
-    assert "no one else's licence" in network({"backbone": "residual", "weights": "none"})
+    assert "no third-party licence" in network({"backbone": "residual", "weights": "none"})

@@ -1,4 +1,4 @@
-"""What is written of an evaluation, and the paper's bugs that must stay impossible."""
+"""The files of an evaluation, and the paper's bugs that must stay impossible."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def rows_of(text: str) -> list[dict[str, str]]:
 
 
 def write(folder: Path, test: Any, pack: Pack | None = None, **more: Any) -> dict[str, Any]:
-    """The evaluation as it lies on disk; validation is predicted without error."""
+    """The evaluation as it is on disk; validation is predicted without error."""
     predicted = {"validation": MONTHS[PARTS.validation], "test": test}
-    returned = evaluate.write(RunFolder(folder), pack or pack_of(), PARTS, predicted, **more)
+    returned = evaluate.write_evaluation(RunFolder(folder), pack or pack_of(), PARTS, predicted, **more)
     written: dict[str, Any] = json.loads(RunFolder(folder).evaluation.read_text())
     assert written == returned
     return written
 
 
-def test_predictions_stand_beside_their_own_labels() -> None:
+def test_predictions_are_next_to_their_own_labels() -> None:
     """The paper's test generator was shuffled: perfect predictions scored a MAE of 46.6."""
     rows = {name: getattr(PARTS, name) for name in ("validation", "test")}
-    lines = rows_of(evaluate.predictions_csv(pack_of(), rows, {name: MONTHS[rows[name]] for name in rows}))
+    lines = rows_of(evaluate.format_predictions(pack_of(), rows, {name: MONTHS[rows[name]] for name in rows}))
     assert [int(line["id"]) for line in lines] == sorted(ORDER[10:])
     assert all(float(line["boneage_months"]) == float(line["predicted_months"]) for line in lines)
     assert {line["split"] for line in lines if int(line["id"]) in ORDER[20:]} == {"test"}
@@ -62,7 +62,7 @@ def test_the_baseline_is_the_training_sets_and_is_compared_image_by_image(tmp_pa
     assert test["against_median_by_sex"]["improved_share"] == pytest.approx((errors > 1).mean())
 
 
-def test_one_view_has_no_word_of_views(tmp_path: Path) -> None:
+def test_one_view_has_no_columns_for_views(tmp_path: Path) -> None:
     plain, as_row = write(tmp_path, MONTHS[PARTS.test]), write(tmp_path, MONTHS[PARTS.test][None])
     assert plain == as_row
     assert "view" not in json.dumps(plain["sets"])
@@ -82,7 +82,7 @@ def test_several_views_are_averaged_and_compared_with_the_plain_one(tmp_path: Pa
     assert found["view_disagreement"]["rank_correlation"] == 1
 
 
-def test_disagreement_stands_beside_its_image_and_is_empty_elsewhere(tmp_path: Path) -> None:
+def test_disagreement_is_next_to_its_image_and_empty_elsewhere(tmp_path: Path) -> None:
     actual = MONTHS[PARTS.test]
     write(tmp_path, np.stack([actual + actual, actual - actual]))
     for line in rows_of(RunFolder(tmp_path).predictions.read_text()):
@@ -90,7 +90,7 @@ def test_disagreement_stands_beside_its_image_and_is_empty_elsewhere(tmp_path: P
         assert line["disagreement_months"] == expected
 
 
-def test_the_kinds_of_labels_are_told_apart(tmp_path: Path) -> None:
+def test_the_kinds_of_labels_are_distinguished(tmp_path: Path) -> None:
     labels = write(tmp_path, MONTHS[PARTS.test])["labels"]
     assert "single-rater" in labels
     assert "six raters" in labels
@@ -98,7 +98,7 @@ def test_the_kinds_of_labels_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_an_image_that_is_also_in_training_is_counted(tmp_path: Path) -> None:
-    """Two ids, one file: the sha256 tells."""
+    """Two ids, one file: found by its sha256."""
     clean = write(tmp_path, MONTHS[PARTS.test])["sets"]
     assert (clean["test"]["trained_on"], clean["test"]["validated_on_count"]) == (False, 0)
     assert clean["validation"]["validated_on_count"] == 10
@@ -109,7 +109,7 @@ def test_an_image_that_is_also_in_training_is_counted(tmp_path: Path) -> None:
     assert leaky["validation"]["trained_on"] is False
 
 
-def test_parts_are_described_and_what_grad_cam_found_is_passed_on(tmp_path: Path) -> None:
+def test_parts_are_described_and_the_grad_cam_results_are_kept(tmp_path: Path) -> None:
     found = write(tmp_path, MONTHS[PARTS.test], gradcam={"done": False, "reason": "none"})
     assert found["gradcam"] == {"done": False, "reason": "none"}
     ages = MONTHS[PARTS.train]

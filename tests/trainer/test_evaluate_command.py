@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,8 @@ from boneage_trainer.data import splits
 from boneage_trainer.data.pack import Pack, open_pack
 from boneage_trainer.data.splits import make_split
 from boneage_trainer.evaluation import evaluate
-from boneage_trainer.inference import model
-from trainer.conftest import SOURCE
+from boneage_trainer.inference.model import AgePredictor, load_model
+from trainer.conftest import run_quietly
 from trainer.models import brightness
 
 PX = 32
@@ -37,20 +35,18 @@ def opened(pack: Path) -> Pack:
 
 @pytest.fixture
 def run(opened: Pack, tmp_path: Path) -> RunFolder:
-    """A finished run on the pack, whose model answers 100 x mean gray, plus 10 for boys."""
+    """A finished run on the pack, whose model predicts 100 x mean gray, plus 10 for boys."""
     folder = RunFolder(tmp_path / "a run")
     parts = make_split("paper", opened.ids)
     rest = {name: np.zeros(len(getattr(parts, name))) for name in ("validation", "test")}
-    evaluate.write(folder, opened, parts, rest)
+    evaluate.write_evaluation(folder, opened, parts, rest)
     splits.write_split_csv(folder, opened, parts)
     brightness(PX).save(folder.model)
     return folder
 
 
-def start(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "boneage_trainer.evaluation.evaluate", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+def run_evaluate(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return run_quietly(["-m", "boneage_trainer.evaluation.evaluate", *arguments])
 
 
 def expected(pack: Pack, rows: list[int]) -> Any:
@@ -62,7 +58,7 @@ def test_the_test_part_is_predicted_and_nothing_was_trained_on(
 ) -> None:
     own = run.evaluation.read_bytes(), run.predictions.read_bytes()
     out = RunFolder(tmp_path / "out")
-    done = start(run.root, "--data", pack, "--split", "paper", "--out", out.root, "--json")
+    done = run_evaluate(run.root, "--data", pack, "--split", "paper", "--out", out.root, "--json")
     assert done.returncode == 0, done.stderr
     assert "TRAINED ON" not in done.stderr
     printed = json.loads(done.stdout)
@@ -77,14 +73,14 @@ def test_the_test_part_is_predicted_and_nothing_was_trained_on(
     assert printed["sets"]["test"]["baseline_median_by_sex_mae_months"] == medians
 
 
-def test_images_that_were_trained_on_are_said_loudly_whatever_they_are_called(
+def test_images_of_the_training_set_are_reported_whatever_their_ids(
     pack: Path, opened: Pack, run: RunFolder, tmp_path: Path
 ) -> None:
     renamed = tmp_path / "renamed"
     shutil.copytree(pack, renamed)
     lines = (pack / "index.csv").read_text().splitlines()
     (renamed / "index.csv").write_text("\n".join([lines[0], *(f"new{line}" for line in lines[1:])]) + "\n")
-    done = start(run.root, "--data", renamed, "--views", 2, "--json")
+    done = run_evaluate(run.root, "--data", renamed, "--views", 2, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["sets"]["all"]
     trained = len(make_split("paper", opened.ids).train)
@@ -93,15 +89,15 @@ def test_images_that_were_trained_on_are_said_loudly_whatever_they_are_called(
     assert (found["views"], found["view_disagreement"]["mean_sd_months"]) == (2, pytest.approx(0, abs=1e-3))
 
 
-def test_without_a_split_csv_it_says_that_nobody_knows(pack: Path, run: RunFolder, capsys: Any) -> None:
+def test_without_a_split_csv_the_training_images_are_unknown(pack: Path, run: RunFolder, capsys: Any) -> None:
     run.split.unlink()
     assert evaluate.main([str(run.root), "--data", str(pack), "--split", "paper", "--json"]) == 0
-    said = capsys.readouterr()
-    assert "nobody knows" in said.err
-    assert json.loads(said.out)["sets"]["test"]["trained_on"] is None
+    captured = capsys.readouterr()
+    assert "no split.csv" in captured.err
+    assert json.loads(captured.out)["sets"]["test"]["trained_on"] is None
 
 
-def test_text_is_for_people_and_says_the_same(pack: Path, run: RunFolder, capsys: Any) -> None:
+def test_the_text_has_the_same_results_as_the_json(pack: Path, run: RunFolder, capsys: Any) -> None:
     assert evaluate.main([str(run.root), "--data", str(pack), "--split", "paper"]) == 0
     text = capsys.readouterr().out
     evaluate.main([str(run.root), "--data", str(pack), "--split", "paper", "--json"])
@@ -110,19 +106,21 @@ def test_text_is_for_people_and_says_the_same(pack: Path, run: RunFolder, capsys
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "message"),
     [
-        ("no model", "there is no"),
-        ("torn model", "no model that Keras can load"),
-        ("damaged model", "no model that Keras can load"),
-        ("other size", "images of 64 px, the pack has 32"),
+        ("no model", "does not exist"),
+        ("torn model", "Keras cannot load"),
+        ("damaged model", "Keras cannot load"),
+        ("other size", "images of 64 px"),
         ("torn split", "columns id,split,sha256"),
         ("strange split", "'exam'"),
         ("into the run", "is a run's folder"),
         ("no split", "neither paper"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_line(harm: str, said: str, pack: Path, run: RunFolder, capsys: Any) -> None:
+def test_an_unusable_input_is_refused_with_one_line(
+    harm: str, message: str, pack: Path, run: RunFolder, capsys: Any
+) -> None:
     if harm == "no model":
         run.model.unlink()
     elif harm == "torn model":
@@ -142,7 +140,7 @@ def test_what_cannot_be_is_refused_with_a_line(harm: str, said: str, pack: Path,
     named = ["--split", "papre" if harm == "no split" else "all"]
     assert evaluate.main([str(run.root), "--data", str(pack), *out, *named]) == 2
     stderr = capsys.readouterr().err
-    assert said in stderr
+    assert message in stderr
     assert stderr.count("\n") == 1
     assert {path: path.read_bytes() for path in run.root.iterdir()} == before
 
@@ -150,7 +148,7 @@ def test_what_cannot_be_is_refused_with_a_line(harm: str, said: str, pack: Path,
 def test_a_model_without_sex_gets_the_image_alone(opened: Pack, tmp_path: Path) -> None:
     brightness(PX, sex=False).save(tmp_path / "model.keras")
     rows = [5, 3, 90]
-    found = model.of_pack(model.load(tmp_path / "model.keras"), opened, rows, 2)
+    found = AgePredictor(load_model(tmp_path / "model.keras")).predict_pack(opened, rows, 2)
     assert (found.shape, found.dtype) == ((2, 3), np.float32)
     assert found[0] == pytest.approx(expected(opened, rows) - 10 * opened.male[rows], abs=0.01)
 

@@ -1,9 +1,8 @@
-"""Exported models answer as the run's own does, by their own runtimes; what does not is not left behind."""
+"""Exported models predict the same as the run's own in their own runtimes; a file that differs is not kept."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,8 +15,8 @@ import pytest
 
 from boneage_trainer.contract import RESEARCH_ONLY, PackFolder, RunFolder
 from boneage_trainer.data.pack import Pack, open_pack
-from boneage_trainer.inference import model
-from trainer.conftest import SOURCE, Bench
+from boneage_trainer.inference.model import AgePredictor, load_model
+from trainer.conftest import Bench, run_quietly
 from trainer.models import brightness
 
 FORMATS = ("keras", "savedmodel", "onnx", "tflite")
@@ -32,19 +31,17 @@ pytestmark = [
 ]
 
 
-def exported(*arguments: object, driver: str = "") -> subprocess.CompletedProcess[str]:
+def run_export(*arguments: object, driver: str = "") -> subprocess.CompletedProcess[str]:
     code = f"import sys\n{driver}\nfrom boneage_trainer.export.command import main\nsys.exit(main())"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return run_quietly(["-c", code, *arguments])
 
 
 @pytest.fixture(scope="module")
 def out(finished: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained run in all formats."""
+    """A complete run in all formats."""
     folder = tmp_path_factory.mktemp("with space") / "Röntgen 手"
     formats = [word for name in FORMATS for word in ("--format", name)]
-    done = exported("--json", *formats, "--data", finished.pack, "--out", folder, "--", finished.out("whole").root)
+    done = run_export("--json", *formats, "--data", finished.pack, "--out", folder, "--", finished.out("whole").root)
     assert done.returncode == 0, done.stderr
     assert RESEARCH_ONLY in done.stderr
     assert json.loads(done.stdout)["exports"] == json.loads((folder / "export.json").read_text())["exports"]
@@ -57,9 +54,10 @@ def opened(finished: Bench) -> Pack:
 
 
 @pytest.fixture(scope="module")
-def wanted(finished: Bench, opened: Pack) -> Any:
-    """The run's own answers for its whole pack, months (n,)."""
-    return model.of_pack(model.load(finished.out("whole").model), opened, range(len(opened.ids)), 1)[0]
+def expected(finished: Bench, opened: Pack) -> Any:
+    """The run's own predictions for its whole pack, months (n,)."""
+    predictor = AgePredictor(load_model(finished.out("whole").model))
+    return predictor.predict_pack(opened, range(len(opened.ids)), 1)[0]
 
 
 @pytest.fixture(scope="module")
@@ -68,38 +66,41 @@ def inputs(opened: Pack) -> dict[str, Any]:
     return {"image": opened.images[rows][..., None], "male": opened.male[:, None]}
 
 
-def test_what_is_said_of_each(out: Path) -> None:
+def test_each_export_is_described(out: Path) -> None:
     document = json.loads((out / "export.json").read_text())
     assert document["research_only"] == RESEARCH_ONLY
-    assert [one["format"] for one in document["exports"]] == list(FORMATS)
-    for one in document["exports"]:
-        assert one["largest_difference_months"] <= one["tolerance_months"] < 0.05
-        assert one["images"] == 8
-        assert Path(one["path"]).exists()
+    assert [export["format"] for export in document["exports"]] == list(FORMATS)
+    for export in document["exports"]:
+        assert export["largest_difference_months"] <= export["tolerance_months"] < 0.05
+        assert export["images"] == 8
+        assert Path(export["path"]).exists()
     assert RESEARCH_ONLY in (out / "model_card.md").read_text()
     assert sorted(path.name for path in out.iterdir()) == [
         "export.json", "model.keras", "model.onnx", "model.tflite", "model_card.md", "saved_model",
     ]  # fmt: skip
 
 
-def test_onnxruntime_predicts_the_same(out: Path, inputs: dict[str, Any], wanted: Any) -> None:
+def test_onnxruntime_predicts_the_same(out: Path, inputs: dict[str, Any], expected: Any) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(out / "model.onnx"), providers=["CPUExecutionProvider"])
-    assert {one.name: one.type for one in session.get_inputs()} == {"image": "tensor(uint8)", "male": "tensor(float)"}
+    assert {tensor.name: tensor.type for tensor in session.get_inputs()} == {
+        "image": "tensor(uint8)",
+        "male": "tensor(float)",
+    }
     assert session.get_modelmeta().custom_metadata_map["research_only"] == RESEARCH_ONLY
-    assert session.run(["months"], inputs)[0][:, 0] == pytest.approx(wanted, abs=WITHIN_MONTHS)
+    assert session.run(["months"], inputs)[0][:, 0] == pytest.approx(expected, abs=WITHIN_MONTHS)
 
 
-def test_the_tflite_interpreter_predicts_the_same(out: Path, inputs: dict[str, Any], wanted: Any) -> None:
+def test_the_tflite_interpreter_predicts_the_same(out: Path, inputs: dict[str, Any], expected: Any) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
     run = Interpreter(model_path=str(out / "model.tflite")).get_signature_runner()
     (months,) = run(**inputs).values()
-    assert months[:, 0] == pytest.approx(wanted, abs=WITHIN_MONTHS)
+    assert months[:, 0] == pytest.approx(expected, abs=WITHIN_MONTHS)
 
 
-def test_tensorflow_predicts_the_same_without_keras(out: Path, inputs: dict[str, Any], wanted: Any) -> None:
+def test_tensorflow_predicts_the_same_without_keras(out: Path, inputs: dict[str, Any], expected: Any) -> None:
     """In a process of its own: here, Keras is loaded."""
     np.savez(out.parent / "inputs.npz", **inputs)
     script = """
@@ -112,7 +113,7 @@ print(months.numpy()[:, 0].tolist())
 """
     command = [sys.executable, "-c", script, str(out / "saved_model"), str(out.parent / "inputs.npz")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == pytest.approx(wanted.tolist(), abs=WITHIN_MONTHS)
+    assert json.loads(done.stdout) == pytest.approx(expected.tolist(), abs=WITHIN_MONTHS)
     assert RESEARCH_ONLY in (out / "saved_model" / "assets.extra" / "model_card.md").read_text()
 
 
@@ -120,16 +121,16 @@ def test_the_keras_file_is_the_run_s_own(out: Path, finished: Bench) -> None:
     assert (out / "model.keras").read_bytes() == finished.out("whole").model.read_bytes()
 
 
-def test_once_more_replaces_what_is_there(out: Path, finished: Bench) -> None:
+def test_another_export_replaces_the_first(out: Path, finished: Bench) -> None:
     before = (out / "saved_model" / "fingerprint.pb").stat().st_mtime_ns
-    done = exported("--format", "savedmodel", "--out", out, "--", finished.out("whole").root)
+    done = run_export("--format", "savedmodel", "--out", out, "--", finished.out("whole").root)
     assert done.returncode == 0, done.stderr
     assert (out / "saved_model" / "fingerprint.pb").stat().st_mtime_ns > before
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_file_that_predicts_otherwise_is_not_left(tmp_path: Path) -> None:
-    """Not even in place of one that was good."""
+def test_a_file_that_predicts_differently_is_not_kept(tmp_path: Path) -> None:
+    """Nor does it replace an earlier one."""
     run = RunFolder(tmp_path / "run")
     run.root.mkdir()
     brightness(32, sex=False).save(run.model)
@@ -138,20 +139,20 @@ def test_a_file_that_predicts_otherwise_is_not_left(tmp_path: Path) -> None:
     driver = (
         "from boneage_trainer.export import formats\nreal = formats.FORMATS['tflite']\n"
         "off = lambda path: (lambda inputs: real.open(path)(inputs) + 0.1)\n"
-        "formats.FORMATS['tflite'] = formats.Format(real.name, real.write, off)"
+        "formats.FORMATS['tflite'] = formats.ExportFormat(real.name, real.write, off)"
     )
-    done = exported("--format", "tflite", "--out", tmp_path / "out", "--", run.root, driver=driver)
+    done = run_export("--format", "tflite", "--out", tmp_path / "out", "--", run.root, driver=driver)
     assert done.returncode == 2
-    assert "predicts otherwise than model.keras, by up to 0.1000 months" in done.stderr
+    assert "differs from model.keras by up to 0.1000 months" in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tflite"]
     assert (tmp_path / "out" / "model.tflite").read_bytes() == b"an earlier one"
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
-    [("nothing", "there is no"), ("torn", "no model that Keras can load"), ("pack", "is not a pack")],
+    ("spoil", "message"),
+    [("nothing", "does not exist"), ("torn", "Keras cannot load"), ("pack", "is not a pack")],
 )
-def test_what_cannot_be_exported_is_told(spoil: str, said: str, finished: Bench, tmp_path: Path) -> None:
+def test_an_unusable_run_or_pack_is_an_error(spoil: str, message: str, finished: Bench, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.root.mkdir()
     if spoil != "nothing":
@@ -159,8 +160,8 @@ def test_what_cannot_be_exported_is_told(spoil: str, said: str, finished: Bench,
     if spoil == "torn":
         run.model.write_bytes(run.model.read_bytes()[:1000])
     pack = ["--data", tmp_path] if spoil == "pack" else []
-    done = exported("--format", "keras", *pack, "--out", tmp_path / "out", "--", run.root)
+    done = run_export("--format", "keras", *pack, "--out", tmp_path / "out", "--", run.root)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()

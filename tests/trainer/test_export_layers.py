@@ -1,4 +1,4 @@
-"""What other backbones have and the residual network has not also comes over: each of these once broke a converter."""
+"""Layers that other backbones have and the residual network has not: each of them once broke a converter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from boneage_trainer.contract import RunFolder
-from boneage_trainer.export.command import TOLERANCE_MONTHS, export
+from boneage_trainer.export.command import TOLERANCE_MONTHS, export_model
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # the converters' own
@@ -62,5 +62,5 @@ def test_it_predicts_the_same(make: Any, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.root.mkdir()
     make().save(run.model)
-    done = export(run, ["savedmodel", "onnx", "tflite"], tmp_path / "out", None)
-    assert max(one["largest_difference_months"] for one in done) < TOLERANCE_MONTHS
+    exports = export_model(run, ["savedmodel", "onnx", "tflite"], tmp_path / "out", None)
+    assert max(export["largest_difference_months"] for export in exports) < TOLERANCE_MONTHS

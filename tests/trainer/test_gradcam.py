@@ -1,4 +1,4 @@
-"""Grad-CAM on networks whose maps are known, and its promise never to cost a training."""
+"""Grad-CAM on networks whose maps are known, and its promise never to fail a run."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def pack_of(count: int = 40, ids: list[str] | None = None) -> Pack:
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("sex", [False, True])
-def test_the_heat_lies_on_what_the_answer_comes_from(sex: bool, frozen: bool) -> None:
+def test_the_heat_is_on_the_pixels_that_the_prediction_comes_from(sex: bool, frozen: bool) -> None:
     images = blobs(6)
-    maps = gradcam.heat_maps(brightness(PX, sex=sex, frozen=frozen), images, np.ones(6, np.float32))
-    assert maps is not None
+    model = brightness(PX, sex=sex, frozen=frozen)
+    maps = gradcam.enlarge(gradcam.compute_maps(model, images, np.ones(6, np.float32)), PX)
     assert (maps.shape, maps.dtype) == (images.shape, np.float32)
     assert maps.min() == 0
     for image, heat in zip(images, maps, strict=True):
@@ -47,33 +47,32 @@ def test_the_heat_lies_on_what_the_answer_comes_from(sex: bool, frozen: bool) ->
 
 
 def test_a_constant_image_has_no_heat_and_no_nan() -> None:
-    maps = gradcam.heat_maps(brightness(PX), np.zeros((2, PX, PX), np.uint8), np.zeros(2, np.float32))
-    assert maps is not None
+    maps = gradcam.compute_maps(brightness(PX), np.zeros((2, PX, PX), np.uint8), np.zeros(2, np.float32))
     assert not maps.any()
     assert gradcam.central_share(maps) is None
 
 
 def test_a_map_of_the_image_moves_with_it_and_others_do_not() -> None:
     images, males, model = blobs(12), np.ones(12, np.float32), brightness(PX)
-    found = gradcam.shift_check(model, images, males, gradcam.cells(model, images, males))
+    found = gradcam.check_shift(model, images, males, gradcam.compute_maps(model, images, males))
     assert found["shift_px"] == 8
     assert found["moved"] > 0.99
     assert found["unmoved"] < 0.5
     assert found["unrelated"] < 0.5
 
 
-def test_a_map_of_the_place_is_found_out() -> None:
-    """Heat that never moves: the check must say so, or it is worth nothing."""
+def test_a_map_that_depends_on_the_position_only_is_detected() -> None:
+    """Heat that never moves: a check that passed it would be worth nothing."""
     images, males, model = blobs(12), np.ones(12, np.float32), of_corner(PX)
-    found = gradcam.shift_check(model, images, males, gradcam.cells(model, images, males))
+    found = gradcam.check_shift(model, images, males, gradcam.compute_maps(model, images, males))
     assert found["moved"] < 0.1
     assert found["unmoved"] > 0.99
 
 
 def test_shifted_repeats_the_edge() -> None:
     image = np.arange(9, dtype=np.uint8).reshape(1, 3, 3)
-    assert gradcam.shifted(image, 2).tolist() == [[[0, 0, 0], [3, 3, 3], [6, 6, 6]]]
-    assert gradcam.shifted(image, 1).tolist() == [[[0, 0, 1], [3, 3, 4], [6, 6, 7]]]
+    assert gradcam.shift_right(image, 2).tolist() == [[[0, 0, 0], [3, 3, 3], [6, 6, 6]]]
+    assert gradcam.shift_right(image, 1).tolist() == [[[0, 0, 1], [3, 3, 4], [6, 6, 7]]]
 
 
 def test_the_middle_half_of_an_even_map_has_half_of_the_heat() -> None:
@@ -88,7 +87,7 @@ def test_the_sheet_has_the_worst_four_and_four_of_median_error(tmp_path: Path) -
     errors = np.arange(36.0)
     errors[[2, 30]] = (90, -80)
     began_s = time.monotonic()
-    found = gradcam.write(RunFolder(tmp_path), brightness(PX), pack, rows, pack.months[rows] + errors)
+    found = gradcam.write_gradcam(RunFolder(tmp_path), brightness(PX), pack, rows, pack.months[rows] + errors)
     assert time.monotonic() - began_s < 20
     assert found["done"] is True, found
     assert found["images"] == 32
@@ -98,27 +97,26 @@ def test_the_sheet_has_the_worst_four_and_four_of_median_error(tmp_path: Path) -
     picture = cv2.imread(str(tmp_path / "gradcam.png"))
     assert picture.shape == (18 + 2 * (176 + 36 + 4), 4 * (2 * 176 + 4), 3)
     first = (tmp_path / "gradcam.png").read_bytes()
-    gradcam.write(RunFolder(tmp_path), brightness(PX), pack, rows, pack.months[rows] + errors)
+    gradcam.write_gradcam(RunFolder(tmp_path), brightness(PX), pack, rows, pack.months[rows] + errors)
     assert (tmp_path / "gradcam.png").read_bytes() == first
 
 
-def test_large_images_are_fewer_but_all_that_is_shown_is_there() -> None:
-    assert [gradcam.affordable(px) for px in (16, 128, 160, 224, 1024)] == [32, 32, 20, 10, 8]
+def test_fewer_large_images_are_used_but_all_examples_are_shown() -> None:
+    assert [gradcam.max_images(px) for px in (16, 128, 160, 224, 1024)] == [32, 32, 20, 10, 8]
 
 
 def test_few_images_with_strange_names_are_enough(tmp_path: Path) -> None:
     pack = pack_of(3, ["Röntgen 手", "a" * 300, "x\n\0y"])
-    found = gradcam.write(RunFolder(tmp_path), brightness(PX), pack, [0, 1, 2], np.stack([pack.months] * 2))
+    found = gradcam.write_gradcam(RunFolder(tmp_path), brightness(PX), pack, [0, 1, 2], np.stack([pack.months] * 2))
     assert found["done"] is True, found
     assert len(found["shown"]) == 3
 
 
-def test_what_it_cannot_do_it_says_and_leaves_nothing(tmp_path: Path) -> None:
+def test_an_unsupported_model_gets_a_reason_and_no_file(tmp_path: Path) -> None:
     pack = pack_of()
-    for model, said in ((brightness(PX, named="other"), "no layer named feature_map"), (None, "AttributeError")):
-        found = gradcam.write(RunFolder(tmp_path), model, pack, [0, 1], pack.months[:2])
+    for model, reason in ((brightness(PX, named="other"), "no layer named feature_map"), (None, "AttributeError")):
+        found = gradcam.write_gradcam(RunFolder(tmp_path), model, pack, [0, 1], pack.months[:2])
         assert found["done"] is False
-        assert said in found["reason"]
-    assert gradcam.write(RunFolder(tmp_path), brightness(PX), pack, [], np.array([]))["done"] is False
+        assert reason in found["reason"]
+    assert gradcam.write_gradcam(RunFolder(tmp_path), brightness(PX), pack, [], np.array([]))["done"] is False
     assert list(tmp_path.iterdir()) == []
-    assert gradcam.heat_maps(brightness(PX, named="other"), pack.images, pack.male) is None

@@ -1,4 +1,4 @@
-"""Which pictures are taken for radiographs of a hand, and how DICOM becomes the same gray as its PNG."""
+"""Which pictures are accepted as hand radiographs, and that DICOM becomes the same gray as its PNG."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def hand(px: int = 128, id_: int = 1) -> Gray:
 
 
 def refused(folder: Path, picture: Any, suffix: str = ".png") -> str:
-    """The reason, or nothing where it is taken."""
+    """The reason, or nothing if it is accepted."""
     file = folder / f"picture{suffix}"
     cv2.imwrite(str(file), picture)
     try:
-        intake.square_of(file, 96, anyway=False)
+        intake.load_square(file, 96, accept_any=False)
     except ContractError as error:
-        return str(error).removeprefix("no radiograph of a hand: ")
+        return str(error).removeprefix("not a hand radiograph: ")
     return ""
 
 
-# ----------------------------------------------------------------------------------- what it shows
+# ----------------------------------------------------------------------------------- plausibility
 @pytest.mark.parametrize("px", [32, 64, 128, 256])
-def test_hands_are_taken_whatever_their_size_and_ground(px: int, tmp_path: Path) -> None:
+def test_hands_of_any_size_and_background_are_accepted(px: int, tmp_path: Path) -> None:
     for id_ in range(20):
         picture = hand(px, id_)
         for shown in (picture, 255 - picture, picture[:, px // 5 : px - px // 5], picture // 3 + 100):
@@ -77,29 +77,29 @@ BOARD = np.asarray(np.kron(np.indices((8, 8)).sum(axis=0) % 2, np.ones((30, 30))
 @pytest.mark.parametrize(
     ("picture", "reason"),
     [
-        (COLOURS, "it is a colour picture"),
-        (np.full((200, 150), 77, np.uint8), "it is nearly blank"),
-        (np.asarray(hand() // 32 + 100, np.uint8), "it is nearly blank"),
-        (hand()[:20, :20], "it has only 20 x 20 px"),
-        (hand()[:, 40:80], "it is a strip of 40 x 128 px"),
-        (NOISE, "it is all fine texture or noise"),
-        (SLOPE, "it shows no shape, only a slow change of brightness"),
-        (BOARD, "it has next to no gray tones, like a drawing, a mask or text"),
-        (scene(), "it is in many pieces, like a photograph of a scene or a page of text"),
-        (text(), "it is all fine texture or noise"),
+        (COLOURS, "colour picture"),
+        (np.full((200, 150), 77, np.uint8), "nearly blank"),
+        (np.asarray(hand() // 32 + 100, np.uint8), "nearly blank"),
+        (hand()[:20, :20], "only 20 x 20 px"),
+        (hand()[:, 40:80], "a strip of 40 x 128 px"),
+        (NOISE, "fine texture or noise everywhere"),
+        (SLOPE, "no shapes, only a slow change of brightness"),
+        (BOARD, "almost no gray tones, like a drawing, a mask or text"),
+        (scene(), "many separate pieces, like a photograph of a scene or a page of text"),
+        (text(), "fine texture or noise everywhere"),
     ],
     ids=["colour", "flat", "faint", "tiny", "strip", "noise", "slope", "board", "scene", "text"],
 )
 def test_other_pictures_are_refused_with_a_reason(picture: Any, reason: str, tmp_path: Path) -> None:
     assert refused(tmp_path, picture) == reason
-    assert intake.square_of(tmp_path / "picture.png", 96, anyway=True).shape == (96, 96)
+    assert intake.load_square(tmp_path / "picture.png", 96, accept_any=True).shape == (96, 96)
 
 
 def test_a_folder_is_read_in_order_of_names(tmp_path: Path) -> None:
     for name in ("b.png", "a/c.JPG", "notes.txt", "d.dcm"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = intake.files_in([tmp_path / "x.bmp", tmp_path])
+    found = intake.list_images([tmp_path / "x.bmp", tmp_path])
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["x.bmp", "a/c.JPG", "b.png", "d.dcm"]
 
 
@@ -126,9 +126,9 @@ def dicom(values: Any, photometric: str = "MONOCHROME2", bits: int = 8, **more: 
     return buffer.getvalue()
 
 
-def taken(folder: Path, data: bytes) -> Gray:
+def decoded(folder: Path, data: bytes) -> Gray:
     (folder / "hand.dcm").write_bytes(data)
-    return intake.square_of(folder / "hand.dcm", 96, anyway=False)
+    return intake.load_square(folder / "hand.dcm", 96, accept_any=False)
 
 
 def full() -> Gray:
@@ -151,7 +151,7 @@ def full() -> Gray:
     ids=["8 bit", "inverted", "12 bit", "16 bit", "rescaled", "16 bit inverted"],
 )
 def test_dicom_is_what_its_png_would_be(values: Any, more: dict[str, Any], tmp_path: Path) -> None:
-    found = taken(tmp_path, dicom(values, **more)).astype(int)
+    found = decoded(tmp_path, dicom(values, **more)).astype(int)
     assert np.abs(found - fit_square(full(), 96)).max() <= 1
 
 
@@ -160,7 +160,7 @@ def test_the_window_of_the_file_is_applied(tmp_path: Path) -> None:
     """A bright marker far above the window must not make the hand dark."""
     values = full().astype(np.uint16) * 2
     values[:6, :6] = 4095
-    found = taken(tmp_path, dicom(values, bits=12, WindowCenter=256, WindowWidth=512)).astype(int)
+    found = decoded(tmp_path, dicom(values, bits=12, WindowCenter=256, WindowWidth=512)).astype(int)
     assert np.abs(found - fit_square(full(), 96))[12:, 12:].max() <= 2
 
 
@@ -169,20 +169,20 @@ def test_the_window_of_the_file_is_applied(tmp_path: Path) -> None:
     ("more", "reason"),
     [
         ({"NumberOfFrames": 2}, "several frames"),
-        ({"BodyPartExamined": "CHEST"}, "names another body part"),
-        ({"Modality": "MR"}, "another modality than radiography"),
+        ({"BodyPartExamined": "CHEST"}, "body part is not the hand"),
+        ({"Modality": "MR"}, "modality is not radiography"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "in colour"),
         ({"Rows": 4000}, "cannot be decoded"),
     ],
 )
-def test_other_dicom_is_refused_and_nobody_is_named(more: dict[str, Any], reason: str, tmp_path: Path) -> None:
+def test_other_dicom_is_refused_without_patient_data(more: dict[str, Any], reason: str, tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=reason) as refusal:
-        taken(tmp_path, dicom(full(), **more))
+        decoded(tmp_path, dicom(full(), **more))
     assert NAME not in str(refusal.value)
     assert BIRTH not in str(refusal.value)
 
 
 @needs_pydicom
-def test_what_only_begins_like_dicom_is_told(tmp_path: Path) -> None:
+def test_a_file_that_only_begins_like_dicom_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="DICOM"):
-        taken(tmp_path, b"\0" * 128 + b"DICM" + b"rubbish" * 10)
+        decoded(tmp_path, b"\0" * 128 + b"DICM" + b"rubbish" * 10)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from boneage_trainer.contract import RESEARCH_ONLY, RunFolder, read_metrics
-from trainer.conftest import Bench, handed_over
+from trainer.conftest import Bench, log_run
 
 pytestmark = pytest.mark.skipif(
     not all(map(find_spec, ("mlflow", "sqlalchemy", "alembic"))), reason="mlflow, sqlalchemy or alembic is missing"
@@ -60,7 +60,7 @@ def run(finished: Bench) -> RunFolder:
 def store(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store that has the run."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('with space') / 'mlflow.db'}"
-    done = handed_over(run, "--to", "mlflow", uri)
+    done = log_run(run, "--to", "mlflow", uri)
     assert done.returncode == 0, done.stderr
     assert RESEARCH_ONLY in done.stderr
     assert json.loads(done.stdout)["updated"] is False
@@ -101,7 +101,7 @@ def test_mlflow_loads_the_model(store: str, run: RunFolder, finished: Bench) -> 
 
 def test_the_same_run_again_is_updated_not_doubled(store: str, run: RunFolder) -> None:
     before = read_back(store)
-    done = handed_over(run, "--to", "mlflow", store, "--with-images")
+    done = log_run(run, "--to", "mlflow", store, "--with-images")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["figures"] == 0
     assert json.loads(done.stdout)["updated"] is True
@@ -110,23 +110,21 @@ def test_the_same_run_again_is_updated_not_doubled(store: str, run: RunFolder) -
     assert "gradcam.png" in after["files"], "asked for this time"
 
 
-def test_another_training_of_that_name_is_refused(store: str, run: RunFolder, tmp_path: Path) -> None:
+def test_another_run_of_that_name_is_refused(store: str, run: RunFolder, tmp_path: Path) -> None:
     other = RunFolder(shutil.copytree(run.root, tmp_path / "other"))
     other.metrics.write_text(other.metrics.read_text().replace('"val_mae_months": ', '"val_mae_months": 1'))
-    done = handed_over(other, "--to", "mlflow", store)
+    done = log_run(other, "--to", "mlflow", store)
     assert done.returncode == 2
-    assert "it was another training of this name" in done.stderr
+    assert "another run of this name" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("place", "said"), [("file:runs", "is given as sqlite:///"), ("junk", "file is not a database")]
-)
-def test_what_is_no_store_is_told(place: str, said: str, run: RunFolder, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("place", "said"), [("file:runs", "must be sqlite:///"), ("junk", "file is not a database")])
+def test_an_unusable_store_is_an_error(place: str, said: str, run: RunFolder, tmp_path: Path) -> None:
     if place == "junk":
         (tmp_path / "junk.db").write_text("junk" * 100)
         place = f"sqlite:///{tmp_path / 'junk.db'}"
-    done = handed_over(run, "--to", "mlflow", place)
+    done = log_run(run, "--to", "mlflow", place)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,13 +1,11 @@
-"""Ages for files: the run's own answers to the same images, in order, with limits, or a reason why there is none."""
+"""Predictions for files: the same as the run's own, in order, with limits, or the reason why a file was skipped."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import statistics
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,12 @@ import numpy as np
 import pytest
 
 from boneage_trainer.contract import RESEARCH_ONLY, PackFolder
-from boneage_trainer.inference.command import OwnErrors, years
-from trainer.conftest import SOURCE, Bench
+from boneage_trainer.inference.command import RunErrors, format_years
+from trainer.conftest import Bench, run_quietly
 
 
-def predicted(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "boneage_trainer.inference.command", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+def run_predict(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return run_quietly(["-m", "boneage_trainer.inference.command", *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +34,16 @@ def hands(finished: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def of_the_test_set(finished: Bench) -> list[dict[str, str]]:
-    """What the run wrote of its test images."""
+def read_test_rows(finished: Bench) -> list[dict[str, str]]:
+    """The run's predictions for its test images."""
     lines = csv.DictReader(finished.out("whole").predictions.read_text().splitlines())
     return [line for line in lines if line["split"] == "test"]
 
 
 # -------------------------------------------------------------------------------------- the command
-def test_a_folder_becomes_a_table_with_the_run_s_own_answers(finished: Bench, hands: Path, tmp_path: Path) -> None:
+def test_a_folder_becomes_a_table_with_the_run_s_own_predictions(finished: Bench, hands: Path, tmp_path: Path) -> None:
     run, out = finished.out("whole").root, tmp_path / "ages.csv"
-    done = predicted("--sexes", hands / "labels.csv", "--out", out, run, hands)
+    done = run_predict("--sexes", hands / "labels.csv", "--out", out, run, hands)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{out}\n"
     assert "read 96/96 (100 %)" in done.stderr
@@ -55,21 +51,21 @@ def test_a_folder_becomes_a_table_with_the_run_s_own_answers(finished: Bench, ha
     assert [Path(row["file"]).name for row in rows] == sorted(path.name for path in hands.glob("*.png"))
     assert {row["note"] for row in rows} == {RESEARCH_ONLY}
     months = {Path(row["file"]).stem: float(row["months"]) for row in rows}
-    for line in of_the_test_set(finished):
+    for line in read_test_rows(finished):
         assert months[line["id"]] == pytest.approx(float(line["predicted_months"]), abs=0.02)
 
 
-def test_one_file_s_answer_has_limits_and_views(finished: Bench, hands: Path) -> None:
-    line = of_the_test_set(finished)[0]
+def test_one_file_s_prediction_has_limits_and_views(finished: Bench, hands: Path) -> None:
+    line = read_test_rows(finished)[0]
     sex = "male" if line["male"] == "True" else "female"
-    done = predicted(finished.out("whole").root, hands / f"{line['id']}.png", "--sex", sex, "--views", 4, "--json")
+    done = run_predict(finished.out("whole").root, hands / f"{line['id']}.png", "--sex", sex, "--views", 4, "--json")
     assert done.returncode == 0, done.stderr
     assert RESEARCH_ONLY in done.stderr
-    assert "95 % limits of agreement on the run's own test images" in done.stderr
+    assert "bias-corrected 95 % limits of agreement from the run's test set" in done.stderr
     document = json.loads(done.stdout)
     (found,) = document["predictions"]
     assert document["research_only"] == RESEARCH_ONLY
-    errors = [float(one["predicted_months"]) - float(one["boneage_months"]) for one in of_the_test_set(finished)]
+    errors = [float(one["predicted_months"]) - float(one["boneage_months"]) for one in read_test_rows(finished)]
     middle, reach = found["months"] - statistics.fmean(errors), 1.96 * statistics.stdev(errors)
     assert found["test_images"] == len(errors) == 20
     assert (found["low_months"], found["high_months"]) == pytest.approx(
@@ -78,104 +74,108 @@ def test_one_file_s_answer_has_limits_and_views(finished: Bench, hands: Path) ->
     assert found["views_sd_months"] is not None
 
 
-def test_what_gets_no_answer_is_told_beside_what_does(finished: Bench, hands: Path, tmp_path: Path) -> None:
+def test_skipped_files_are_listed_in_their_place_with_a_reason(finished: Bench, hands: Path, tmp_path: Path) -> None:
     (tmp_path / "torn.png").write_bytes(b"nothing")
     cv2.imwrite(str(tmp_path / "photo.png"), np.random.default_rng(1).integers(0, 256, (90, 70, 3), np.uint8))
     good = min(hands.glob("*.png"))
     files = [tmp_path / "torn.png", good, tmp_path / "photo.png", tmp_path / "missing.png"]
-    done = predicted("--sex", "female", finished.out("whole").root, *files)
+    done = run_predict("--sex", "female", finished.out("whole").root, *files)
     assert done.returncode == 2
-    assert "3 of 4 files got no answer" in done.stderr
+    assert "3 of 4 files were skipped" in done.stderr
     lines = done.stdout.splitlines()
     assert [line.split("  ")[-1] for line in lines] == list(map(str, files)), "each in its place"
-    assert "broken, cut short or no image" in lines[0]
+    assert "broken, truncated" in lines[0]
     assert "months (" in lines[1]
-    assert "no radiograph of a hand: it is a colour picture" in lines[2]
+    assert "colour picture" in lines[2]
     assert "No such file" in lines[3]
 
 
-def test_a_model_that_reads_the_sex_asks_for_it(finished: Bench, hands: Path) -> None:
-    done = predicted(finished.out("whole").root, min(hands.glob("*.png")))
+def test_a_model_that_uses_sex_requires_it(finished: Bench, hands: Path) -> None:
+    done = run_predict(finished.out("whole").root, min(hands.glob("*.png")))
     assert done.returncode == 2
-    assert "--sex male, --sex female or --sexes FILE.csv" in done.stdout
+    assert "skipped: sex is required (--sex or --sexes)" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
-    [(("--sexes", "no.csv", "hand.png"), "no.csv: No such file"), ((".",), "has no pictures (.png, .jpg")],
+    ("arguments", "message"),
+    [(("--sexes", "no.csv", "hand.png"), "no.csv: No such file"), ((".",), "has no images (.png, .jpg")],
 )
-def test_a_wrong_call_is_told_at_once(
-    arguments: tuple[str, ...], said: str, finished: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_wrong_call_is_an_error_at_once(
+    arguments: tuple[str, ...], message: str, finished: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = predicted(*arguments[:-1], "--", finished.out("whole").root, arguments[-1])
+    done = run_predict(*arguments[:-1], "--", finished.out("whole").root, arguments[-1])
     assert done.returncode in (2, 3)
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_every_view_of_every_picture_is_answered_for_in_order(hands: Path) -> None:
-    """More pictures than a batch has, some without an answer, by a model that says 100 x mean gray."""
-    from boneage_trainer.inference.reader import BATCH, Reader, Request
+def test_every_file_is_predicted_in_every_view_and_in_order(hands: Path) -> None:
+    """More files than a batch has, some of them missing, with a model that predicts 100 x mean gray."""
+    from boneage_trainer.inference.model import BATCH
+    from boneage_trainer.inference.reader import FilePredictor, FileRequest
     from trainer.models import brightness
 
     files = sorted(hands.glob("*.png"))[: 2 * BATCH + 3]
     files[1] = files[BATCH + 4] = hands / "missing.png"
-    found = [one for some in Reader(brightness(32), 2).answers([Request(file, 1.0) for file in files]) for one in some]
-    assert [one.file for one in found] == files
-    assert [at for at, one in enumerate(found) if one.problem] == [1, BATCH + 4]
-    for one in found:
-        if not one.problem:
-            picture = cv2.imread(str(one.file), cv2.IMREAD_GRAYSCALE)
-            assert one.months == pytest.approx([100 * picture.mean() / 255 + 10] * 2, abs=0.01), "mirrored: as bright"
+    batches = FilePredictor(brightness(32), 2).predict([FileRequest(file, 1.0) for file in files])
+    predictions = [prediction for batch in batches for prediction in batch]
+    assert [prediction.file for prediction in predictions] == files
+    assert [at for at, prediction in enumerate(predictions) if prediction.problem] == [1, BATCH + 4]
+    for prediction in predictions:
+        if not prediction.problem:
+            picture = cv2.imread(str(prediction.file), cv2.IMREAD_GRAYSCALE)
+            assert prediction.months == pytest.approx([100 * picture.mean() / 255 + 10] * 2, abs=0.01), (
+                "mirrored: as bright"
+            )
 
 
 # --------------------------------------------------------------------------------------- limits
-def of_errors(errors: list[float], at: float) -> OwnErrors:
-    return OwnErrors([at] * len(errors), errors)
+def of_errors(errors: list[float], at: float) -> RunErrors:
+    return RunErrors([at] * len(errors), errors)
 
 
-def test_limits_are_those_of_the_answer_s_band() -> None:
+def test_limits_are_those_of_the_predicted_age_band() -> None:
     young, old = of_errors([4.0, 6.0] * 15, 30), of_errors([-30.0, 10.0] * 15, 200)
-    both = OwnErrors([*young.predicted_months, *old.predicted_months], [*young.error_months, *old.error_months])
-    found = both.around(40)
+    both = RunErrors([*young.predicted_months, *old.predicted_months], [*young.error_months, *old.error_months])
+    found = both.limits_for(40)
     assert found is not None
     assert (found.band, found.images) == ("0-59", 30)
     reach = 1.96 * statistics.stdev([4.0, 6.0] * 15)
     assert (found.low_months, found.high_months) == pytest.approx((35 - reach, 35 + reach))
 
 
-def test_where_a_band_has_too_few_the_whole_test_set_is_asked() -> None:
-    found = of_errors([-5.0, 5.0] * 10, 30).around(100)
+def test_a_band_with_too_few_images_uses_the_whole_test_set() -> None:
+    found = of_errors([-5.0, 5.0] * 10, 30).limits_for(100)
     assert found is not None
     assert (found.band, found.images) == ("all", 20)
-    assert of_errors([-5.0, 5.0] * 9, 30).around(30) is None
+    assert of_errors([-5.0, 5.0] * 9, 30).limits_for(30) is None
 
 
-def test_no_limit_lies_before_birth() -> None:
-    found = of_errors([-30.0, 30.0] * 10, 5).around(5)
+def test_no_limit_is_below_zero() -> None:
+    found = of_errors([-30.0, 30.0] * 10, 5).limits_for(5)
     assert found is not None
     assert found.low_months == 0
     assert found.high_months > 60
 
 
 @pytest.mark.parametrize(
-    ("months", "told"), [(103.4, "8 y 7 m"), (11.6, "1 y 0 m"), (-3.0, "0 y 0 m"), (0.0, "0 y 0 m")]
+    ("months", "text"), [(103.4, "8 y 7 m"), (11.6, "1 y 0 m"), (-3.0, "0 y 0 m"), (0.0, "0 y 0 m")]
 )
-def test_months_as_years(months: float, told: str) -> None:
-    assert years(months) == told
+def test_months_as_years(months: float, text: str) -> None:
+    assert format_years(months) == text
 
 
-def test_the_limits_cover_what_they_promise() -> None:
-    """Of 2,000 new images, 95 % have their true age within the limits of their answer."""
+def test_the_limits_cover_95_percent() -> None:
+    """Of 2,000 new images, 95 % have their reference age within the limits of their prediction."""
     random = np.random.default_rng(1)
     actual = random.uniform(20, 220, 4000)
     answers = actual + random.normal(3, 8, 4000)
-    known = OwnErrors(answers[:2000].tolist(), (answers - actual)[:2000].tolist())
+    known = RunErrors(answers[:2000].tolist(), (answers - actual)[:2000].tolist())
     inside: list[Any] = []
     for age, answer in zip(actual[2000:], answers[2000:], strict=True):
-        found = known.around(float(answer))
+        found = known.limits_for(float(answer))
         assert found is not None
         inside.append(found.low_months <= age <= found.high_months)
     assert 0.93 < np.mean(inside) < 0.97

@@ -1,4 +1,4 @@
-"""A run in TensorBoard's event files, read back by its own client; what both trackers are told of a run."""
+"""A run in TensorBoard's event files, read back by its own client; and the record of a run that both trackers get."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from boneage_trainer.contract import RESEARCH_ONLY, RunFolder, read_metrics
 from boneage_trainer.export import run_record
-from trainer.conftest import Bench, handed_over
+from trainer.conftest import Bench, log_run
 
 needs_tensorboard = pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")
 
@@ -25,7 +25,7 @@ def run(finished: Bench) -> RunFolder:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_tensorboard_reads_every_epoch_once(run: RunFolder, tmp_path: Path) -> None:
     for _ in range(2):
-        done = handed_over(run, "--to", "tensorboard", tmp_path / "logs")
+        done = log_run(run, "--to", "tensorboard", tmp_path / "logs")
         assert done.returncode == 0, done.stderr
     assert [path.parent.name for path in (tmp_path / "logs").rglob("events.out.tfevents.*")] == ["whole"]
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -43,9 +43,9 @@ def test_tensorboard_reads_every_epoch_once(run: RunFolder, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["..", "a/b"])
 def test_a_name_cannot_lead_out_of_the_logs(name: str, run: RunFolder, tmp_path: Path) -> None:
-    done = handed_over(run, "--to", "tensorboard", tmp_path / "logs", "--name", name)
+    done = log_run(run, "--to", "tensorboard", tmp_path / "logs", "--name", name)
     assert done.returncode == 2
-    assert "has no folder of its own" in done.stderr
+    assert "invalid run name" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -55,11 +55,11 @@ def test_a_run_is_called_by_its_own_id(run: RunFolder, tmp_path: Path) -> None:
     state = json.loads(other.state.read_text())
     for leg, name in (("first-run-02", "first-run"), ("", "artifacts")):
         other.state.write_text(json.dumps({**state, "leg": leg}))
-        assert run_record.of(other, None).name == name
-    assert run_record.of(other, "mine").name == "mine"
+        assert run_record.read_record(other, None).name == name
+    assert run_record.read_record(other, "mine").name == "mine"
 
 
-def test_a_run_without_an_epoch_is_told(tmp_path: Path) -> None:
-    done = handed_over(RunFolder(tmp_path), "--to", "tensorboard", tmp_path / "logs")
+def test_a_run_without_epochs_is_an_error(tmp_path: Path) -> None:
+    done = log_run(RunFolder(tmp_path), "--to", "tensorboard", tmp_path / "logs")
     assert done.returncode == 2
     assert "has no epochs" in done.stderr

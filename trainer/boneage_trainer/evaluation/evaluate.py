@@ -1,9 +1,9 @@
-"""Evaluates a model: by the trainer at the end of a run, or later on any pack.
+"""Evaluates a model: at the end of a run, or later on any pack.
 
     python -m boneage_trainer.evaluation.evaluate RUN_FOLDER --data PACK
         [--split NAME] [--views N] [--out FOLDER] [--json]
 
-Whatever images the model was trained on are counted and said, by the run's ``split.csv``.
+Images that the model was trained on are counted and reported, by the run's ``split.csv``.
 """
 
 from __future__ import annotations
@@ -34,185 +34,180 @@ from boneage_trainer.data import splits
 from boneage_trainer.data.pack import Pack, open_pack
 from boneage_trainer.data.splits import PART_NAMES, Split, make_split
 from boneage_trainer.evaluation import metrics
-from boneage_trainer.inference import model as inference_model
-from boneage_trainer.inference.model import MOST
+from boneage_trainer.inference.views import MAX_VIEWS
+from boneage_trainer.stderr_filter import quiet_tensorflow
 
 LABELS = (
-    "ages as in the csv the pack was made from; in RSNA's training and validation csv they are single-rater readings."
-    " Its 200-image test set has means of six raters, on which the same model errs less: figures on the two kinds"
-    " of labels cannot be compared or mixed"
+    "ages as in the csv that the pack was made from. In RSNA's training and validation csv they are single-rater"
+    " readings; its 200-image test set has means of six raters, on which the same model has a lower error. Results on"
+    " the two kinds of labels cannot be compared or mixed"
 )
 Rows = Mapping[str, Sequence[int]]
 
 
-# ---------------------------------------------------------------------------------- what is written
-def write(
+def write_evaluation(
     folder: RunFolder, pack: Pack, parts: Split, predicted: Mapping[str, Any], gradcam: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Writes ``predictions.csv`` and ``evaluation.json`` for the sets in `predicted`, and returns the latter.
 
-    `predicted` has a part's name (validation, test) and its predictions in the part's order, in months:
+    `predicted` maps a part's name (validation, test) to its predictions in months, in the part's order:
     (n,), or (views, n) with the plain view first; the mean over views is the prediction. `gradcam` is
-    what `gradcam.write` returned.
+    what `gradcam.write_gradcam` returned.
     """
     rows = {name: getattr(parts, name) for name in predicted}
-    known = metrics.training_medians(pack.months[parts.train], pack.male[parts.train])
+    medians = metrics.training_medians(pack.months[parts.train], pack.male[parts.train])
     document = {
-        **_head({"name": parts.name, "sha256": parts.sha256, "counts": parts.counts()}),
+        **_header({"name": parts.name, "sha256": parts.sha256, "counts": parts.counts()}),
         "parts": {
             name: metrics.population(pack.months[getattr(parts, name)], pack.male[getattr(parts, name)])
             for name in PART_NAMES
         },
-        "training_medians_months": known,
-        "sets": _sets(pack, rows, predicted, known, splits.parts_by_sha256(pack, parts)),
+        "training_medians_months": medians,
+        "sets": _evaluate_sets(pack, rows, predicted, medians, splits.parts_by_sha256(pack, parts)),
         **({"gradcam": gradcam} if gradcam is not None else {}),
     }
-    write_atomic(folder.predictions, predictions_csv(pack, rows, predicted))
+    write_atomic(folder.predictions, format_predictions(pack, rows, predicted))
     write_json(folder.evaluation, document)
     return document
 
 
-def _head(split_: Mapping[str, Any]) -> dict[str, Any]:
+def _header(split_: Mapping[str, Any]) -> dict[str, Any]:
     return {"schema": SCHEMA, "research_only": RESEARCH_ONLY, "labels": LABELS, "split": split_}
 
 
-def _sets(
-    pack: Pack, rows: Rows, predicted: Mapping[str, Any], known: Mapping[str, Any], seen_: Mapping[str, str] | None
+def _evaluate_sets(
+    pack: Pack,
+    rows: Rows,
+    predicted: Mapping[str, Any],
+    medians: Mapping[str, Any],
+    membership: Mapping[str, str] | None,
 ) -> dict[str, Any]:
-    return {name: _set(pack, rows[name], views_of(predicted[name]), known, seen_) for name in predicted}
+    """`medians` are those of the training set, `membership` tells which images were trained on; None: unknown."""
+
+    def evaluate_set(name: str) -> dict[str, Any]:
+        views, at = as_views(predicted[name]), rows[name]
+        male, months, mean = pack.male[at], pack.months[at], views.mean(axis=0)
+        return {
+            **metrics.set_metrics([pack.ids[row] for row in at], male, months, mean),
+            **metrics.baseline_metrics(medians, male, months, mean),
+            **(metrics.view_metrics(months, views) if len(views) > 1 else {}),
+            **splits.count_training_overlap(pack, at, membership),
+        }
+
+    return {name: evaluate_set(name) for name in predicted}
 
 
-def _set(
-    pack: Pack, rows: Sequence[int], views: Any, known: Mapping[str, Any], seen_: Mapping[str, str] | None
-) -> dict[str, Any]:
-    male, months, mean = pack.male[rows], pack.months[rows], views.mean(axis=0)
-    return {
-        **metrics.set_metrics([pack.ids[row] for row in rows], male, months, mean),
-        **metrics.baseline_metrics(known, male, months, mean),
-        **(metrics.view_metrics(months, views) if len(views) > 1 else {}),
-        **splits.count_training_overlap(pack, rows, seen_),
-    }
-
-
-def views_of(predicted: Any) -> Any:
+def as_views(predicted: Any) -> Any:
     """`predicted` (n,) or (views, n) as float64 (views, n)."""
     return np.atleast_2d(np.asarray(predicted, float))
 
 
-def predictions_csv(pack: Pack, rows: Rows, predicted: Mapping[str, Any]) -> str:
-    """One line an image, in the pack's own order; with several views, a column `disagreement_months`."""
-    views = {name: views_of(values) for name, values in predicted.items()}
-    several = any(len(one) > 1 for one in views.values())
-    lines = sorted(line for name in views for line in _lines(pack, name, rows[name], views[name]))
+def format_predictions(pack: Pack, rows: Rows, predicted: Mapping[str, Any]) -> str:
+    """A csv with one line per image, in pack order; with several views, it has a column `disagreement_months`."""
+    lines: list[tuple[int, tuple[Any, ...]]] = []
+    for name, values in predicted.items():
+        views = as_views(values)
+        spread = [f"{sd:.3f}" for sd in metrics.view_disagreement(views)] if len(views) > 1 else [""] * len(rows[name])
+        lines += [
+            (row, (pack.ids[row], name, bool(pack.male[row]), f"{pack.months[row]:g}", f"{months:.3f}", sd))
+            for row, months, sd in zip(rows[name], views.mean(axis=0), spread, strict=True)
+        ]
     header = ("id", "split", "male", "boneage_months", "predicted_months", "disagreement_months")
+    columns = None if any(cells[-1] for _, cells in lines) else -1
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows(line[: None if several else -1] for line in (header, *(cells for _, cells in lines)))
+    writer.writerows(cells[:columns] for cells in (header, *(cells for _, cells in sorted(lines))))
     return buffer.getvalue()
 
 
-def _lines(pack: Pack, name: str, rows: Sequence[int], views: Any) -> list[tuple[int, tuple[Any, ...]]]:
-    apart = [f"{sd:.3f}" for sd in metrics.view_disagreement(views)] if len(views) > 1 else [""] * len(rows)
-    return [
-        (row, (pack.ids[row], name, bool(pack.male[row]), f"{pack.months[row]:g}", f"{value:.3f}", sd))
-        for row, value, sd in zip(rows, views.mean(axis=0), apart, strict=True)
-    ]
-
-
-# -------------------------------------------------------------------------------------- the command
+# ---------------------------------------------------------------------------------------- command
 def evaluate_run(run: RunFolder, data: Path, split_name: str, views: int, out: Path | None) -> dict[str, Any]:
-    """Predicts the pack `data` with the model of `run`, and writes into `out` where that is given.
+    """Predicts the pack `data` with the model of `run`, and writes the results into `out` if that is given.
 
     Returns:
-        what ``evaluation.json`` holds: one set, ``test``, or ``all`` where `split_name` is ``all``.
+        the content of ``evaluation.json``, with one set: ``test``, or ``all`` if `split_name` is ``all``.
 
     Raises:
-        ContractError: no model, one of other inputs, an unusable pack or split, or an `out` that is a run.
+        ContractError: no usable model, pack or split, or `out` is a run's folder.
     """
-    target = _target(out)
+    target = RunFolder(out) if out else None
+    if target and (taken := [path.name for path in (target.model, target.state, target.last) if path.exists()]):
+        raise ContractError(f"{out} is a run's folder (it has {', '.join(taken)}). Set: --out to another folder")
     pack = open_pack(data, PackFolder(data).read_card())
-    split_, rows = _chosen(pack, split_name)
-    earlier, seen_ = _earlier(run), splits.read_split_csv(run)
-    model = inference_model.load(run.model)
-    predicted = {name: inference_model.of_pack(model, pack, some, views) for name, some in rows.items()}
-    sets = _sets(pack, rows, predicted, earlier.get("training_medians_months") or {}, seen_)
-    document = {**_head(split_), "model": {"run": run.root.name, "split": earlier.get("split")}, "sets": sets}
+    if split_name == "all":
+        rows = {"all": list(range(len(pack.ids)))}
+        split_ = {"name": "all", "sha256": None, "counts": {"all": len(pack.ids)}}
+    else:
+        parts = make_split(split_name, pack.ids, pack.folder)
+        rows = {"test": parts.test}
+        split_ = {"name": parts.name, "sha256": parts.sha256, "counts": parts.counts()}
+    own, membership = _own_evaluation(run), splits.read_split_csv(run)
+    from boneage_trainer.inference.model import AgePredictor, load_model
+
+    predictor = AgePredictor(load_model(run.model))
+    predicted = {name: predictor.predict_pack(pack, at, views) for name, at in rows.items()}
+    sets = _evaluate_sets(pack, rows, predicted, own.get("training_medians_months") or {}, membership)
+    document = {**_header(split_), "model": {"run": run.root.name, "split": own.get("split")}, "sets": sets}
     if target:
-        write_atomic(target.predictions, predictions_csv(pack, rows, predicted))
+        write_atomic(target.predictions, format_predictions(pack, rows, predicted))
         write_json(target.evaluation, document)
     return document
 
 
-def _target(out: Path | None) -> RunFolder | None:
-    if out is None:
-        return None
-    target = RunFolder(out)
-    if taken := [path.name for path in (target.model, target.state, target.last) if path.exists()]:
-        raise ContractError(f"{out} is a run's folder (it has {', '.join(taken)}); give --out another one")
-    return target
-
-
-def _chosen(pack: Pack, name: str) -> tuple[dict[str, Any], dict[str, list[int]]]:
-    if name == "all":
-        return {"name": "all", "sha256": None, "counts": {"all": len(pack.ids)}}, {"all": list(range(len(pack.ids)))}
-    parts = make_split(name, pack.ids, pack.folder)
-    return {"name": parts.name, "sha256": parts.sha256, "counts": parts.counts()}, {"test": parts.test}
-
-
-def _earlier(run: RunFolder) -> dict[str, Any]:
-    """The run's own evaluation, or nothing."""
+def _own_evaluation(run: RunFolder) -> dict[str, Any]:
+    """The run's own ``evaluation.json``; empty if it has none."""
     try:
         return parse_object(run.evaluation.read_text(encoding="utf-8"), str(run.evaluation))
     except (FileNotFoundError, NotADirectoryError):
         return {}
 
 
-def warning(name: str, found: Mapping[str, Any]) -> str:
-    """What must be said before the figures of a set: that the model had seen its images, or that nobody knows."""
-    if found["trained_on"] is None:
-        return f"WARNING: the run has no split.csv, so nobody knows whether the model was trained on these {found['n']}"
-    if found["trained_on"]:
+def describe_leakage(name: str, result: Mapping[str, Any]) -> str:
+    """The warning to read before a set's results: the model was trained on its images, or that is unknown."""
+    if result["trained_on"] is None:
+        return f"WARNING: the run has no split.csv; the model may have been trained on these {result['n']} images"
+    if result["trained_on"]:
         return (
-            f"WARNING: {found['trained_on_count']} of the {found['n']} images in {name} were TRAINED ON;"
-            " these figures say nothing about new images"
+            f"WARNING: {result['trained_on_count']} of the {result['n']} images in {name} were TRAINED ON;"
+            " these results say nothing about new images"
         )
-    if found["validated_on_count"]:
-        count = found["validated_on_count"]
-        return f"note: {count} of the {found['n']} images in {name} chose the epoch that was kept"
+    if result["validated_on_count"]:
+        count = result["validated_on_count"]
+        return f"note: {count} of the {result['n']} images in {name} were used to select the best epoch"
     return ""
 
 
-def text_of(document: Mapping[str, Any]) -> str:
-    """A line a set, for people."""
+def format_results(document: Mapping[str, Any]) -> str:
+    """One line per set."""
     lines = []
-    for name, found in document["sets"].items():
-        low, high = found["mae_ci95_months"]
-        between = "" if low is None else f" (95 % interval {low:.2f}-{high:.2f})"
-        lines.append(f"{name}: {found['n']} images, MAE {found['mae_months']:.2f} months{between}")
+    for name, result in document["sets"].items():
+        low, high = result["mae_ci95_months"]
+        interval = "" if low is None else f" (95 % CI {low:.2f} to {high:.2f})"
+        lines.append(f"{name}: {result['n']} images, MAE {result['mae_months']:.2f} months{interval}")
     return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m boneage_trainer.evaluation.evaluate", description=RESEARCH_ONLY)
-    parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="the folder with model.keras")
-    parser.add_argument("--data", type=Path, required=True, metavar="PACK", help="the pack to predict")
-    parser.add_argument(
-        "--split", default="all", metavar="NAME", help="only the test part of this split (default: all)"
-    )
-    parser.add_argument("--views", type=int_in_range(1, MOST), default=1, metavar="N", help="views to average over")
+    parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="folder with model.keras")
+    parser.add_argument("--data", type=Path, required=True, metavar="PACK", help="pack to evaluate on")
+    parser.add_argument("--split", default="all", metavar="NAME", help="use only this split's test part (default: all)")
+    parser.add_argument("--views", type=int_in_range(1, MAX_VIEWS), default=1, metavar="N", help="views to average")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write evaluation.json and predictions.csv")
     parser.add_argument("--json", action="store_true", help="print the evaluation as JSON")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     def command() -> None:
-        document = evaluate_run(RunFolder(given.run), given.data, given.split, given.views, given.out)
-        for line in filter(None, (warning(name, found) for name, found in document["sets"].items())):
-            print_status(line)
-        print_result(document, text_of(document), given.json)
+        run = RunFolder(arguments.run)
+        document = evaluate_run(run, arguments.data, arguments.split, arguments.views, arguments.out)
+        for name, result in document["sets"].items():
+            if warning := describe_leakage(name, result):
+                print_status(warning)
+        print_result(document, format_results(document), arguments.json)
 
-    return run_command(command)
+    with quiet_tensorflow():
+        return run_command(command)
 
 
 if __name__ == "__main__":

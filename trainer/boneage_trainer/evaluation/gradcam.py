@@ -1,7 +1,7 @@
-"""Grad-CAM: which parts of a radiograph move the predicted age, and whether such a map can be trusted at all.
+"""Grad-CAM: which parts of a radiograph change the predicted age, with a test of whether such maps can be trusted.
 
-A map that stays where it is when the hand moves says nothing about the hand; so images are also shifted
-by a known distance, and the maps must move with them.
+A map that stays in place when the hand moves says nothing about the hand. So the images are also shifted by a known
+distance, and the maps must move with them.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import numpy.typing as npt
 from boneage_trainer.contract import RESEARCH_ONLY, ContractError, RunFolder, write_atomic
 from boneage_trainer.data.pack import Pack
 from boneage_trainer.evaluation.metrics import rounded
-from boneage_trainer.inference.model import inputs
+from boneage_trainer.inference.model import model_inputs
 
 FEATURE_MAP = "feature_map"
-_MOST = 32
-_SHOWN = 4
+"""The name of the layer whose output the maps are computed on."""
+_MAX_IMAGES = 32
+_EXAMPLES = 4
 _CELL_PX, _CAPTION_PX, _MARGIN_PX = 176, 36, 4
 _TERMS = "The terms of the data apply to these radiographs. " + RESEARCH_ONLY
 
@@ -29,142 +30,135 @@ Maps = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
 
 
-def write(folder: RunFolder, model: Any, pack: Pack, rows: Sequence[int], predicted: Any) -> dict[str, Any]:
-    """Leaves ``gradcam.png`` in `folder` and returns the figures for ``evaluation.json``.
+def write_gradcam(folder: RunFolder, model: Any, pack: Pack, rows: Sequence[int], predicted: Any) -> dict[str, Any]:
+    """Writes ``gradcam.png`` into `folder` and returns the results for ``evaluation.json``.
 
-    The picture has the 4 worst images of `rows` and 4 of about median error, each beside its map. It
-    contains radiographs, so the terms of the data set apply to it. `predicted` is (n,) or (views, n).
+    The picture shows the 4 images of `rows` with the largest errors and 4 with about the median error, each beside
+    its map. It contains radiographs, so the terms of the data set apply to it. `predicted` is (n,) or (views, n).
 
     Returns:
-        done true, with images, map_cells, central_share (of the heat, in the middle half of the area; an
-        even map has 0.5), shift (see `shift_check`) and shown (the ids); or done false and a reason. It
-        never raises for what a model lacks: a picture must not cost a finished training.
+        done true, with images, map_cells, central_share (of the heat, in the middle half of the area; 0.5 for an
+        even map), shift (see `check_shift`) and shown (the ids); or done false and a reason. It never raises for
+        what a model lacks: a picture must not cost a finished run.
     """
     try:
-        return _written(folder, model, pack, rows, np.atleast_2d(np.asarray(predicted, float)).mean(axis=0))
-    except Exception as error:  # whatever a strange model makes Keras or TensorFlow raise
+        if reason := unsupported_reason(model):
+            return {"done": False, "reason": reason}
+        months = np.atleast_2d(np.asarray(predicted, float)).mean(axis=0)
+        return _draw_and_check(folder, model, pack, np.asarray(rows, np.intp), months)
+    except Exception as error:  # whatever an unusual model makes Keras or TensorFlow raise
         return {"done": False, "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
 
 
-def _written(folder: RunFolder, model: Any, pack: Pack, rows: Sequence[int], guess: Any) -> dict[str, Any]:
-    if reason := why_not(model):
-        return {"done": False, "reason": reason}
-    order = np.asarray(rows, np.intp)
-    worst, ordinary = chosen(np.abs(guess - pack.months[order]))
-    shown = [*worst, *ordinary]
-    at = np.array([*shown, *_others(len(order), shown)][: affordable(pack.images.shape[1])], np.intp)
-    images, males = pack.images[order[at]], pack.male[order[at]]
-    small = cells(model, images, males)
-    heat = enlarged(small, images.shape[1])
-    captions = [_caption(pack, int(order[one]), guess[one], one in worst) for one in shown]
-    write_atomic(folder.gradcam, sheet(images[: len(shown)], heat[: len(shown)], captions, len(worst)))
+def _draw_and_check(
+    folder: RunFolder, model: Any, pack: Pack, rows: npt.NDArray[np.intp], months: Any
+) -> dict[str, Any]:
+    worst, median = choose_examples(np.abs(months - pack.months[rows]))
+    shown = [*worst, *median]
+    spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MAX_IMAGES)).astype(int))
+    others = [int(at) for at in spread if at not in shown]
+    used = rows[[*shown, *others][: max_images(pack.images.shape[1])]]
+    images, males = pack.images[used], pack.male[used]
+    maps = compute_maps(model, images, males)
+    heat = enlarge(maps, images.shape[1])
+    captions = [_caption(pack, int(rows[at]), float(months[at]), at in worst) for at in shown]
+    write_atomic(folder.gradcam, draw_sheet(images[: len(shown)], heat[: len(shown)], captions, len(worst)))
     return {
         "done": True,
-        "images": len(at),
-        "map_cells": small.shape[1],
+        "images": len(used),
+        "map_cells": maps.shape[1],
         "central_share": central_share(heat),
-        "shift": shift_check(model, images, males, small),
-        "shown": [pack.ids[int(order[one])] for one in shown],
+        "shift": check_shift(model, images, males, maps),
+        "shown": [pack.ids[int(rows[at])] for at in shown],
     }
 
 
-def chosen(sizes: npt.NDArray[np.float64]) -> tuple[list[int], list[int]]:
-    """Positions of the largest errors, and of those nearest the median error; `sizes` (n,) are absolute."""
-    worst = [int(at) for at in np.argsort(-sizes, kind="stable")[:_SHOWN]]
-    nearest = np.argsort(np.abs(sizes - np.median(sizes)), kind="stable")
-    return worst, [int(at) for at in nearest if at not in worst][:_SHOWN]
+def choose_examples(errors: npt.NDArray[np.float64]) -> tuple[list[int], list[int]]:
+    """Positions of the largest errors, and of those nearest the median error; `errors` (n,) are absolute."""
+    worst = [int(at) for at in np.argsort(-errors, kind="stable")[:_EXAMPLES]]
+    nearest = np.argsort(np.abs(errors - np.median(errors)), kind="stable")
+    return worst, [int(at) for at in nearest if at not in worst][:_EXAMPLES]
 
 
-def affordable(px: int) -> int:
-    """How many images of that size cost only seconds on a CPU: 32 up to 128 px, then by area, at least 8."""
-    return max(2 * _SHOWN, min(_MOST, _MOST * 128**2 // px**2))
+def max_images(px: int) -> int:
+    """How many images of `px` px take only seconds on a CPU: 32 up to 128 px, then fewer by area, at least 8."""
+    return max(2 * _EXAMPLES, min(_MAX_IMAGES, _MAX_IMAGES * 128**2 // px**2))
 
 
-def _others(count: int, shown: Sequence[int]) -> list[int]:
-    """More positions, evenly spread over the set."""
-    spread = np.unique(np.linspace(0, count - 1, min(count, _MOST)).astype(int))
-    return [int(at) for at in spread if at not in shown]
-
-
-# ------------------------------------------------------------------------------------------ maps
-def why_not(model: Any) -> str:
-    """Why there can be no maps of `model`; empty where there can."""
+# ------------------------------------------------------------------------------------------- maps
+def unsupported_reason(model: Any) -> str:
+    """Why maps of `model` cannot be computed; empty if they can."""
     if keras.backend.backend() != "tensorflow":
-        return f"the backend is {keras.backend.backend()}; Grad-CAM here needs TensorFlow's gradients"
+        return f"the backend is {keras.backend.backend()}; Grad-CAM needs TensorFlow's gradients"
     names = [layer.name for layer in model.layers]
     return "" if FEATURE_MAP in names else f"the model has no layer named {FEATURE_MAP}"
 
 
-def heat_maps(model: Any, images: Images, males: npt.NDArray[np.float32]) -> Maps | None:
-    """Maps (n, px, px) in 0..1 for images (n, px, px) and male (n,); None where `why_not` has a reason."""
-    return None if why_not(model) else enlarged(cells(model, images, males), images.shape[1])
+def compute_maps(model: Any, images: Images, males: npt.NDArray[np.float32]) -> Maps:
+    """Maps at the size of the feature map, (n, h, w), each scaled to a maximum of 1, for images (n, px, px).
 
-
-def cells(model: Any, images: Images, males: npt.NDArray[np.float32]) -> Maps:
-    """The maps at the size of the feature map, (n, h, w), each up to its own maximum of 1.
-
-    A regressor's evidence points both ways, so the size of the weighted sum counts and not, as in
-    classification, only its positive part: bones that make a hand younger are heat too.
+    The absolute weighted sum is used, not only its positive part as in classification: in a regression, bones that
+    make a hand look younger are evidence too.
     """
     import tensorflow as tf
 
     layer = model.get_layer(FEATURE_MAP).output
     below = keras.Model(model.inputs, layer)
     above = keras.Model([layer, *model.inputs[1:]], model.output)
-    given = [tf.convert_to_tensor(one) for one in inputs(model, images, males)]
-    features = below(given, training=False)
+    inputs = [tf.convert_to_tensor(values) for values in model_inputs(model, images, males)]
+    features = below(inputs, training=False)
     with tf.GradientTape() as tape:
-        tape.watch(features)  # by name, since a frozen network has nothing else that is watched
-        months = above([features, *given[1:]], training=False)
+        tape.watch(features)  # explicitly: a frozen network has no variables that are watched
+        months = above([features, *inputs[1:]], training=False)
     weights = tf.reduce_mean(tf.cast(tape.gradient(months, features), "float32"), axis=(1, 2), keepdims=True)
     heat = np.abs(np.asarray(tf.reduce_sum(weights * tf.cast(features, "float32"), axis=-1)))
-    most = heat.max(axis=(1, 2), keepdims=True)
-    return np.asarray(np.divide(heat, most, out=np.zeros_like(heat), where=most > 0), np.float32)
+    highest = heat.max(axis=(1, 2), keepdims=True)
+    return np.asarray(np.divide(heat, highest, out=np.zeros_like(heat), where=highest > 0), np.float32)
 
 
-def enlarged(small: Maps, px: int) -> Maps:
+def enlarge(maps: Maps, px: int) -> Maps:
     """Maps (n, h, w) at the size of the images, (n, px, px), in 0..1."""
-    large = [cv2.resize(one, (px, px), interpolation=cv2.INTER_LINEAR) for one in small]
+    large = [cv2.resize(values, (px, px), interpolation=cv2.INTER_LINEAR) for values in maps]
     return np.asarray(np.clip(np.stack(large), 0, 1), np.float32)
 
 
-# ----------------------------------------------------------------------------------------- sanity
-def shift_check(model: Any, images: Images, males: npt.NDArray[np.float32], small: Maps) -> dict[str, Any]:
-    """Moves `images` to the right by whole map cells; a map that shows anything must move with them.
+# -------------------------------------------------------------------------------------- validity
+def check_shift(model: Any, images: Images, males: npt.NDArray[np.float32], maps: Maps) -> dict[str, Any]:
+    """Shifts `images` to the right by whole map cells; a map that shows anything must move with them.
 
     Returns:
-        shift_px; and mean correlations over images, where old and new map overlap: moved (the old map
-        moved along; should be near 1), unmoved (left in place; should be lower), unrelated (moved maps
-        of other images, the control). Null where the map has too few cells, or is constant.
+        shift_px; and mean correlations over images, where old and new map overlap: moved (the old map shifted by
+        the same distance; should be near 1), unmoved (left in place; should be lower), unrelated (shifted maps of
+        other images, the control). Null if the map has too few cells, or is constant.
     """
-    wide = small.shape[2]
-    by = max(1, round(wide / 8))
-    if wide < by + 2:
+    width = maps.shape[2]
+    cells = max(1, round(width / 8))
+    if width < cells + 2:
         return {"shift_px": None, "moved": None, "unmoved": None, "unrelated": None}
-    shift_px = round(by * images.shape[2] / wide)
-    after = cells(model, shifted(images, shift_px), males)[:, :, by:]
-    moved = small[:, :, :-by]
+    shift_px = round(cells * images.shape[2] / width)
+    after = compute_maps(model, shift_right(images, shift_px), males)[:, :, cells:]
+    moved = maps[:, :, :-cells]
     return {
         "shift_px": shift_px,
-        "moved": _correlation(moved, after),
-        "unmoved": _correlation(small[:, :, by:], after),
-        "unrelated": _correlation(np.roll(moved, 1, axis=0), after) if len(small) > 1 else None,
+        "moved": _mean_correlation(moved, after),
+        "unmoved": _mean_correlation(maps[:, :, cells:], after),
+        "unrelated": _mean_correlation(np.roll(moved, 1, axis=0), after) if len(maps) > 1 else None,
     }
 
 
-def shifted(images: Images, by_px: int) -> Images:
-    """`images` (n, px, px) moved right; their left edge is repeated into what opens."""
+def shift_right(images: Images, by_px: int) -> Images:
+    """`images` (n, px, px) moved right; the left edge is repeated into the gap."""
     return np.pad(images, ((0, 0), (0, 0), (by_px, 0)), mode="edge")[:, :, :-by_px]
 
 
-def _correlation(first: Maps, second: Maps) -> float | None:
-    """Pearson's, image by image, as a mean over those where neither map is constant."""
-    found = [
+def _mean_correlation(first: Maps, second: Maps) -> float | None:
+    """Pearson's correlation by image, as a mean over those where neither map is constant."""
+    correlations = [
         np.corrcoef(one.ravel(), other.ravel())[0, 1]
         for one, other in zip(first, second, strict=True)
         if np.ptp(one) > 0 and np.ptp(other) > 0
     ]
-    return rounded(np.mean(found)) if found else None
+    return rounded(np.mean(correlations)) if correlations else None
 
 
 def central_share(heat: Maps) -> float | None:
@@ -177,38 +171,38 @@ def central_share(heat: Maps) -> float | None:
 
 
 # ---------------------------------------------------------------------------------------- picture
-def _caption(pack: Pack, row: int, guess: float, is_worst: bool) -> tuple[str, str]:
-    name = pack.ids[row].encode("ascii", "replace").decode()[:28]  # the letters OpenCV can draw
-    actual = float(pack.months[row])
-    kind = "worst" if is_worst else "ordinary"
-    return f"{kind}: {name}", f"actual {actual:.0f}, predicted {guess:.0f} months ({guess - actual:+.0f})"
+def _caption(pack: Pack, row: int, months: float, is_worst: bool) -> tuple[str, str]:
+    name = pack.ids[row].encode("ascii", "replace").decode()[:28]  # the letters that OpenCV can draw
+    reference = float(pack.months[row])
+    kind = "largest error" if is_worst else "median error"
+    return f"{kind}: {name}", f"reference {reference:.0f}, predicted {months:.0f} months ({months - reference:+.0f})"
 
 
-def sheet(images: Images, heat: Maps, captions: Sequence[tuple[str, str]], columns: int) -> bytes:
-    """PNG bytes: `columns` pairs a row, each a radiograph (px, px) beside its overlay, two lines below it."""
-    pairs = [_pair(*one) for one in zip(images, heat, captions, strict=True)]
+def draw_sheet(images: Images, heat: Maps, captions: Sequence[tuple[str, str]], columns: int) -> bytes:
+    """PNG bytes: `columns` pairs per row, each a radiograph (px, px) beside its overlay, with two lines below it."""
+    pairs = [_draw_pair(*example) for example in zip(images, heat, captions, strict=True)]
     blank = np.full_like(pairs[0], 32)
     pairs += [blank] * (-len(pairs) % columns)
     rows = [np.hstack(pairs[start : start + columns]) for start in range(0, len(pairs), columns)]
     strip = np.full((_CAPTION_PX // 2, rows[0].shape[1], 3), 32, np.uint8)
-    _draw(strip, _TERMS, 0)
-    done, data = cv2.imencode(".png", np.vstack([strip, *rows]))
-    if not done:
+    _draw_text(strip, _TERMS, 0)
+    encoded, data = cv2.imencode(".png", np.vstack([strip, *rows]))
+    if not encoded:
         raise ContractError("OpenCV could not encode the Grad-CAM sheet")
     return bytes(data)
 
 
-def _pair(image: Images, heat: Maps, caption: tuple[str, str]) -> Images:
+def _draw_pair(image: Images, heat: Maps, caption: tuple[str, str]) -> Images:
     gray = cv2.cvtColor(cv2.resize(image, (_CELL_PX, _CELL_PX), interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2BGR)
     level = (255 * cv2.resize(heat, (_CELL_PX, _CELL_PX))).astype(np.uint8)
     overlay = cv2.addWeighted(gray, 0.55, cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), 0.45, 0)
     pair = np.full((_CELL_PX + _CAPTION_PX + _MARGIN_PX, 2 * _CELL_PX + _MARGIN_PX, 3), 32, np.uint8)
     pair[:_CELL_PX, : 2 * _CELL_PX] = np.hstack([gray, overlay])
     for number, line in enumerate(caption):
-        _draw(pair, line, _CELL_PX + number * _CAPTION_PX // 2)
+        _draw_text(pair, line, _CELL_PX + number * _CAPTION_PX // 2)
     return pair
 
 
-def _draw(picture: Images, text: str, top_px: int) -> None:
-    below = (3, top_px + _CAPTION_PX // 2 - 5)
-    cv2.putText(picture, text, below, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (230.0, 230.0, 230.0), 1, cv2.LINE_AA)
+def _draw_text(picture: Images, text: str, top_px: int) -> None:
+    origin = (3, top_px + _CAPTION_PX // 2 - 5)
+    cv2.putText(picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (230.0, 230.0, 230.0), 1, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""The file formats that a model can be exported to; each imports its own packages when it is asked for."""
+"""The file formats that a model can be exported to; each imports its own packages when it is used."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 
 from boneage_trainer.contract import RESEARCH_ONLY
-from boneage_trainer.inference import model as inference_model
 
-Inputs = Mapping[str, Any]
-"""``image``: uint8 (n, px, px, 1), and for models that read the sex ``male``: float32 (n, 1), 1 or 0."""
+ModelInputs = Mapping[str, Any]
+"""``image``: uint8 (n, px, px, 1), and for models that use sex ``male``: float32 (n, 1), 1 or 0."""
 
-Answer = Callable[[Inputs], Any]
+Predict = Callable[[ModelInputs], Any]
+"""Months (n,) for model inputs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """What is handed over: the model as Keras loaded it, the file it came from, and its card as Markdown."""
+class ExportSource:
+    """The model as Keras loaded it, the file it came from, and its model card as Markdown."""
 
     model: Any
     file: Path
@@ -31,51 +31,52 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
-    """`write` makes the file or folder `name` at a path; `open` loads it in its own runtime, predicting months (n,)."""
+class ExportFormat:
+    """`write` writes the file or folder `name` to a path; `open` loads it with the runtime of the format."""
 
     name: str
-    write: Callable[[Source, Path], None]
-    open: Callable[[Path], Answer]
+    write: Callable[[ExportSource, Path], None]
+    open: Callable[[Path], Predict]
 
 
+# ------------------------------------------------------------------------------------------- ONNX
 _OPSET = 18
 
 
-def write_onnx(source: Source, path: Path) -> None:
-    """Image (and male) in, months out, any number of images at once; its metadata carries the notice.
+def write_onnx(source: ExportSource, path: Path) -> None:
+    """Image (and male) in, months out, for any batch size; the metadata carries the notice and the model card.
 
-    Keras' own ``model.export(format="onnx")`` leaves the constants of a Normalization layer as inputs that the user
-    would have to give, and knows neither the grouped convolutions nor the GELU of ConvNeXt.
+    Keras' own ``model.export(format="onnx")`` turns the constants of a Normalization layer into inputs that the user
+    would have to provide, and supports neither the grouped convolutions nor the GELU of ConvNeXt.
     """
     import onnx
     import tensorflow as tf
     import tf2onnx
 
-    frozen = _frozen(source.model)
+    frozen = _freeze(source.model)
     names = [tensor.name for tensor in source.model.inputs]
     renamed = {tensor.name: name for tensor, name in zip(frozen.inputs, names, strict=True)}
-    for talker in (logging.getLogger("tf2onnx"), tf.get_logger()):
-        talker.setLevel(logging.ERROR)
-    made, _ = tf2onnx.convert.from_graph_def(
+    for logger in (logging.getLogger("tf2onnx"), tf.get_logger()):
+        logger.setLevel(logging.ERROR)
+    exported, _ = tf2onnx.convert.from_graph_def(
         frozen.graph.as_graph_def(add_shapes=True), name="boneage",
         input_names=list(renamed), output_names=[frozen.outputs[0].name],
         tensors_to_rename={**renamed, frozen.outputs[0].name: "months"},
-        opset=_OPSET, custom_op_handlers={"Erfc": (_erfc, [])},
+        opset=_OPSET, custom_op_handlers={"Erfc": (_convert_erfc, [])},
     )  # fmt: skip
-    made.doc_string = RESEARCH_ONLY
-    onnx.helper.set_model_props(made, {"research_only": RESEARCH_ONLY, "model_card": source.card})
-    onnx.checker.check_model(made)
-    onnx.save(made, str(path))
+    exported.doc_string = RESEARCH_ONLY
+    onnx.helper.set_model_props(exported, {"research_only": RESEARCH_ONLY, "model_card": source.card})
+    onnx.checker.check_model(exported)
+    onnx.save(exported, str(path))
 
 
-def _frozen(model: Any) -> Any:
-    """The model as one graph with its weights in it."""
+def _freeze(model: Any) -> Any:
+    """The model as one graph that contains its weights."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    signature = [tf.TensorSpec((None, *one.shape[1:]), one.dtype, name=one.name) for one in model.inputs]
-    call = tf.function(lambda *given: model(list(given) if len(given) > 1 else given[0], training=False))
+    signature = [tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=tensor.name) for tensor in model.inputs]
+    call = tf.function(lambda *inputs: model(list(inputs) if len(inputs) > 1 else inputs[0], training=False))
     # Eagerly, the compiled functions inside (Keras' grouped convolutions) become part of the graph: ONNX has no calls.
     tf.config.run_functions_eagerly(True)
     try:
@@ -85,77 +86,81 @@ def _frozen(model: Any) -> Any:
     return convert_variables_to_constants_v2(concrete)
 
 
-def _erfc(graph: Any, node: Any, name: str, _arguments: Any) -> None:
+def _convert_erfc(graph: Any, node: Any, name: str, _arguments: Any) -> None:
     """erfc(x) = 1 - erf(x): ONNX has only erf."""
     import tf2onnx
 
     shapes, dtypes = node.output_shapes, node.output_dtypes
     graph.remove_node(node.name)
     erf = graph.make_node("Erf", [node.input[0]])
-    one = graph.make_const(tf2onnx.utils.make_name("one"), np.array(1, np.float32))
-    inputs = [one.output[0], erf.output[0]]
+    constant = graph.make_const(tf2onnx.utils.make_name("one"), np.array(1, np.float32))
+    inputs = [constant.output[0], erf.output[0]]
     graph.make_node("Sub", inputs, outputs=node.output, name=name, shapes=shapes, dtypes=dtypes)
 
 
-def open_onnx(path: Path) -> Answer:
+def open_onnx(path: Path) -> Predict:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(["months"], dict(inputs))[0][:, 0]
 
 
-def write_savedmodel(source: Source, path: Path) -> None:
+# ------------------------------------------------------------------------------ SavedModel, TFLite
+def write_savedmodel(source: ExportSource, path: Path) -> None:
     source.model.export(str(path), format="tf_saved_model", verbose=False)
-    extra = path / "assets.extra"  # the place TensorFlow keeps for files that are none of its business
+    extra = path / "assets.extra"  # TensorFlow reserves this folder for files that it does not read
     extra.mkdir()
     (extra / "model_card.md").write_text(source.card, encoding="utf-8")
 
 
-def open_savedmodel(path: Path) -> Answer:
+def open_savedmodel(path: Path) -> Predict:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
 
-    def answer(inputs: Inputs) -> Any:
+    def predict(inputs: ModelInputs) -> Any:
         tensors = {name: tf.convert_to_tensor(values) for name, values in inputs.items()}
         (months,) = loaded.signatures["serving_default"](**tensors).values()
         return np.asarray(months)[:, 0]
 
-    return answer
+    return predict
 
 
-def write_tflite(source: Source, path: Path) -> None:
+def write_tflite(source: ExportSource, path: Path) -> None:
     import tensorflow as tf
 
-    with tempfile.TemporaryDirectory() as place:
-        source.model.export(place, format="tf_saved_model", verbose=False)
-        path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(place).convert())
+    with tempfile.TemporaryDirectory() as folder:
+        source.model.export(folder, format="tf_saved_model", verbose=False)
+        path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
 
 
-def open_tflite(path: Path) -> Answer:
+def open_tflite(path: Path) -> Predict:
     from ai_edge_litert.interpreter import Interpreter
 
     run = Interpreter(model_path=str(path)).get_signature_runner()
 
-    def answer(inputs: Inputs) -> Any:
+    def predict(inputs: ModelInputs) -> Any:
         (months,) = run(**inputs).values()
         return months[:, 0]
 
-    return answer
+    return predict
 
 
-def write_keras(source: Source, path: Path) -> None:
+# ------------------------------------------------------------------------------------------ Keras
+def write_keras(source: ExportSource, path: Path) -> None:
     shutil.copyfile(source.file, path)
 
 
-def open_keras(path: Path) -> Answer:
-    model = inference_model.load(path)
-    return lambda inputs: np.asarray(model(list(inputs.values()), training=False))[:, 0]
+def open_keras(path: Path) -> Predict:
+    from boneage_trainer.inference.model import call_model, load_model
+
+    model = load_model(path)
+    return lambda inputs: np.asarray(call_model(model, list(inputs.values()), training=False))[:, 0]
 
 
 FORMATS = {
-    "keras": Format("model.keras", write_keras, open_keras),
-    "savedmodel": Format("saved_model", write_savedmodel, open_savedmodel),
-    "onnx": Format("model.onnx", write_onnx, open_onnx),
-    "tflite": Format("model.tflite", write_tflite, open_tflite),
+    "keras": ExportFormat("model.keras", write_keras, open_keras),
+    "savedmodel": ExportFormat("saved_model", write_savedmodel, open_savedmodel),
+    "onnx": ExportFormat("model.onnx", write_onnx, open_onnx),
+    "tflite": ExportFormat("model.tflite", write_tflite, open_tflite),
 }

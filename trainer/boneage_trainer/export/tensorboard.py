@@ -1,6 +1,6 @@
-"""TensorBoard's event file of a run, one for each run: written again, it replaces itself.
+"""The TensorBoard event file of a run. There is one per run; writing it again replaces it.
 
-TensorFlow's own summary writer would add a file each time and stamp the present time on epochs of last week.
+TensorFlow's own summary writer would add a file each time, and stamp the present time on epochs of last week.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 import tensorflow as tf
 
 from boneage_trainer.contract import RESEARCH_ONLY, ContractError
-from boneage_trainer.export.run_record import Figure, Record
+from boneage_trainer.export.run_record import RunRecord
 
 _VERSION = "brain.Event:2"
 
 
-def write(record: Record, logs: Path) -> Path:
+def write_events(record: RunRecord, logs: Path) -> Path:
     """Writes `record` below the log folder `logs` and returns the file.
 
     Raises:
@@ -26,9 +26,9 @@ def write(record: Record, logs: Path) -> Path:
     """
     folder = logs / record.name
     if folder.resolve().parent != logs.resolve():
-        raise ContractError(f"a run called {record.name!r} has no folder of its own in {logs}")
+        raise ContractError(f"invalid run name {record.name!r}: it must name a folder in {logs}")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"events.out.tfevents.{int(record.began_s)}.boneagectl"
+    path = folder / f"events.out.tfevents.{int(record.started_s)}.boneagectl"
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with tf.io.TFRecordWriter(str(temporary)) as writer:
@@ -40,21 +40,18 @@ def write(record: Record, logs: Path) -> Path:
     return path
 
 
-def _events(record: Record) -> Iterator[Any]:
-    yield tf.compat.v1.Event(wall_time=record.began_s, file_version=_VERSION)
-    yield _event(record.began_s, 0, _text("about", f"**{RESEARCH_ONLY}**"))
+def _events(record: RunRecord) -> Iterator[Any]:
+    yield tf.compat.v1.Event(wall_time=record.started_s, file_version=_VERSION)
+    yield _event(record.started_s, 0, _text("about", f"**{RESEARCH_ONLY}**"))
     rows = "\n".join(f"| {key} | {value} |" for key, value in {**record.settings, **record.facts}.items())
-    yield _event(record.began_s, 0, _text("settings", f"| setting | value |\n|---|---|\n{rows}"))
-    for figure in record.figures:
-        yield _event(figure.time_s, figure.epoch, _scalar(figure))
+    yield _event(record.started_s, 0, _text("settings", f"| setting | value |\n|---|---|\n{rows}"))
+    for metric in record.metrics:
+        scalar = tf.compat.v1.Summary.Value(tag=metric.name, simple_value=metric.value)
+        yield _event(metric.time_s, metric.epoch, scalar)
 
 
 def _event(time_s: float, step: int, value: Any) -> Any:
     return tf.compat.v1.Event(wall_time=time_s, step=step, summary=tf.compat.v1.Summary(value=[value]))
-
-
-def _scalar(figure: Figure) -> Any:
-    return tf.compat.v1.Summary.Value(tag=figure.name, simple_value=figure.value)
 
 
 def _text(tag: str, text: str) -> Any:

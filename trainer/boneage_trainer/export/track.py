@@ -1,9 +1,9 @@
-"""Hands a run over to an experiment tracker: an MLflow store in SQLite, or TensorBoard's event files.
+"""Logs a run to an experiment tracker: an MLflow store in SQLite, or TensorBoard's event files.
 
     python -m boneage_trainer.export.track RUN_FOLDER --to mlflow sqlite:///PATH/mlflow.db [--with-images]
     python -m boneage_trainer.export.track RUN_FOLDER --to tensorboard FOLDER [--name NAME] [--json]
 
-The same run again updates what is there.
+Logging the same run again updates it.
 """
 
 from __future__ import annotations
@@ -22,55 +22,58 @@ from boneage_trainer.console import print_result, print_status, run_command
 from boneage_trainer.contract import RESEARCH_ONLY, ContractError, RunFolder
 from boneage_trainer.errors import unknown_name
 from boneage_trainer.export import run_record
-from boneage_trainer.export.run_record import Record
+from boneage_trainer.export.run_record import RunRecord
+from boneage_trainer.stderr_filter import quiet_tensorflow
 
 
-def to_mlflow(found: Record, run: RunFolder, uri: str, with_images: bool) -> tuple[dict[str, Any], str]:
+def log_to_mlflow(record: RunRecord, run: RunFolder, uri: str, with_images: bool) -> tuple[dict[str, Any], str]:
     from boneage_trainer.export import mlflow
 
-    done = mlflow.write(found, run, uri, with_images)
-    verb = "updated" if done["updated"] else "added"
-    return done, (
-        f"{verb} {found.name} in {done['store']}, {done['figures']} new figures, files in {done['artifacts']}\n"
-        f"look at it with: mlflow ui --backend-store-uri {done['store']}"
+    result = mlflow.write_run(record, run, uri, with_images)
+    verb = "updated" if result["updated"] else "added"
+    return result, (
+        f"{verb} {record.name} in {result['store']}, {result['figures']} new metric values, files in"
+        f" {result['artifacts']}\nview: mlflow ui --backend-store-uri {result['store']}"
     )
 
 
-def to_tensorboard(found: Record, _run: RunFolder, folder: str, _with_images: bool) -> tuple[dict[str, Any], str]:
+def log_to_tensorboard(
+    record: RunRecord, _run: RunFolder, folder: str, _with_images: bool
+) -> tuple[dict[str, Any], str]:
     from boneage_trainer.export import tensorboard
 
-    path = tensorboard.write(found, Path(folder))
-    done = {"file": str(path), "figures": len(found.figures)}
-    return done, f"{path}\nlook at it with: tensorboard --logdir {folder}"
+    path = tensorboard.write_events(record, Path(folder))
+    return {"file": str(path), "figures": len(record.metrics)}, f"{path}\nview: tensorboard --logdir {folder}"
 
 
-TRACKERS = {"mlflow": to_mlflow, "tensorboard": to_tensorboard}
+TRACKERS = {"mlflow": log_to_mlflow, "tensorboard": log_to_tensorboard}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m boneage_trainer.export.track", description=RESEARCH_ONLY)
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER")
-    parser.add_argument("--to", nargs=2, required=True, metavar=("TRACKER", "PLACE"), help=", ".join(TRACKERS))
-    parser.add_argument("--name", help="what the run is called there; by default its own id")
-    parser.add_argument("--with-images", action="store_true", help="MLflow: also gradcam.png, which has radiographs")
+    parser.add_argument("--to", nargs=2, required=True, metavar=("TRACKER", "DESTINATION"), help=", ".join(TRACKERS))
+    parser.add_argument("--name", help="name of the run in the tracker (default: its id)")
+    parser.add_argument("--with-images", action="store_true", help="MLflow: also log gradcam.png (has radiographs)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.disable(logging.WARNING)  # MLflow and its database library tell their own housekeeping
+    logging.disable(logging.WARNING)  # MLflow and its database library log their own housekeeping
     warnings.filterwarnings("ignore")
 
     def command() -> None:
-        tracker, place = given.to
+        tracker, destination = arguments.to
         if tracker not in TRACKERS:
             raise ContractError(unknown_name("tracker", tracker, TRACKERS))
-        run = RunFolder(given.run)
+        run = RunFolder(arguments.run)
         with contextlib.redirect_stdout(sys.stderr):
-            done, text = TRACKERS[tracker](run_record.of(run, given.name), run, place, given.with_images)
+            record = run_record.read_record(run, arguments.name)
+            result, text = TRACKERS[tracker](record, run, destination, arguments.with_images)
         print_status(RESEARCH_ONLY)
-        print_result({**done, "research_only": RESEARCH_ONLY}, text, given.json)
+        print_result({**result, "research_only": RESEARCH_ONLY}, text, arguments.json)
 
-    return run_command(command)
+    with quiet_tensorflow():
+        return run_command(command)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Ages for image files by a run's model, each with how far such answers were off on the run's own test set.
+"""Predicts bone age from image files with a run's model, with the limits of error that the run's test set gives.
 
     python -m boneage_trainer.inference.command RUN_FOLDER FILE|FOLDER... [--sex male|female | --sexes FILE.csv]
         [--views N] [--out FILE.csv] [--anyway] [--json]
 
-PNG, JPEG and DICOM. Exit code 2 where any file got no answer; the others got theirs.
+PNG, JPEG and DICOM. Exit code 2 if any file was skipped; the others are predicted.
 For research and education only; not a medical device.
 """
 
@@ -24,155 +24,25 @@ from boneage_trainer.console import ProgressLine, int_in_range, print_result, pr
 from boneage_trainer.contract import RESEARCH_ONLY, ContractError, RunFolder, parse_object, write_atomic
 from boneage_trainer.data.source import printable, read_labels
 from boneage_trainer.evaluation.metrics import AGE_BANDS
-from boneage_trainer.evaluation.model_card import part
-from boneage_trainer.inference.model import MOST
+from boneage_trainer.evaluation.model_card import get_nested
+from boneage_trainer.inference.views import MAX_VIEWS
+from boneage_trainer.stderr_filter import quiet_tensorflow
 
 if TYPE_CHECKING:
-    from boneage_trainer.inference.reader import Answer, Request
+    from boneage_trainer.inference.reader import FilePrediction, FileRequest
 
-_ROW = ("file", "months", "years", "low_months", "high_months", "test_images", "band", "views_sd_months", "problem")
-_MANY = 10
-
-
-def requests(given: argparse.Namespace) -> list[Request]:
-    """The files that are asked about, with the sex of each; raises ContractError where a list is unusable."""
-    from boneage_trainer.inference import intake
-    from boneage_trainer.inference.reader import Request
-
-    files = intake.files_in(given.images)
-    if given.sexes is None:
-        male = None if given.sex is None else float(given.sex == "male")
-        return [Request(file, male) for file in files]
-    known = {row.id: float(row.male) for row in read_labels(given.sexes).rows if row.problem != "unlabelled"}
-    return [Request(file, known.get(file.stem)) for file in files]
+MIN_TEST_IMAGES = 20
+"""With fewer test images in the age band, the whole test set gives the limits; with fewer in that, nothing does."""
+_COLUMNS = (
+    "file", "months", "years", "low_months", "high_months", "test_images", "band", "views_sd_months", "problem",
+)  # fmt: skip
+_PROGRESS_FROM = 10
 
 
-def views_of(run: RunFolder) -> int:
-    """As many as the run's test set was predicted with, so that its errors tell of these answers."""
-    if not run.evaluation.exists():
-        return 1
-    evaluation = parse_object(run.evaluation.read_text(encoding="utf-8"), str(run.evaluation))
-    return int(part(evaluation, "sets", "test").get("views") or 1)
-
-
-def row(answer: Answer, tested: OwnErrors) -> dict[str, Any]:
-    """What is told of one file; every value but the name is None where there is no answer."""
-    file = printable(str(answer.file))
-    if answer.problem:
-        return {**dict.fromkeys(_ROW), "file": file, "problem": answer.problem}
-    months = sum(answer.months) / len(answer.months)
-    around = tested.around(months)
-    return {
-        "file": file, "months": round(months, 2), "years": years(months),
-        "low_months": around and round(around.low_months, 1), "high_months": around and round(around.high_months, 1),
-        "test_images": around and around.images, "band": around and around.band,
-        "views_sd_months": _sd(answer.months), "problem": None,
-    }  # fmt: skip
-
-
-def years(months: float) -> str:
-    """E.g. ``8 y 7 m``; a network's answer below birth is told as birth, its months stay what they are."""
-    whole = max(0, round(months))
-    return f"{whole // 12} y {whole % 12} m"
-
-
-def _sd(values: Sequence[float]) -> float | None:
-    if len(values) < 2:
-        return None
-    return round(statistics.stdev(values), 2)
-
-
-# ------------------------------------------------------------------------------------ for people
-def text_of(found: dict[str, Any]) -> str:
-    if found["problem"]:
-        return f"no answer: {found['problem']}  {found['file']}"
-    spread = f", views differ by {found['views_sd_months']:.1f} (SD)" if found["views_sd_months"] is not None else ""
-    between = "limits unknown"
-    if found["low_months"] is not None:
-        between = f"95 % limits {found['low_months']:.0f} to {found['high_months']:.0f}"
-    return f"{found['months']:6.1f} months ({found['years']}), {between}{spread}  {found['file']}"
-
-
-def meaning(rows: Sequence[dict[str, Any]]) -> str:
-    """What the limits are, once for all rows."""
-    bands = sorted({(one["band"], one["test_images"]) for one in rows if one["band"]})
-    if not bands:
-        return f"limits: unknown; the run has no test set of {FEWEST} images whose errors would tell them"
-    told = ", ".join(f"{count} given {'any age' if name == 'all' else f'{name} months'}" for name, count in bands)
-    return (
-        f"limits: 95 % limits of agreement on the run's own test images ({told}): the age less their bias, +- 1.96 SD"
-        " of their errors. They hold for radiographs like those only."
-    )
-
-
-def csv_of(rows: Sequence[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, (*_ROW, "note"), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**one, "note": RESEARCH_ONLY} for one in rows)
-    return buffer.getvalue()
-
-
-# -------------------------------------------------------------------------------------- the command
-def predicted(run: RunFolder, given: argparse.Namespace) -> list[dict[str, Any]]:
-    asked, tested = requests(given), of(run)  # what is wrong with them is told before TensorFlow's seconds
-    from boneage_trainer.inference import model
-    from boneage_trainer.inference.reader import Reader
-
-    reader = Reader(model.load(run.model), given.views or views_of(run), given.anyway)
-    progress = ProgressLine("read", len(asked)) if len(asked) >= _MANY else None
-    rows = []
-    for some in reader.answers(asked):
-        rows += [row(one, tested) for one in some]
-        if progress:
-            progress.add(len(some))
-    return rows
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    given = _parser().parse_args(argv)
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-    def command() -> None:
-        rows = predicted(RunFolder(given.run), given)
-        print_status(RESEARCH_ONLY)
-        print_status(meaning(rows))
-        text = "\n".join(map(text_of, rows))
-        if given.out:
-            write_atomic(given.out, csv_of(rows))
-            text = str(given.out)
-        print_result({"predictions": rows, "limits": meaning(rows), "research_only": RESEARCH_ONLY}, text, given.json)
-        if missing := sum(bool(one["problem"]) for one in rows):
-            raise ContractError(f"{missing} of {len(rows)} files got no answer; --anyway takes any picture")
-
-    return run_command(command)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m boneage_trainer.inference.command", description=RESEARCH_ONLY)
-    parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="the folder with model.keras")
-    parser.add_argument("images", type=Path, nargs="+", metavar="FILE", help="PNG, JPEG or DICOM, or folders of them")
-    sex = parser.add_mutually_exclusive_group()
-    sex.add_argument("--sex", choices=("male", "female"), help="of all the images; needed if the model reads it")
-    sex.add_argument("--sexes", type=Path, metavar="FILE.csv", help="id and sex of each; an id is a name without .png")
-    parser.add_argument("--views", type=int_in_range(1, MOST), help="how many views to average (as the run's test)")
-    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write a table instead of lines")
-    parser.add_argument("--anyway", action="store_true", help="take any picture for a radiograph of a hand")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
-
-
-# == limits: How far a predicted age may be off, by the errors that the same run made on its own test set.
-
-FEWEST = 20
-"""With fewer images in its band, an answer is judged by the whole test set; with fewer there, not at all."""
-_REACH = 1.96
-
-
+# ----------------------------------------------------------------------------------------- limits
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Where the true age lies for 95 % of `images` test images that were given an age in `band`, in months."""
+class ErrorLimits:
+    """95 % limits of agreement in months, from `images` test images with a predicted age in `band`."""
 
     low_months: float
     high_months: float
@@ -181,35 +51,166 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnErrors:
-    """The test images' predicted ages and errors (predicted minus actual), in months."""
+class RunErrors:
+    """Predicted ages and errors (predicted minus reference age) of a run's test images, in months."""
 
     predicted_months: Sequence[float]
     error_months: Sequence[float]
 
-    def around(self, months: float) -> Limits | None:
-        """The limits for an answer of `months`; None where the test set is too small to tell."""
+    def limits_for(self, months: float) -> ErrorLimits | None:
+        """Bias-corrected limits, the errors' mean and 1.96 SD, for a prediction of `months`; None: too few images."""
         name, low, high = next((band for band in AGE_BANDS if band[1] <= months < band[2]), AGE_BANDS[0])
         pairs = zip(self.predicted_months, self.error_months, strict=True)
         errors = [error for predicted, error in pairs if low <= predicted < high]
-        if len(errors) < FEWEST:
+        if len(errors) < MIN_TEST_IMAGES:
             name, errors = "all", list(self.error_months)
-        if len(errors) < FEWEST:
+        if len(errors) < MIN_TEST_IMAGES:
             return None
-        bias, reach = statistics.fmean(errors), _REACH * statistics.stdev(errors)
-        middle = months - bias
-        return Limits(max(0.0, middle - reach), max(0.0, middle + reach), len(errors), name)
+        centre, half_width = months - statistics.fmean(errors), 1.96 * statistics.stdev(errors)
+        return ErrorLimits(max(0.0, centre - half_width), max(0.0, centre + half_width), len(errors), name)
 
 
-def of(run: RunFolder) -> OwnErrors:
-    """What `run` was tested on, by its ``predictions.csv``; nothing where it has none."""
+def read_errors(run: RunFolder) -> RunErrors:
+    """The errors in the ``predictions.csv`` of `run`; none if it has no such file."""
     if not run.predictions.exists():
-        return OwnErrors([], [])
+        return RunErrors([], [])
     with open(run.predictions, encoding="utf-8", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
     predicted = [float(row["predicted_months"]) for row in rows]
-    actual = [float(row["boneage_months"]) for row in rows]
-    return OwnErrors(predicted, [one - other for one, other in zip(predicted, actual, strict=True)])
+    errors = [months - float(row["boneage_months"]) for months, row in zip(predicted, rows, strict=True)]
+    return RunErrors(predicted, errors)
+
+
+# ------------------------------------------------------------------------------------- prediction
+def list_requests(arguments: argparse.Namespace) -> list[FileRequest]:
+    """The files to predict, each with its sex; raises ContractError for an unusable folder or table."""
+    from boneage_trainer.inference import intake
+    from boneage_trainer.inference.reader import FileRequest
+
+    files = intake.list_images(arguments.images)
+    if arguments.sexes is None:
+        male = None if arguments.sex is None else float(arguments.sex == "male")
+        return [FileRequest(file, male) for file in files]
+    males = {row.id: float(row.male) for row in read_labels(arguments.sexes).rows if row.problem != "unlabelled"}
+    return [FileRequest(file, males.get(file.stem)) for file in files]
+
+
+def predict_files(run: RunFolder, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row per file, with the columns of the table.
+
+    Raises:
+        ContractError: no usable model, files or table.
+    """
+    requests, errors = list_requests(arguments), read_errors(run)  # checked before TensorFlow takes its seconds
+    from boneage_trainer.inference import model
+    from boneage_trainer.inference.reader import FilePredictor
+
+    predictor = FilePredictor(model.load_model(run.model), arguments.views or _test_views(run), arguments.anyway)
+    progress = ProgressLine("read", len(requests)) if len(requests) >= _PROGRESS_FROM else None
+    rows = []
+    for predictions in predictor.predict(requests):
+        rows += [_row(prediction, errors) for prediction in predictions]
+        if progress:
+            progress.add(len(predictions))
+    return rows
+
+
+def _test_views(run: RunFolder) -> int:
+    """The number of views that the run's test set was predicted with: its errors hold for no other number."""
+    if not run.evaluation.exists():
+        return 1
+    evaluation = parse_object(run.evaluation.read_text(encoding="utf-8"), str(run.evaluation))
+    return int(get_nested(evaluation, "sets", "test").get("views") or 1)
+
+
+def _row(prediction: FilePrediction, errors: RunErrors) -> dict[str, Any]:
+    """The table's values for one file; all but its name are None if it was skipped."""
+    row = {**dict.fromkeys(_COLUMNS), "file": printable(str(prediction.file))}
+    if prediction.problem:
+        return {**row, "problem": prediction.problem}
+    months = statistics.fmean(prediction.months)
+    row.update(months=round(months, 2), years=format_years(months))
+    if len(prediction.months) > 1:
+        row["views_sd_months"] = round(statistics.stdev(prediction.months), 2)
+    if limits := errors.limits_for(months):
+        row.update(low_months=round(limits.low_months, 1), high_months=round(limits.high_months, 1),
+                   test_images=limits.images, band=limits.band)  # fmt: skip
+    return row
+
+
+# ------------------------------------------------------------------------------------------ output
+def format_years(months: float) -> str:
+    """E.g. ``8 y 7 m``; negative months, which a network can predict, are shown as 0."""
+    whole = max(0, round(months))
+    return f"{whole // 12} y {whole % 12} m"
+
+
+def format_row(row: dict[str, Any]) -> str:
+    if row["problem"]:
+        return f"skipped: {row['problem']}  {row['file']}"
+    limits = "no limits"
+    if row["low_months"] is not None:
+        limits = f"95 % limits {row['low_months']:.0f} to {row['high_months']:.0f}"
+    spread = f", SD of views {row['views_sd_months']:.1f}" if row["views_sd_months"] is not None else ""
+    return f"{row['months']:6.1f} months ({row['years']}), {limits}{spread}  {row['file']}"
+
+
+def describe_limits(rows: Sequence[dict[str, Any]]) -> str:
+    """What the limits in `rows` are, once for all of them."""
+    bands = sorted({(row["band"], row["test_images"]) for row in rows if row["band"]})
+    if not bands:
+        return f"limits: unknown; the run has fewer than {MIN_TEST_IMAGES} test images"
+    counts = ", ".join(
+        f"{count} images of {'all ages' if band == 'all' else f'{band} months'}" for band, count in bands
+    )
+    return (
+        f"limits: bias-corrected 95 % limits of agreement from the run's test set ({counts}). They hold only for"
+        " radiographs like those of the test set."
+    )
+
+
+def format_csv(rows: Sequence[dict[str, Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, (*_COLUMNS, "note"), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "note": RESEARCH_ONLY} for row in rows)
+    return buffer.getvalue()
+
+
+# ---------------------------------------------------------------------------------------- command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+    def command() -> None:
+        rows = predict_files(RunFolder(arguments.run), arguments)
+        limits = describe_limits(rows)
+        print_status(RESEARCH_ONLY)
+        print_status(limits)
+        text = "\n".join(map(format_row, rows))
+        if arguments.out:
+            write_atomic(arguments.out, format_csv(rows))
+            text = str(arguments.out)
+        print_result({"predictions": rows, "limits": limits, "research_only": RESEARCH_ONLY}, text, arguments.json)
+        if skipped := sum(bool(row["problem"]) for row in rows):
+            raise ContractError(f"{skipped} of {len(rows)} files were skipped; --anyway accepts any image")
+
+    with quiet_tensorflow():
+        return run_command(command)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m boneage_trainer.inference.command", description=RESEARCH_ONLY)
+    parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="folder with model.keras")
+    parser.add_argument("images", type=Path, nargs="+", metavar="FILE", help="PNG, JPEG or DICOM files, or folders")
+    sex = parser.add_mutually_exclusive_group()
+    sex.add_argument("--sex", choices=("male", "female"), help="sex for all images; required if the model uses sex")
+    sex.add_argument("--sexes", type=Path, metavar="FILE.csv", help="table of id and sex; an id is a name without .png")
+    parser.add_argument("--views", type=int_in_range(1, MAX_VIEWS), help="views to average (default: as in the test)")
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write a table instead of printing lines")
+    parser.add_argument("--anyway", action="store_true", help="accept images that do not look like a hand radiograph")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""DICOM radiographs as 8-bit gray, as a viewer shows them. Of the header only what the pixels need is ever read out."""
+"""DICOM radiographs as 8-bit gray, as a viewer shows them. Only the header fields that the pixels need are read."""
 
 from __future__ import annotations
 
@@ -13,68 +13,64 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from boneage_trainer.contract import ContractError
 from boneage_trainer.data.pixels import Gray
 
-_RADIOGRAPHS = ("CR", "DX", "RG", "RF", "XA", "IO", "OT", "SC")
-_PARTS = ("HAND", "WRIST", "FINGER", "THUMB", "CARPAL", "METACARP", "EXTREMITY", "ARM", "UP_EXM", "BONE")
+_MODALITIES = ("CR", "DX", "RG", "RF", "XA", "IO", "OT", "SC")
+_BODY_PARTS = ("HAND", "WRIST", "FINGER", "THUMB", "CARPAL", "METACARP", "EXTREMITY", "ARM", "UP_EXM", "BONE")
 
 
-def gray_of(data: bytes) -> Gray:
-    """The picture in a DICOM file, (height, width) uint8, bright bones whatever way it was stored.
+def decode_dicom(data: bytes) -> Gray:
+    """The image in a DICOM file, (height, width) uint8, with bright bones regardless of its photometric interpretation.
 
-    Modality and window (the first) are applied; without a window, the least and greatest value become 0 and 255.
+    Modality LUT and the first window are applied; without a window, the minimum and maximum become 0 and 255.
 
     Raises:
-        ContractError: no readable picture, several frames, colour, or by its header no radiograph of a hand. The
-            message never has anything of the header but codes of this module.
+        ContractError: no readable image, several frames, colour, or the header names no radiograph of a hand. The
+            message never quotes the header, which holds patient data.
     """
     try:
         dataset = pydicom.dcmread(io.BytesIO(data))
-        _check(dataset)
-        values = _shown(dataset)
+        _check_header(dataset)
+        values = _windowed(dataset)
     except ContractError:
         raise
     except (InvalidDicomError, AttributeError, KeyError, ValueError, TypeError, RuntimeError, NotImplementedError,
             EOFError, OSError) as error:  # fmt: skip
-        # Not its message, which may quote the header.
-        raise ContractError(f"DICOM that cannot be decoded ({type(error).__name__}){_codec(data)}") from None
+        # Without the error's message, which may quote the header.
+        raise ContractError(f"DICOM cannot be decoded ({type(error).__name__}){_compression(data)}") from None
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         values = values.max() + values.min() - values
-    return _eight_bits(values)
-
-
-def _check(dataset: Any) -> None:
-    if "PixelData" not in dataset:
-        raise ContractError("DICOM without a picture")
-    if int(dataset.get("NumberOfFrames", 1) or 1) > 1:
-        raise ContractError("DICOM of several frames; give one picture a file")
-    if int(dataset.get("SamplesPerPixel", 1)) != 1:
-        raise ContractError("DICOM in colour; radiographs are gray")
-    if str(dataset.get("PhotometricInterpretation")) not in ("MONOCHROME1", "MONOCHROME2"):
-        raise ContractError("DICOM in colour; radiographs are gray")
-    if str(dataset.get("Modality") or "OT").upper() not in _RADIOGRAPHS:
-        raise ContractError("DICOM of another modality than radiography")
-    part = str(dataset.get("BodyPartExamined") or "").upper()
-    if part and not any(name in part for name in _PARTS):
-        raise ContractError("DICOM whose header names another body part than the hand")
-
-
-def _shown(dataset: Any) -> Any:
-    """The values as a viewer shows them, float64 (height, width)."""
-    stored = dataset.pixel_array
-    if stored.ndim != 2:
-        raise ContractError("DICOM of several frames; give one picture a file")
-    values = np.asarray(apply_modality_lut(stored, dataset))
-    return np.asarray(apply_voi_lut(values, dataset, index=0), np.float64)
-
-
-def _eight_bits(values: Any) -> Gray:
     low, high = float(values.min()), float(values.max())
     return np.asarray(np.rint((values - low) * (255 / max(high - low, 1e-9))), np.uint8)
 
 
-def _codec(data: bytes) -> str:
-    """What is missing where the picture is compressed in a way that needs another package."""
+def _check_header(dataset: Any) -> None:
+    if "PixelData" not in dataset:
+        raise ContractError("DICOM without an image")
+    if int(dataset.get("NumberOfFrames", 1) or 1) > 1:
+        raise ContractError("DICOM has several frames; use one image per file")
+    if int(dataset.get("SamplesPerPixel", 1)) != 1:
+        raise ContractError("DICOM is in colour; radiographs are gray")
+    if str(dataset.get("PhotometricInterpretation")) not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ContractError("DICOM is in colour; radiographs are gray")
+    if str(dataset.get("Modality") or "OT").upper() not in _MODALITIES:
+        raise ContractError("DICOM modality is not radiography")
+    part = str(dataset.get("BodyPartExamined") or "").upper()
+    if part and not any(name in part for name in _BODY_PARTS):
+        raise ContractError("DICOM body part is not the hand")
+
+
+def _windowed(dataset: Any) -> Any:
+    """The values after modality LUT and window, float64 (height, width)."""
+    stored = dataset.pixel_array
+    if stored.ndim != 2:
+        raise ContractError("DICOM has several frames; use one image per file")
+    values = np.asarray(apply_modality_lut(stored, dataset))
+    return np.asarray(apply_voi_lut(values, dataset, index=0), np.float64)
+
+
+def _compression(data: bytes) -> str:
+    """The package to install if the image is compressed; decoding it needs one."""
     try:
         syntax = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True).file_meta.TransferSyntaxUID
     except (InvalidDicomError, AttributeError, EOFError, OSError):
         return ""
-    return f"; it is compressed ({syntax.name}): pip install pylibjpeg[all]" if syntax.is_compressed else ""
+    return f"; it is compressed ({syntax.name}). Run: pip install 'pylibjpeg[all]'" if syntax.is_compressed else ""

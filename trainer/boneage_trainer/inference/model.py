@@ -1,185 +1,143 @@
-"""Ages for the images of a pack by a saved model, in several views where asked."""
+"""Saved models and their predictions: the one path of `predict`, `train check`, `train evaluate` and a run's end."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from boneage_trainer.contract import ContractError
 from boneage_trainer.data.pack import Pack
-from boneage_trainer.data.pixels import decode_square
-from boneage_trainer.train.device import Device
-from boneage_trainer.train.feed import split_batches
+from boneage_trainer.inference.views import Images, make_view
+from boneage_trainer.train.device import Device, find_device
+from boneage_trainer.train.feed import Feed, split_batches
 
-_BATCH = 128
+BATCH = 32
+Floats = npt.NDArray[np.float32]
 
 
-def load(path: Path) -> Any:
-    """The regressor at `path`: inputs ``image`` (b, px, px, 1) and perhaps ``male`` (b, 1), output months (b, 1).
+def load_model(path: Path) -> Any:
+    """The regressor at `path`: inputs ``image`` (n, px, px, 1) and perhaps ``male`` (n, 1), output months (n, 1).
 
     Raises:
-        ContractError: no file, none that Keras can read, or a model of other inputs.
+        ContractError: the file does not exist, Keras cannot load it, or the model has other inputs.
     """
     if not path.is_file():
-        raise ContractError(f"there is no {path}; the trainer writes it when a run is complete")
-    model = predict_load(path)
-    names = [one.name for one in model.inputs]
+        raise ContractError(f"{path} does not exist; the trainer writes it when a run is complete")
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ContractError(f"Keras cannot load {path}: {' '.join(str(error).split())[:200]}") from None
+    names = [tensor.name for tensor in model.inputs]
     if names not in (["image"], ["image", "male"]):
-        raise ContractError(f"{path} must have the inputs image and perhaps male, not {', '.join(names)}")
+        raise ContractError(f"{path} must have the inputs image and optionally male, not {', '.join(names)}")
     return model
 
 
-def of_pack(model: Any, pack: Pack, rows: Sequence[int], views: int) -> npt.NDArray[np.float32]:
-    """Ages in months, float32 (views, n), in the order of `rows`; view 0 is the plain one.
-
-    Raises:
-        ContractError: the model takes images of another size.
-    """
-    wanted, given = model.inputs[0].shape[1], pack.images.shape[1]
-    if wanted != given:
-        raise ContractError(f"the model takes images of {wanted} px, the pack has {given} px; prepare one of that size")
-    return np.concatenate([_of_batch(model, pack, some, views) for some in split_batches(rows, _BATCH)], axis=1)
-
-
-def _of_batch(model: Any, pack: Pack, rows: npt.NDArray[np.intp], views: int) -> npt.NDArray[np.float32]:
-    images, males = pack.images[rows], pack.male[rows]
-    answers = [model.predict_on_batch(inputs(model, view(images, number), males)) for number in range(views)]
-    return np.stack([np.asarray(months, np.float32)[:, 0] for months in answers])
-
-
-def inputs(model: Any, images: npt.NDArray[np.uint8], males: npt.NDArray[np.float32]) -> list[Any]:
-    """What `model` takes, for images (b, px, px) and male (b,) 1 or 0; sex is left out where it has no such input."""
+def model_inputs(model: Any, images: Images, males: Floats) -> list[Any]:
+    """What `model` takes for images (n, px, px) and males (n,), 1 or 0; sex is left out if it has no such input."""
     return [images[..., None], males[:, None]][: len(model.inputs)]
 
 
-# == predictor: A model's answers for batches of images or features, on all devices of this machine.
-
-
-def of_model(model: Any, inputs: Sequence[Any], training: bool) -> Any:
-    """The answer of `model` to a sequence of inputs, which may have one member."""
+def call_model(model: Any, inputs: Sequence[Any], training: bool) -> Any:
+    """The output of `model` for a sequence of one or more inputs."""
     return model(list(inputs) if len(inputs) > 1 else inputs[0], training=training)
 
 
-class Predictor:
-    """Answers batch by batch; shorter ones are filled up, so that the model is traced for one size only."""
+class BatchPredictor:
+    """Runs `model` batch by batch on `device`; shorter batches are padded, so that it is traced for one size only."""
 
     def __init__(self, model: Any, device: Device) -> None:
         self._device, self._size = device, 0
 
         @tf.function(jit_compile=device.jit and not device.strategy)  # type: ignore[untyped-decorator]
-        def one(inputs: Any) -> Any:
-            return of_model(model, inputs, training=False)
+        def on_replica(inputs: Any) -> Any:
+            return call_model(model, inputs, training=False)
 
-        self._run = tf.function(lambda given: device.strategy.run(one, args=(given,))) if device.strategy else one
+        self._run = (
+            tf.function(lambda inputs: device.strategy.run(on_replica, args=(inputs,)))
+            if device.strategy
+            else on_replica
+        )
 
     def __call__(self, inputs: Sequence[Any]) -> Any:
-        """The answers (b, ...) to `inputs`, each (b, ...), as an array."""
-        count, local = len(inputs[0]), self._device.local
-        self._size = max(self._size, -(-count // local) * local)
-        full = tuple(_filled(one, self._size) for one in inputs)
+        """The outputs (n, ...) for `inputs`, each (n, ...), as an array."""
+        count, replicas = len(inputs[0]), self._device.local
+        self._size = max(self._size, -(-count // replicas) * replicas)
+        padded = list(inputs)
+        if missing := self._size - count:
+            padded = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in inputs]
         if not self._device.strategy:
-            return np.asarray(self._run(tuple(tf.convert_to_tensor(one) for one in full)))[:count]
-        answers = self._device.strategy.experimental_local_results(self._run(self._pieces(full)))
-        return np.concatenate([np.asarray(answer) for answer in answers])[:count]
+            return np.asarray(self._run(tuple(tf.convert_to_tensor(array) for array in padded)))[:count]
+        outputs = self._device.strategy.experimental_local_results(self._run(self._shared(padded)))
+        return np.concatenate([np.asarray(output) for output in outputs])[:count]
 
-    def _pieces(self, full: tuple[Any, ...]) -> Any:
-        """Every machine answers for the whole batch, and cuts it over its own devices."""
+    def _shared(self, inputs: Sequence[Any]) -> Any:
+        """Every machine predicts the whole batch, and cuts it over its own devices."""
         size = self._size // self._device.local
 
         def piece(context: Any) -> Any:
-            at = context.replica_id_in_sync_group % self._device.local * size
-            return tuple(tf.convert_to_tensor(one[at : at + size]) for one in full)
+            start = context.replica_id_in_sync_group % self._device.local * size
+            return tuple(tf.convert_to_tensor(array[start : start + size]) for array in inputs)
 
         return self._device.strategy.experimental_distribute_values_from_function(piece)
 
 
-def _filled(array: Any, size: int) -> Any:
-    """`array` with its last member repeated until there are `size`."""
-    missing = size - len(array)
-    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
+class AgePredictor:
+    """Predicts ages in months with `model` (see `load_model`), at most `batch` images at a time.
 
-
-# == views: Views of a test image: the same hand mirrored, turned and scaled a little, for predictions to be
-
-Images = npt.NDArray[np.uint8]
-
-# Mirrored or not, degrees, scale: each plain one is followed by its mirror image, so even counts are balanced.
-_VIEWS = tuple(
-    (mirrored, turn, scale)
-    for turn, scale in ((0.0, 1.0), (8.0, 1.0), (-8.0, 1.0), (0.0, 1.06), (0.0, 0.95))
-    for mirrored in (False, True)
-)
-MOST = len(_VIEWS)
-
-
-def view(images: Images, number: int) -> Images:
-    """View `number` (0 to 9; 0 is the image itself) of `images` (b, px, px); the same on every call."""
-    mirrored, turn, scale = _VIEWS[number]
-    if mirrored:
-        images = images[:, :, ::-1]
-    if (turn, scale) != (0.0, 1.0):
-        images = np.stack([_turned(image, turn, scale) for image in images])
-    return np.ascontiguousarray(images)
-
-
-def _turned(image: Images, turn: float, scale: float) -> Images:
-    middle = (image.shape[0] - 1) / 2
-    matrix = cv2.getRotationMatrix2D((middle, middle), turn, scale)
-    size = (image.shape[1], image.shape[0])
-    turned = cv2.warpAffine(
-        np.ascontiguousarray(image), matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
-    return np.asarray(turned, np.uint8)
-
-
-# == predict: Ages by a trained model, for images made by the same steps that made its pack.
-
-
-def predict_load(path: Path) -> Any:
-    """The Keras model at `path`; raises ContractError where there is none."""
-    import keras
-
-    try:
-        return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ContractError(f"{path} is no model that Keras can load: {' '.join(str(error).split())[:200]}") from None
-
-
-def predict(model: Any, squares: Any, male: float | None, views: int = 1) -> Any:
-    """Ages in months, float32 (n,), for gray squares (n, px, px) uint8; `male` is 1 or 0, None if not known.
-
-    Raises:
-        ContractError: the model needs the sex and it is not known.
+    Every age that this project reports comes from here. `device` is by default every GPU of this machine, else the CPU.
     """
-    names = [tensor.name for tensor in model.inputs]
-    if "male" in names and male is None:
-        raise ContractError("this model reads the sex as well as the image: give --sex male or --sex female")
-    sex = [np.full((len(squares), 1), male, np.float32)] if "male" in names else []
-    answers = []
-    for number in range(views):
-        images = view(squares, number)[..., None]
-        answers.append(np.asarray(model.predict_on_batch([images, *sex] if sex else images))[:, 0])
-    return np.mean(answers, axis=0)
 
+    def __init__(self, model: Any, device: Device | None = None, batch: int = BATCH) -> None:
+        self.size_px: int = model.inputs[0].shape[1]
+        self.needs_sex = len(model.inputs) > 1
+        self._model, self._batch = model, batch
+        self._predict = BatchPredictor(model, device or find_device())
 
-def squares_of(files: Sequence[Path], size_px: int) -> Any:
-    """The images in `files` as `data prepare` makes them, uint8 (n, px, px).
+    def predict(self, images: Images, males: Floats, views: int = 1) -> Floats:
+        """Months, float32 (views, n), for images (n, px, px) uint8 and males (n,), 1 or 0; view 0 is the plain image.
 
-    Raises:
-        ContractError: a file is broken or no image.
-        OSError: a file cannot be read.
-    """
-    made = []
-    for file in files:
-        square = decode_square(file.read_bytes(), size_px)
-        if square is None:
-            raise ContractError(f"{file} is broken, cut short or no image that OpenCV reads")
-        made.append(square)
-    return np.stack(made)
+        Raises:
+            ContractError: the images have another size than the model's.
+        """
+        self._check_size(images.shape[1], "the images have")
+        months = [
+            [
+                self._predict(model_inputs(self._model, make_view(images[rows], view), males[rows]))[:, 0]
+                for view in range(views)
+            ]
+            for rows in split_batches(range(len(images)), self._batch)
+        ]
+        return np.concatenate(months, axis=1)
+
+    def predict_pack(
+        self, pack: Pack, rows: Sequence[int], views: int, before_batch: Callable[[], None] = lambda: None
+    ) -> Floats:
+        """Months, float32 (views, n), in the order of `rows`; images are read ahead by threads.
+
+        `before_batch` is called before each batch, and may raise to stop.
+
+        Raises:
+            ContractError: the pack has images of another size than the model's.
+        """
+        self._check_size(pack.images.shape[1], f"the pack has {len(pack.ids)} of")
+        feed = Feed(pack, rows, self._batch, 0, augment=False)
+        months = [np.empty((views, 0), np.float32)]
+        for batch, images in feed.load_batches(split_batches(rows, self._batch), 0):
+            before_batch()
+            months.append(self.predict(images[..., 0], pack.male[batch], views))
+        return np.concatenate(months, axis=1)
+
+    def _check_size(self, size_px: int, whose: str) -> None:
+        if size_px != self.size_px:
+            raise ContractError(
+                f"the model takes images of {self.size_px} px, {whose} {size_px} px. Run: boneagectl data prepare"
+                f" --size {self.size_px}"
+            )

@@ -1,9 +1,9 @@
-"""Ages for many files: pictures are read ahead in threads while the model is at work on those before."""
+"""Predictions for image files: the next files are read in threads while the model predicts those before."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,93 +14,73 @@ import numpy as np
 from boneage_trainer.contract import ContractError
 from boneage_trainer.data.pixels import Gray
 from boneage_trainer.inference import intake
-from boneage_trainer.inference.model import Predictor, view
-from boneage_trainer.train.device import find_device
+from boneage_trainer.inference.model import BATCH, AgePredictor
 
-BATCH = 32
-_AHEAD = 2
+_BATCHES_AHEAD = 2
 _THREADS = 2
+_Loaded = Gray | str
+"""A square image, or the reason why there is none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A file, and the sex where it is known: 1 male, 0 female."""
+class FileRequest:
+    """A file to predict, and the sex if known: 1 male, 0 female."""
 
     file: Path
     male: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """`months` (views,), the plain view first; or `problem`, why there are none."""
+class FilePrediction:
+    """`months` (views,), the plain view first; or `problem`, the reason why there are none."""
 
     file: Path
     months: tuple[float, ...]
     problem: str = ""
 
 
-class Reader:
-    """Answers for pictures by `model`, averaged over `views`; `anyway`: whatever they show."""
+class FilePredictor:
+    """Predicts files with `model` in `views` views each; `accept_any` skips the check that they show a hand."""
 
-    def __init__(self, model: Any, views: int, anyway: bool = False) -> None:
-        self._size_px = model.inputs[0].shape[1]
-        self._needs_sex = len(model.inputs) > 1
-        self._views, self._anyway = views, anyway
-        self._predict = Predictor(model, find_device())
+    def __init__(self, model: Any, views: int, accept_any: bool = False) -> None:
+        self._predictor = AgePredictor(model)
+        self._views, self._accept_any = views, accept_any
 
-    def answers(self, requests: Sequence[Request]) -> Iterator[list[Answer]]:
-        """In the order of `requests`, a batch at a time."""
-        batches = [requests[at : at + BATCH] for at in range(0, len(requests), BATCH)]
-        for some, squares in _ahead(batches, self._read):
-            yield self._batch(some, squares)
+    def predict(self, requests: Sequence[FileRequest]) -> Iterator[list[FilePrediction]]:
+        """Yields predictions in the order of `requests`, a batch at a time."""
+        waiting: deque[tuple[Sequence[FileRequest], list[Future[_Loaded]]]] = deque()
+        with ThreadPoolExecutor(_THREADS) as pool:
+            try:
+                for start in range(0, len(requests), BATCH):
+                    batch = requests[start : start + BATCH]
+                    waiting.append((batch, [pool.submit(self._load, request) for request in batch]))
+                    if len(waiting) > _BATCHES_AHEAD:
+                        yield self._predict_batch(*waiting.popleft())
+                while waiting:
+                    yield self._predict_batch(*waiting.popleft())
+            finally:
+                pool.shutdown(cancel_futures=True)
 
-    def _read(self, request: Request) -> Gray | str:
-        """The picture, or why there is none."""
-        if self._needs_sex and request.male is None:
-            return "the model reads the sex as well, which nobody gave: --sex male, --sex female or --sexes FILE.csv"
+    def _load(self, request: FileRequest) -> _Loaded:
+        if self._predictor.needs_sex and request.male is None:
+            return "sex is required (--sex or --sexes)"
         try:
-            return intake.square_of(request.file, self._size_px, self._anyway)
+            return intake.load_square(request.file, self._predictor.size_px, self._accept_any)
         except ContractError as error:
             return str(error)
 
-    def _batch(self, requests: Sequence[Request], squares: Sequence[Gray | str]) -> list[Answer]:
-        good = [at for at, one in enumerate(squares) if not isinstance(one, str)]
-        found: dict[int, tuple[float, ...]] = {}
-        if good:
-            males = np.array([[requests[at].male or 0.0] for at in good], np.float32)
-            months = self._months(np.stack([squares[at] for at in good]), males)
-            found = {at: tuple(map(float, months[:, number])) for number, at in enumerate(good)}
+    def _predict_batch(
+        self, requests: Sequence[FileRequest], futures: Sequence[Future[_Loaded]]
+    ) -> list[FilePrediction]:
+        loaded = [future.result() for future in futures]
+        usable = [at for at, image in enumerate(loaded) if not isinstance(image, str)]
+        predicted: dict[int, tuple[float, ...]] = {}
+        if usable:
+            images = np.stack([np.asarray(loaded[at]) for at in usable])
+            males = np.array([requests[at].male or 0.0 for at in usable], np.float32)
+            months = self._predictor.predict(images, males, self._views)
+            predicted = {at: tuple(map(float, views)) for at, views in zip(usable, months.T, strict=True)}
         return [
-            Answer(request.file, found.get(at, ()), one if isinstance(one, str) else "")
-            for at, (request, one) in enumerate(zip(requests, squares, strict=True))
+            FilePrediction(request.file, predicted.get(at, ()), image if isinstance(image, str) else "")
+            for at, (request, image) in enumerate(zip(requests, loaded, strict=True))
         ]
-
-    def _months(self, squares: Any, males: Any) -> Any:
-        """float32 (views, n) for squares (n, px, px) and males (n, 1)."""
-        sex = [males] if self._needs_sex else []
-        answers = [self._predict([view(squares, number)[..., None], *sex]) for number in range(self._views)]
-        return np.stack([answer[:, 0] for answer in answers])
-
-
-def _ahead(
-    batches: Iterable[Sequence[Request]], read: Callable[[Request], Gray | str]
-) -> Iterator[tuple[Sequence[Request], list[Gray | str]]]:
-    """Each batch with its pictures; the next ones are read meanwhile."""
-    waiting: deque[tuple[Sequence[Request], list[Future[Gray | str]]]] = deque()
-    with ThreadPoolExecutor(_THREADS) as pool:
-        try:
-            for some in batches:
-                waiting.append((some, [pool.submit(read, one) for one in some]))
-                if len(waiting) > _AHEAD:
-                    yield _first(waiting)
-            while waiting:
-                yield _first(waiting)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _first(
-    waiting: deque[tuple[Sequence[Request], list[Future[Gray | str]]]],
-) -> tuple[Sequence[Request], list[Gray | str]]:
-    some, futures = waiting.popleft()
-    return some, [future.result() for future in futures]

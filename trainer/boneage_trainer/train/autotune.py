@@ -18,7 +18,7 @@ from boneage_trainer.config import TrainConfig
 from boneage_trainer.contract import RunFolder
 from boneage_trainer.data.pack import Pack
 from boneage_trainer.data.splits import Split
-from boneage_trainer.inference.model import Predictor
+from boneage_trainer.inference.model import BatchPredictor
 from boneage_trainer.train import checkpoint, environment
 from boneage_trainer.train.device import Device, is_out_of_memory
 from boneage_trainer.train.model import build_networks
@@ -56,7 +56,7 @@ def autotune(
         with candidate.scope():
             networks = build_networks(config, images.shape[1], months, pack.folder, candidate.precision)
             if computes_features_only:
-                predict = Predictor(networks.body, candidate)
+                predict = BatchPredictor(networks.body, candidate)
                 return lambda: predict([images])
             step = TrainStep(networks.core, build_optimizer(config, 1e-4, 1, 1), config, candidate, 1)
         zeros = np.zeros((batch, 1), np.float32)

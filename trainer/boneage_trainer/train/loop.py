@@ -23,7 +23,7 @@ from boneage_trainer.data.pack import Pack
 from boneage_trainer.data.splits import Split, make_split, write_split_csv
 from boneage_trainer.errors import ContractError
 from boneage_trainer.evaluation import evaluate, gradcam, model_card
-from boneage_trainer.inference.model import Predictor
+from boneage_trainer.inference.model import AgePredictor, BatchPredictor
 from boneage_trainer.train import checkpoint, environment
 from boneage_trainer.train.autotune import autotune
 from boneage_trainer.train.device import Device, find_device, is_out_of_memory
@@ -31,7 +31,7 @@ from boneage_trainer.train.feed import FeatureCache, Feed, split_batches
 from boneage_trainer.train.model import Networks, build_networks
 from boneage_trainer.train.recorder import Recorder
 from boneage_trainer.train.session import TrainingSession, TrainingStopped
-from boneage_trainer.train.step import Phase, compute_loss, image_size_px, is_cacheable, view_images
+from boneage_trainer.train.step import Phase, compute_loss, image_size_px, is_cacheable
 
 _PENDING_STEPS = 2
 """How many steps may be queued before their loss is read, so that a GPU never waits for Python."""
@@ -118,7 +118,7 @@ class Trainer:
 
     def _make_cache(self) -> FeatureCache | None:
         """A cache for the features of the training and validation set, or None where it does not fit."""
-        body, predict = self.networks.body, Predictor(self.networks.body, self.device)
+        body, predict = self.networks.body, BatchPredictor(self.networks.body, self.device)
 
         def compute(rows: Sequence[int], draw: int) -> Iterator[Any]:
             for _, images in self.feed.load_batches(split_batches(rows, self.predict_batch), draw):
@@ -280,8 +280,8 @@ class Trainer:
             "test": self._predict_months(networks.full, parts.test),
         }
         networks.full.save(folder.model)
-        heatmaps = gradcam.write(folder, networks.full, pack, parts.test, predictions["test"])
-        evaluate.write(folder, pack, parts, predictions, heatmaps)
+        heatmaps = gradcam.write_gradcam(folder, networks.full, pack, parts.test, predictions["test"])
+        evaluate.write_evaluation(folder, pack, parts, predictions, heatmaps)
         write_split_csv(folder, pack, parts)
         lines = self._lines_of_this_leg()
         for key in ("compile_s", "load_s", "compute_s", "validate_s", "checkpoint_s"):
@@ -289,25 +289,19 @@ class Trainer:
         times["cpu_s"] = sum(os.times()[:2])
         times.update(evaluate_s=time.monotonic() - began_s, total_s=self.session.elapsed_s, epochs_this_leg=len(lines))
         environment.write_environment(folder, self.job, self.device, measured, times)
-        model_card.write(folder, self.job)
+        model_card.write_model_card(folder, self.job)
 
     def _predict_validation(self, networks: Networks) -> Any:
         """Ages of the validation set, (views, n); from cached features where they are those of the saved model."""
         rows, cache = self.parts.validation, self.phase.cache
         if not cache or self.config.test_views > 1 or self.device.precision != "float32":
             return self._predict_months(networks.full, rows)
-        predict = Predictor(networks.head, dataclasses.replace(self.device, jit=False))
+        predict = BatchPredictor(networks.head, dataclasses.replace(self.device, jit=False))
         features, batches = cache.get("validation", rows, 0), split_batches(rows, self.predict_batch)
         targets = np.concatenate([predict(self._inputs(features[some], some))[:, 0] for some in batches])
         return networks.to_months(targets)[None]
 
     def _predict_months(self, model: Any, rows: list[int]) -> Any:
         """Ages in months, float32 (views, n), in the order of `rows`."""
-        feed = Feed(self.pack, rows, self.predict_batch, 0, augment=False)
-        predict = Predictor(model, dataclasses.replace(self.device, jit=False))
-        views: list[list[Any]] = [[] for _ in range(self.config.test_views)]
-        for some, images in feed.load_batches(split_batches(rows, self.predict_batch), 0):
-            self.session.raise_if_stopped()
-            for number, months in enumerate(views):
-                months.append(predict(self._inputs(view_images(images, number), some))[:, 0])
-        return np.stack([np.concatenate(months) for months in views])
+        predictor = AgePredictor(model, dataclasses.replace(self.device, jit=False), self.predict_batch)
+        return predictor.predict_pack(self.pack, rows, self.config.test_views, self.session.raise_if_stopped)

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from boneage_trainer.config import TrainConfig
-from boneage_trainer.inference.model import Predictor, of_model, view
+from boneage_trainer.inference.model import BatchPredictor, call_model
 from boneage_trainer.train.device import Device
 from boneage_trainer.train.feed import FeatureCache, Feed, RowNumbers
 from boneage_trainer.train.model import Networks
@@ -113,7 +113,7 @@ class TrainStep:
 
     def _compute_gradients(self, inputs: Any, target: Any) -> tuple[Any, Any, list[Any]]:
         with tf.GradientTape() as tape:
-            errors = of_model(self.model, inputs, training=True) - target
+            errors = call_model(self.model, inputs, training=True) - target
             loss = compute_loss(self._loss, errors)
             scaled = loss * (self._scale / self.device.replicas)
         gradients = tape.gradient(scaled, [variable.value for variable in self.model.trainable_variables])
@@ -172,7 +172,7 @@ class Phase:
         with device.scope():
             optimizer = build_optimizer(config, rate, feed.steps, self.last - self.first + 1)
             self.step = TrainStep(self.model, optimizer, config, device, config.average_epochs * feed.steps)
-        self.predict = Predictor(self.model, device)
+        self.predict = BatchPredictor(self.model, device)
 
     def batches(self, epoch: int) -> Iterator[tuple[RowNumbers, Any]]:
         """Row numbers (b,) and images or features (b, ...) of each batch of `epoch`."""
@@ -201,8 +201,3 @@ def is_cacheable(config: TrainConfig) -> bool:
     """Whether some epochs use a frozen backbone's features of the same images again."""
     repeats_images = config.augment == "none" or config.cached_views > 0
     return config.cache_features and repeats_images and config.backbone_epochs[0] > 0
-
-
-def view_images(images: Any, number: int) -> Any:
-    """View `number` of images (b, px, px, 1)."""
-    return images if number == 0 else view(images[..., 0], number)[..., None]
