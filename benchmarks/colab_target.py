@@ -37,13 +37,13 @@ import json, resource, sys, time
 from contextlib import closing
 from pathlib import Path
 from boneage_trainer.contract import RunFolder
-from boneagectl.targets.colab import looking
-from boneagectl.targets.colab.colab_cli import Access
-from boneagectl.targets.colab.jupyter import Runtime
+from boneagectl.targets.colab import cli_session
+from boneagectl.targets.colab.colab_cli import RuntimeAccess
+from boneagectl.targets.colab.jupyter import RuntimeClient
 said = json.load(sys.stdin)
-access = Access("", said["url"], said["token"], time.time() + 3600)
-with closing(Runtime(access, lambda: access)) as runtime:
-    found = looking.bring(runtime, sys.argv[1], RunFolder(Path(sys.argv[2])))
+access = RuntimeAccess("", said["url"], said["token"], time.time() + 3600)
+with closing(RuntimeClient(access, lambda: access)) as client:
+    found = cli_session.download_run_folder(client, sys.argv[1], RunFolder(Path(sys.argv[2])))
 assert not found.unlisted
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000))
 """

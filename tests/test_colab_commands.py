@@ -83,7 +83,7 @@ def test_another_leg_s_zip_is_refused_whole(on_colab: Path, cli: Cli, home: Path
     assert "not of right-run-01" in cli("collect", "right-run", "--from", wrong, code=2).err
     torn = results_of(tmp_path, "right-run-01")
     torn.write_bytes(torn.read_bytes()[:-200])
-    assert "nothing was brought" in cli("collect", "right-run", "--from", torn, code=3).err
+    assert "nothing was imported" in cli("collect", "right-run", "--from", torn, code=3).err
     assert not (home / "runs" / "right-run" / "legs" / "01" / "artifacts").exists()
     assert "there is no file" in cli("collect", "right-run", "--from", tmp_path / "none.zip", code=2).err
 
@@ -107,7 +107,7 @@ def test_a_notebook_is_given_up_by_stop_and_the_run_goes_on_elsewhere(
     assert reserved_s(home) == 0
     cli("resume", "left-run", "-q")
     sent = home / "runs" / "left-run" / "legs" / "02" / "sent"
-    assert "goes on from left-run-01" in (sent / "resume.txt").read_text()
+    assert "resumes left-run-01" in (sent / "resume.txt").read_text()
     assert cli("show", "left-run", "--json").json["state"] == "queued"
 
 
@@ -137,7 +137,7 @@ def test_a_session_is_twelve_hours_at_most(on_colab: Path, cli: Cli) -> None:
 
 def test_doctor_tells_the_rules(on_colab: Path, cli: Cli) -> None:
     said = cli("doctor", "--target", "colab", code=(0, 3)).out
-    assert "a GPU is not promised" in said
+    assert "no guaranteed GPU" in said
     assert "research.google.com/colaboratory/faq.html" in said
 
 

@@ -32,7 +32,7 @@ def notebook(
     folder: Path, spec: JobSpec | None = None, leg: str = LEG, resume: Checkpoint | None = None, **other: str
 ) -> str:
     spec = spec or make_spec(preset="smoke")
-    colab_render.write(spec, bundle.build(spec), leg, folder, resume, settings(**other))
+    colab_render.render_notebook(spec, bundle.build(spec), leg, folder, resume, settings(**other))
     return (folder / f"{leg}.ipynb").read_text()
 
 
@@ -77,7 +77,7 @@ def test_it_is_a_valid_notebook_without_outputs(tmp_path: Path) -> None:
 def test_jupytext_reads_the_template_to_the_same_cells(tmp_path: Path) -> None:
     jupytext = pytest.importorskip("jupytext")
     spec = make_spec(preset="smoke")
-    holes = colab_render._holes(spec, bundle.build(spec), LEG, "", settings())
+    holes = colab_render._template_values(spec, bundle.build(spec), LEG, "", settings())
     theirs = jupytext.reads(templates.fill("colab/notebook.py.j2", **holes), fmt="py:percent").cells
     ours = json.loads(notebook(tmp_path))["cells"]
     assert [cell.metadata.pop("title") for cell in theirs] == [cell["id"] for cell in ours]
@@ -118,13 +118,13 @@ def test_its_code_and_its_settings_are_the_bundle_that_was_booked(
 ) -> None:
     spec = make_spec(preset="smoke", epochs=7)
     notebook(tmp_path, spec)
-    path, values = colab_render.read(tmp_path)
+    path, values = colab_render.read_notebook(tmp_path)
     code = cells(path.read_text())["begin"].split('"""')[1]
     (tmp_path / "code.zip").write_bytes(bz2.decompress(base64.b64decode(code)))
     monkeypatch.setenv("BONEAGE_REHEARSAL", "1")
     monkeypatch.setenv("BONEAGECTL_ROOT", str(tmp_path))
     given = {key.lower(): value for key, value in values.items()}
-    colab_notebook.Session(tmp_path / "code.zip", **given)
+    colab_notebook.NotebookSession(tmp_path / "code.zip", **given)
     made = (tmp_path / "boneagectl" / LEG / "tmp" / "bundle.zip").read_bytes()
     assert made == bundle.build(spec).content
     assert detect.environment_limit_s() == (None, "")
@@ -140,7 +140,7 @@ def test_its_code_and_its_settings_are_the_bundle_that_was_booked(
         ({"gpu": "P100"}, "one of T4, L4, A100"),
     ],
 )
-def test_settings_that_cannot_be_granted(tmp_path: Path, other: dict[str, str], said: str) -> None:
+def test_invalid_settings_are_refused(tmp_path: Path, other: dict[str, str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         notebook(tmp_path / "sent", **other)
     assert not (tmp_path / "sent").exists()
@@ -149,7 +149,7 @@ def test_settings_that_cannot_be_granted(tmp_path: Path, other: dict[str, str], 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     pack = 'it\'s "quoted"\n# %% evil\nimport os'
     notebook(tmp_path, pack=pack)
-    _, values = colab_render.read(tmp_path)
+    _, values = colab_render.read_notebook(tmp_path)
     assert values["PACK"] == pack
 
 
@@ -160,8 +160,8 @@ def test_a_notebook_that_grew_too_large_is_refused(tmp_path: Path, monkeypatch: 
 
 
 def test_a_cell_without_a_name_is_a_fault_of_the_template() -> None:
-    with pytest.raises(ValueError, match="no head of a cell"):
-        colab_render.notebook("# %%\nx = 1\n", METADATA)
+    with pytest.raises(ValueError, match="invalid first line of a cell"):
+        colab_render.to_ipynb("# %%\nx = 1\n", METADATA)
 
 
 # ------------------------------------------------------------------------------------ an earlier leg
@@ -174,12 +174,12 @@ def test_a_next_leg_names_the_one_before_and_says_what_drive_must_hold(tmp_path:
     text = notebook(tmp_path / "sent", leg=SECOND, resume=resume)
     assert f'RESUME = "{LEG}"' in cells(text)["settings"]
     assert str(tmp_path) not in text
-    note = (tmp_path / "sent" / colab_render.NOTE).read_text()
+    note = (tmp_path / "sent" / colab_render.RESUME_NOTE).read_text()
     assert f"MyDrive/boneagectl/hands-a1b2/{LEG}" in note
     assert str(earlier.last.parent) in note
 
 
 def test_a_leg_without_a_checkpoint_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no whole checkpoint") as caught:
+    with pytest.raises(UsageError, match="no complete checkpoint") as caught:
         notebook(tmp_path / "sent", leg=SECOND, resume=Checkpoint(tmp_path, Handle("local", LEG)))
     assert "boneagectl collect" in caught.value.next_step

@@ -29,7 +29,7 @@ LEG = "hands-a1b2-01"
 def sent(folder: Path, pack: str = "", **train: Any) -> Path:
     spec = make_spec(preset="smoke", deterministic=True, **train)
     settings = ColabSettings(pack=pack)
-    render.write(spec, bundle.build(spec), LEG, folder, None, settings)
+    render.render_notebook(spec, bundle.build(spec), LEG, folder, None, settings)
     return folder
 
 
@@ -48,7 +48,7 @@ def test_two_sessions_and_what_it_cannot_check(tmp_path: Path) -> None:
 
 def test_a_trainer_that_fails_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = sent(tmp_path / "sent", pack="boneage/pack")
-    path, _ = render.read(folder)
+    path, _ = render.read_notebook(folder)
     path.write_text(path.read_text().replace("'epochs': 2", "'epochs': 'two'"))
     with pytest.raises(MachineError, match="no epoch reached Drive: STOPPED: epochs must be int"):
         rehearse(folder, tmp_path / "place")
@@ -62,7 +62,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pytest.importorskip("ipykernel")
     rehearsal.draw(tmp_path / "hands", sys.executable)
     rehearsal.pack(tmp_path / "hands", tmp_path / "drive" / "boneage" / "pack", sys.executable)
-    for name, value in colab_rehearsal._surroundings(tmp_path).items():
+    for name, value in colab_rehearsal.notebook_environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     return tmp_path
@@ -99,20 +99,20 @@ def said(notebook: Any, cell: str) -> str:
 def test_two_sessions_in_kernels_with_a_drive_that_fails_every_third_write(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notebook, _ = render.read(sent(machine / "sent", pack="boneage/pack"))
+    notebook, _ = render.read_notebook(sent(machine / "sent", pack="boneage/pack"))
     monkeypatch.setenv("STUB_DRIVE_FAULT", "every:3")
     leg_on_drive = machine / "drive" / "boneagectl" / "hands-a1b2" / LEG
     first = run_all(notebook, machine / "content", leg_on_drive)
-    paused = re.search(r"PAUSED after epoch (\d) of 2: signal SIGINT\. Drive has all of it", said(first, "training"))
+    paused = re.search(r"PAUSED after epoch (\d) of 2: signal SIGINT\. Drive has everything", said(first, "training"))
     assert paused, said(first, "training")
     assert "<progress" in said(first, "training")
     second = run_all(notebook, machine / "content")
-    assert f"after epoch {paused[1]}" in said(second, "drive")
-    assert "COMPLETE after epoch 2. Drive has all of it" in said(second, "training")
+    assert f"resuming after epoch {paused[1]}" in said(second, "drive")
+    assert "COMPLETE after epoch 2. Drive has everything" in said(second, "training")
     assert "<svg" in said(second, "training")
     assert "test error:" in said(second, "results")
     dest = RunFolder(machine / "brought")
-    assert notebook_outputs.results_bring(machine / "downloads" / f"results-{LEG}.zip", LEG, dest).unlisted == ()
+    assert notebook_outputs.import_results(machine / "downloads" / f"results-{LEG}.zip", LEG, dest).unlisted == ()
     assert json.loads(dest.state.read_text())["state"] == "complete"
     assert [line["epoch"] for line in read_metrics(dest.metrics)] == [1, 2]
 
@@ -122,12 +122,12 @@ def test_a_stopped_cell_shows_words_and_no_traceback(machine: Path, monkeypatch:
     import nbclient
     import nbformat
 
-    notebook, _ = render.read(sent(machine / "sent", pack="boneage/pack"))
+    notebook, _ = render.read_notebook(sent(machine / "sent", pack="boneage/pack"))
     monkeypatch.setenv("BONEAGE_REHEARSAL", "0")
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     with pytest.raises(nbclient.exceptions.CellExecutionError) as caught:
         run_all(notebook, machine / "content")
-    assert caught.value.ename == "Stop"
+    assert caught.value.ename == "CellStopped"
     assert "Colab gave no GPU" in caught.value.evalue
     made = nbformat.read(notebook, as_version=4)
     assert all(not cell.get("outputs") for cell in made.cells)

@@ -43,10 +43,10 @@ def dest(tmp_path: Path) -> RunFolder:
 
 
 def test_a_good_one_comes_whole_and_again(zipped: Path, dest: RunFolder) -> None:
-    found = notebook_outputs.results_bring(zipped, LEG, dest)
+    found = notebook_outputs.import_results(zipped, LEG, dest)
     assert sorted(found.sha256) == ["MANIFEST.json", "checkpoint/last.npz", "metrics.jsonl", "state.json", "train.log"]
     assert found.unlisted == ()
-    assert notebook_outputs.results_bring(zipped, LEG, dest) == found
+    assert notebook_outputs.import_results(zipped, LEG, dest) == found
     assert [path.name for path in dest.root.parent.iterdir()] == ["artifacts"]
 
 
@@ -55,7 +55,7 @@ def test_one_that_was_packed_anew_is_taken(zipped: Path, dest: RunFolder, tmp_pa
     with zipfile.ZipFile(zipped) as old, zipfile.ZipFile(tmp_path / "new.zip", "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
             new.writestr(name, old.read(name))
-    assert notebook_outputs.results_bring(tmp_path / "new.zip", LEG, dest).unlisted == ()
+    assert notebook_outputs.import_results(tmp_path / "new.zip", LEG, dest).unlisted == ()
 
 
 # ------------------------------------------------------------------------------------------- hostile
@@ -153,9 +153,9 @@ def test_a_hostile_one_is_refused_whole(kind: str, zipped: Path, dest: RunFolder
     harm(zipped)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(MachineError, match=said) as caught:
-        notebook_outputs.results_bring(zipped, LEG, dest)
-    assert caught.value.message.startswith("nothing was brought")
-    assert "last cell of the notebook" in caught.value.next_step
+        notebook_outputs.import_results(zipped, LEG, dest)
+    assert caught.value.message.startswith("nothing was imported")
+    assert "notebook's last cell" in caught.value.next_step
     left = [path for path in sorted(tmp_path.rglob("*")) if path not in before]
     assert left in ([], [dest.root.parent])
     assert not (tmp_path.parent / "outside").exists()
@@ -166,29 +166,29 @@ def test_more_than_a_run_can_be_is_refused_while_it_streams(
 ) -> None:
     monkeypatch.setattr(archive, "MAX_BYTES", 100)
     with pytest.raises(MachineError, match="would take"):
-        notebook_outputs.results_bring(zipped, LEG, dest)
+        notebook_outputs.import_results(zipped, LEG, dest)
 
 
 # ---------------------------------------------------------------------------------------- another's
 def test_another_leg_s_results_are_refused(zipped: Path, dest: RunFolder) -> None:
     with pytest.raises(UsageError, match=f"holds the results of '{LEG}', not of hands-a1b2-02"):
-        notebook_outputs.results_bring(zipped, "hands-a1b2-02", dest)
+        notebook_outputs.import_results(zipped, "hands-a1b2-02", dest)
     assert not dest.root.exists()
 
 
 def test_an_older_download_never_replaces_a_newer_one(zipped: Path, dest: RunFolder, tmp_path: Path) -> None:
     old = tmp_path / "old.zip"
     archive.pack_run(make_run(RunFolder(tmp_path / "paused"), epoch=3, state="paused"), old)
-    notebook_outputs.results_bring(old, LEG, dest)
-    notebook_outputs.results_bring(zipped, LEG, dest)
+    notebook_outputs.import_results(old, LEG, dest)
+    notebook_outputs.import_results(zipped, LEG, dest)
     with pytest.raises(UsageError, match="from an earlier session"):
-        notebook_outputs.results_bring(old, LEG, dest)
+        notebook_outputs.import_results(old, LEG, dest)
     assert json.loads(dest.state.read_text())["state"] == "complete"
 
 
 def test_what_is_not_there_is_named(dest: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no file") as caught:
-        notebook_outputs.results_bring(tmp_path / "results.zip", LEG, dest)
+        notebook_outputs.import_results(tmp_path / "results.zip", LEG, dest)
     assert f"--from results-{LEG}.zip" in caught.value.next_step
 
 
@@ -198,4 +198,4 @@ def test_without_a_state_nothing_is_known_of_it(dest: RunFolder, tmp_path: Path)
     write_manifest(run)
     archive.pack_run(run, tmp_path / "stateless.zip")
     with pytest.raises(MachineError, match="no readable state"):
-        notebook_outputs.results_bring(tmp_path / "stateless.zip", LEG, dest)
+        notebook_outputs.import_results(tmp_path / "stateless.zip", LEG, dest)

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from boneagectl.errors import MachineError, NotFound, Unreachable
+from boneagectl.errors import NotFound, ProviderRefused, Unreachable
 from boneagectl.targets.colab import jupyter as module
-from boneagectl.targets.colab.colab_cli import Access
-from boneagectl.targets.colab.jupyter import Gone, Runtime
+from boneagectl.targets.colab.colab_cli import RuntimeAccess
+from boneagectl.targets.colab.jupyter import RuntimeClient, RuntimeGone
 from emulators.colab import Colab, Fault, Vm
 from emulators.colab_vms import Kind
 from support import wait_for
 
 
-def access(vm: Vm) -> Access:
+def access(vm: Vm) -> RuntimeAccess:
     said = vm.new_token()
-    return Access(vm.endpoint, said["url"], said["token"], time.time() + 3600)
+    return RuntimeAccess(vm.endpoint, said["url"], said["token"], time.time() + 3600)
 
 
 @pytest.fixture
@@ -33,18 +33,18 @@ def vm(colab: Colab) -> Vm:
 
 
 @pytest.fixture
-def renew(vm: Vm) -> Callable[[], Access]:
-    def ask() -> Access:
+def renew(vm: Vm) -> Callable[[], RuntimeAccess]:
+    def ask() -> RuntimeAccess:
         if not vm.is_alive:
-            raise Gone("it is gone")
+            raise RuntimeGone("it is gone")
         return access(vm)
 
     return ask
 
 
 @pytest.fixture
-def machine(vm: Vm, renew: Callable[[], Access]) -> Iterator[Runtime]:
-    with closing(Runtime(access(vm), renew)) as opened:
+def machine(vm: Vm, renew: Callable[[], RuntimeAccess]) -> Iterator[RuntimeClient]:
+    with closing(RuntimeClient(access(vm), renew)) as opened:
         yield opened
 
 
@@ -57,34 +57,34 @@ def big(tmp_path: Path) -> Path:
 
 # ----------------------------------------------------------------------------------------- files
 def test_a_file_goes_up_in_pieces_and_comes_down_whole(
-    machine: Runtime, vm: Vm, colab: Colab, big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machine: RuntimeClient, vm: Vm, colab: Colab, big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PIECE_BYTES", 65_536)
-    machine.make_folder("content/a")
-    machine.make_folder("content/a")
+    machine.create_folder("content/a")
+    machine.create_folder("content/a")
     machine.upload(big, "content/a/big.bin")
     assert colab.calls.count("PUT runtime api/contents/content/a/big.bin") == 5
     assert (vm.content / "a" / "big.bin").read_bytes() == big.read_bytes()
-    assert machine.tree("content/a") == ["big.bin"]
-    assert machine.tree("content") == ["a/big.bin"]
-    assert machine.tree("content/none") == []
+    assert machine.list_files("content/a") == ["big.bin"]
+    assert machine.list_files("content") == ["a/big.bin"]
+    assert machine.list_files("content/none") == []
     machine.download("content/a/big.bin", tmp_path / "down" / "big.bin")
     assert (tmp_path / "down" / "big.bin").read_bytes() == big.read_bytes()
 
 
 @pytest.mark.parametrize("size", [0, 65_535, 65_536, 65_537, 131_072])
 def test_files_of_any_size_go_up(
-    machine: Runtime, vm: Vm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+    machine: RuntimeClient, vm: Vm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     monkeypatch.setattr(module, "PIECE_BYTES", 65_536)
     (tmp_path / "a b#ü%.bin").write_bytes(os.urandom(size))
     machine.upload(tmp_path / "a b#ü%.bin", "content/a b#ü%.bin")
     assert (vm.content / "a b#ü%.bin").read_bytes() == (tmp_path / "a b#ü%.bin").read_bytes()
-    assert machine.read("content/a b#ü%.bin") == (tmp_path / "a b#ü%.bin").read_bytes()
+    assert machine.read_file("content/a b#ü%.bin") == (tmp_path / "a b#ü%.bin").read_bytes()
 
 
 def test_a_piece_whose_answer_was_lost_does_not_spoil_the_file(
-    machine: Runtime, vm: Vm, colab: Colab, big: Path, monkeypatch: pytest.MonkeyPatch
+    machine: RuntimeClient, vm: Vm, colab: Colab, big: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PIECE_BYTES", 65_536)
     colab.faults.append(Fault("PUT runtime *", "reset_after", after=1))
@@ -93,19 +93,19 @@ def test_a_piece_whose_answer_was_lost_does_not_spoil_the_file(
 
 
 def test_a_download_that_breaks_begins_anew_and_gives_up_in_the_end(
-    machine: Runtime, vm: Vm, colab: Colab, big: Path, tmp_path: Path
+    machine: RuntimeClient, vm: Vm, colab: Colab, big: Path, tmp_path: Path
 ) -> None:
     (vm.content / "big.bin").write_bytes(big.read_bytes())
     colab.cuts = [100_000, 10_000]
     machine.download("content/big.bin", tmp_path / "down.bin")
     assert (tmp_path / "down.bin").read_bytes() == big.read_bytes()
     colab.cuts = [100_000] * 3
-    with pytest.raises(Unreachable, match="broke off again and again"):
+    with pytest.raises(Unreachable, match="broke off several times"):
         machine.download("content/big.bin", tmp_path / "other.bin")
     assert not (tmp_path / "other.bin").exists()
 
 
-def test_neither_way_holds_a_file_in_memory(machine: Runtime, vm: Vm, tmp_path: Path) -> None:
+def test_neither_way_holds_a_file_in_memory(machine: RuntimeClient, vm: Vm, tmp_path: Path) -> None:
     path = tmp_path / "big.bin"
     path.write_bytes(b"x" * (48 << 20))
     tracemalloc.start()
@@ -118,69 +118,76 @@ def test_neither_way_holds_a_file_in_memory(machine: Runtime, vm: Vm, tmp_path: 
     assert (tmp_path / "down.bin").stat().st_size == path.stat().st_size
 
 
-def test_files_come_by_the_other_way_where_one_is_closed(machine: Runtime, vm: Vm, colab: Colab, big: Path) -> None:
+def test_files_come_by_the_other_way_where_one_is_closed(
+    machine: RuntimeClient, vm: Vm, colab: Colab, big: Path
+) -> None:
     (vm.content / "big.bin").write_bytes(big.read_bytes())
     colab.serves_files = False
-    assert machine.read("content/big.bin") == big.read_bytes()
-    assert machine.read("content/none") == b""
+    assert machine.read_file("content/big.bin") == big.read_bytes()
+    assert machine.read_file("content/none") == b""
     machine.download("content/big.bin", big.with_name("down.bin"))
     assert big.with_name("down.bin").read_bytes() == big.read_bytes()
 
 
 # ----------------------------------------------------------------------------------------- answers
-def test_an_expired_token_is_renewed_once(machine: Runtime, colab: Colab, vm: Vm) -> None:
+def test_an_expired_token_is_renewed_once(machine: RuntimeClient, colab: Colab, vm: Vm) -> None:
     colab.expire_tokens()
-    machine.write("content/a.txt", b"a")
-    assert machine.read("content/a.txt") == b"a"
+    machine.write_file("content/a.txt", b"a")
+    assert machine.read_file("content/a.txt") == b"a"
     colab.faults.append(Fault("GET runtime *", "401", times=2))
-    with pytest.raises(MachineError, match="401"):
-        machine.read("content/a.txt")
+    with pytest.raises(ProviderRefused, match="401"):
+        machine.read_file("content/a.txt")
 
 
-def test_what_is_not_there_is_told_from_what_is_gone(machine: Runtime, vm: Vm, colab: Colab, tmp_path: Path) -> None:
-    assert machine.read("content/none") == b""
+def test_what_is_not_there_is_told_from_what_is_gone(
+    machine: RuntimeClient, vm: Vm, colab: Colab, tmp_path: Path
+) -> None:
+    assert machine.read_file("content/none") == b""
     assert machine.kernel_state("none") == ""
     with pytest.raises(NotFound):
         machine.download("content/none", tmp_path / "none")
     assert not (tmp_path / "none").exists()
     colab.faults.append(Fault("GET runtime *", "503", times=2))
-    assert machine.kernels() == []
+    assert machine.list_kernels() == []
     colab.faults.append(Fault("GET runtime *", "503", times=3))
     with pytest.raises(Unreachable, match="503"):
-        machine.kernels()
+        machine.list_kernels()
     colab.faults.append(Fault("GET runtime *", "503", times=3))
     colab.lose(vm)
-    with pytest.raises(Gone):
-        machine.kernels()
+    with pytest.raises(RuntimeGone):
+        machine.list_kernels()
 
 
 # ----------------------------------------------------------------------------------------- kernel
-def test_code_begins_and_goes_on_without_us(machine: Runtime, vm: Vm) -> None:
+def test_code_begins_and_goes_on_without_us(machine: RuntimeClient, vm: Vm) -> None:
     kernel = machine.start_kernel()
-    machine.run(kernel, "answer = 42")
-    machine.start(kernel, "import time; time.sleep(0.5); open('/content/done.txt', 'w').write(str(answer))")
-    assert machine.kernel_state(kernel) == "busy"
+    machine.run_code(kernel, "answer = 42")
+    code = (
+        "import os, time\nwhile not os.path.exists('/content/go'): time.sleep(0.01)\n"
+        "open('/content/done.txt', 'w').write(str(answer))"
+    )
+    machine.start_code(kernel, code)
+    wait_for(lambda: machine.kernel_state(kernel) == "busy")
+    (vm.content / "go").touch()
     wait_for(lambda: machine.kernel_state(kernel) == "idle")
-    assert machine.read("content/done.txt") == b"42"
-    with pytest.raises(MachineError, match="ZeroDivisionError"):
-        machine.run(kernel, "1 / 0")
-    machine.start(kernel, "import time; time.sleep(60)")
+    assert machine.read_file("content/done.txt") == b"42"
+    with pytest.raises(ProviderRefused, match="ZeroDivisionError"):
+        machine.run_code(kernel, "1 / 0")
+    machine.start_code(kernel, "import time; time.sleep(60)")
     machine.interrupt(kernel)
     wait_for(lambda: machine.kernel_state(kernel) == "idle")
-    machine.delete_kernel(kernel)
-    assert machine.kernel_state(kernel) == ""
 
 
-def test_a_begin_is_never_sent_twice(machine: Runtime, vm: Vm, colab: Colab) -> None:
+def test_a_begin_is_never_sent_twice(machine: RuntimeClient, vm: Vm, colab: Colab) -> None:
     kernel = machine.start_kernel()
     colab.faults.append(Fault("WS runtime *", "503"))
-    with pytest.raises(Unreachable, match="cannot be spoken to"):
-        machine.start(kernel, "open('/content/begun.txt', 'w')")
-    assert machine.read("content/begun.txt") == b""
+    with pytest.raises(Unreachable, match="no connection to the kernel"):
+        machine.start_code(kernel, "open('/content/begun.txt', 'w')")
+    assert machine.read_file("content/begun.txt") == b""
     assert len([call for call in colab.calls if call.startswith("WS")]) == 1
 
 
-def test_the_token_shows_in_no_text(machine: Runtime, vm: Vm, colab: Colab) -> None:
+def test_the_token_shows_in_no_text(machine: RuntimeClient, vm: Vm, colab: Colab) -> None:
     assert "SECRET" not in repr(access(vm))
     colab.faults.append(Fault("* runtime *", "500", times=9))
     with pytest.raises(Unreachable) as error:

@@ -18,7 +18,7 @@ import pytest
 
 from boneage_trainer.contract import PackFolder, RunFolder, TrainConfig, read_metrics, write_atomic, write_manifest
 from boneage_trainer.platforms import colab_drive, colab_notebook
-from boneage_trainer.platforms.colab_api import Stop
+from boneage_trainer.platforms.colab_api import CellStopped
 from boneagectl import bundle
 from boneagectl.models import JobSpec
 from boneagectl.targets.colab import notebook_outputs, render
@@ -42,7 +42,7 @@ class Colab:
         shutil.copytree(self.pack, self.my_drive / "boneage" / "pack")
         self.spec.data.update(PackFolder(self.pack).job_data())
         self.code = self.root / "code.zip"
-        self.code.write_bytes(render._code(bundle.build(self.spec)))
+        self.code.write_bytes(render.extract_code(bundle.build(self.spec)))
 
     @property
     def content(self) -> Path:
@@ -59,13 +59,13 @@ class Colab:
         for name, value in switches.items():
             self.monkeypatch.setenv(f"FAKE_{name.upper()}", str(value))
 
-    def session(self, **other: Any) -> colab_notebook.Session:
+    def session(self, **other: Any) -> colab_notebook.NotebookSession:
         given: dict[str, Any] = {
             "leg": LEG, "resume": "", "dataset": "kmader/rsna-bone-age", "pack": "boneage/pack",
             "time_limit_s": 36_000, "allow_cpu": True, "train": asdict(self.spec.train), "data": self.spec.data,
             "provenance": self.spec.provenance,
         }  # fmt: skip
-        return colab_notebook.Session(self.code, **{**given, **other})
+        return colab_notebook.NotebookSession(self.code, **{**given, **other})
 
     def run_all(self, new_machine: bool = True, **other: Any) -> None:
         """Every cell, in order; the first that stops is the last."""
@@ -79,14 +79,14 @@ class Colab:
         """What the browser got, brought and checked."""
         dest = RunFolder(self.root / "brought")
         shutil.rmtree(dest.root, ignore_errors=True)
-        notebook_outputs.results_bring(self.root / "downloads" / f"results-{leg}.zip", leg, dest)
+        notebook_outputs.import_results(self.root / "downloads" / f"results-{leg}.zip", leg, dest)
         return dest
 
 
 @pytest.fixture
 def place(tmp_path: Path, pack: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colab]:
     monkeypatch.setattr(colab_drive, "PAUSES_S", (0.01, 0.02))
-    monkeypatch.setattr(colab_notebook, "_SETTLE_S", 5.0)
+    monkeypatch.setattr(colab_notebook, "_DRIVE_WAIT_S", 5.0)
     monkeypatch.setattr(sys, "executable", str(trainer))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.delenv("BONEAGE_REHEARSAL", raising=False)
@@ -96,7 +96,7 @@ def place(tmp_path: Path, pack: Path, trainer: Path, monkeypatch: pytest.MonkeyP
 
 # ------------------------------------------------------------------------------------- before it starts
 def test_without_a_gpu_it_stops_first_and_says_what_to_do(place: Colab) -> None:
-    with pytest.raises(Stop) as caught:
+    with pytest.raises(CellStopped) as caught:
         place.session(allow_cpu=False)
     for word in ("no GPU", "Change runtime type", "some hours", "boneagectl submit --target kaggle", "ALLOW_CPU"):
         assert word in str(caught.value)
@@ -112,30 +112,30 @@ def test_a_gpu_is_named(place: Colab, capsys: pytest.CaptureFixture[str]) -> Non
     place.session(allow_cpu=False)
     said = capsys.readouterr().out
     assert "GPU 0: Tesla T4" in said
-    assert "this session ends itself in 9 h 54 min" in said
+    assert "this session stops in 9 h 54 min" in said
 
 
 def test_elsewhere_than_in_colab_it_does_not_begin(place: Colab) -> None:
     place.monkeypatch.delenv("COLAB_RELEASE_TAG")
-    with pytest.raises(Stop, match="made for Google Colab"):
+    with pytest.raises(CellStopped, match="made for Google Colab"):
         place.session()
 
 
 def test_cells_out_of_order_are_told(place: Colab) -> None:
     session = place.session()
     for cell in (session.get_images, session.train, session.results):
-        with pytest.raises(Stop, match="in their order"):
+        with pytest.raises(CellStopped, match="in their order"):
             cell()
 
 
 def test_drive_refused_stops_before_anything_is_trained(place: Colab) -> None:
     place.fault("refused")
-    with pytest.raises(Stop, match=r"mount failed.*allow the access"):
+    with pytest.raises(CellStopped, match=r"mount failed.*allow the access"):
         place.run_all()
 
 
 def test_settings_that_were_broken_by_hand_are_told(place: Colab) -> None:
-    with pytest.raises(Stop, match="epochs must be int, not 'many'"):
+    with pytest.raises(CellStopped, match="epochs must be int, not 'many'"):
         place.session(train={**asdict(TrainConfig()), "epochs": "many"})
 
 
@@ -143,7 +143,7 @@ def test_settings_that_were_broken_by_hand_are_told(place: Colab) -> None:
 def test_complete_in_one_session(place: Colab, capsys: pytest.CaptureFixture[str]) -> None:
     place.run_all()
     said = capsys.readouterr().out
-    assert "COMPLETE after epoch 3. Drive has all of it" in said
+    assert "COMPLETE after epoch 3. Drive has everything" in said
     assert f"boneagectl collect {RUN} --from results-{LEG}.zip" in said
     found = place.offered()
     assert [line["epoch"] for line in read_metrics(found.metrics)] == [1, 2, 3]
@@ -166,7 +166,7 @@ def test_at_its_limit_it_pauses_and_the_next_session_completes_it(
     place.behave(epochs=reached + 2, epoch_s=0.01)
     place.run_all()
     said = capsys.readouterr().out
-    assert f"going on after epoch {reached}" in said
+    assert f"resuming after epoch {reached}" in said
     epochs = [line["epoch"] for line in read_metrics(place.offered().metrics)]
     assert epochs == list(range(1, reached + 3)), "an epoch is lost or was done twice"
 
@@ -198,13 +198,13 @@ def test_a_machine_taken_away_is_told_as_that(place: Colab, capsys: pytest.Captu
     place.behave(epochs=4)
     place.run_all()
     said = capsys.readouterr().out
-    assert "was cut off after epoch 3: idle too long" in said
+    assert "was interrupted after epoch 3: idle too long" in said
     assert "COMPLETE after epoch 4" in said
 
 
 def test_a_killed_training_leaves_the_notebook_alive_and_is_told(place: Colab) -> None:
     place.behave(mode="crash")
-    with pytest.raises(Stop, match="failed after epoch 1: trainer killed: out of memory, most likely"):
+    with pytest.raises(CellStopped, match="failed after epoch 1: trainer killed: out of memory, most likely"):
         place.run_all()
     place.behave(mode="")
     place.run_all(new_machine=False)
@@ -213,19 +213,19 @@ def test_a_killed_training_leaves_the_notebook_alive_and_is_told(place: Colab) -
 
 def test_a_training_without_a_last_word(place: Colab) -> None:
     place.behave(mode="silent")
-    with pytest.raises(Stop, match="left no state: ended with exit code 1"):
+    with pytest.raises(CellStopped, match="left no state: ended with exit code 1"):
         place.run_all()
 
 
 def test_a_training_that_hangs_is_ended(place: Colab) -> None:
     place.monkeypatch.setattr(colab_notebook, "_MARGIN_S", 0.5)
     place.behave(mode="mute")
-    with pytest.raises(Stop, match="killed: it had not ended after"):
+    with pytest.raises(CellStopped, match="killed: it had not ended after"):
         place.run_all(time_limit_s=2)
 
 
 def test_a_session_without_time_is_not_begun(place: Colab) -> None:
-    with pytest.raises(Stop, match="no time is left"):
+    with pytest.raises(CellStopped, match="no time is left"):
         place.run_all(time_limit_s=1)
 
 
@@ -261,7 +261,7 @@ def test_a_drive_that_is_gone_for_good_never_interrupts(place: Colab, capsys: py
     place.run_all()
     assert time.monotonic() - began_s < 10
     said = capsys.readouterr().out
-    assert "COMPLETE after epoch 6. DRIVE LACKS the newest epoch" in said
+    assert "COMPLETE after epoch 6. MISSING ON DRIVE: the newest epoch" in said
     assert "keep the zip" in said
     assert len(read_metrics(place.offered().metrics)) == 6
 
@@ -277,5 +277,5 @@ def test_a_second_leg_goes_on_from_the_first(place: Colab) -> None:
 
 
 def test_a_leg_that_is_not_on_drive_is_asked_for_by_its_place(place: Colab) -> None:
-    with pytest.raises(Stop, match=f"`checkpoint`.*folder boneagectl/{RUN}/{LEG} of your Drive"):
+    with pytest.raises(CellStopped, match=f"`checkpoint`.*folder boneagectl/{RUN}/{LEG} of your Drive"):
         place.run_all(leg=SECOND, resume=LEG)

@@ -14,7 +14,14 @@ import pytest
 from boneage_trainer import archive
 from boneage_trainer.contract import ContractError, RunFolder, read_metrics, write_atomic, write_json, write_manifest
 from boneage_trainer.platforms import colab_drive
-from boneage_trainer.platforms.colab_drive import SLOTS, Drive, Mirror, carried, epoch_in, take_back
+from boneage_trainer.platforms.colab_drive import (
+    SLOTS,
+    DriveMirror,
+    MountedDrive,
+    checkpoint_files,
+    restore_checkpoint,
+    stored_epoch,
+)
 from colab_stub import colab_at
 
 LEG = "hands-a1b2-01"
@@ -32,14 +39,14 @@ class Bench:
     longest_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.drive = Drive(self.root / "content" / "drive")
+        self.drive = MountedDrive(self.root / "content" / "drive")
         self.drive.mount()
         self.out = RunFolder(self.root / "content" / "run")
         self.mirror = self.new_mirror()
 
-    def new_mirror(self) -> Mirror:
+    def new_mirror(self) -> DriveMirror:
         place = self.drive.my / "boneagectl" / LEG
-        return Mirror(self.drive, place, self.out, self.root / "content" / "mirror", self.told.append)
+        return DriveMirror(self.drive, place, self.out, self.root / "content" / "mirror", self.told.append)
 
     def fault(self, kind: str) -> None:
         self.monkeypatch.setenv("STUB_DRIVE_FAULT", kind)
@@ -53,7 +60,7 @@ class Bench:
         write_atomic(self.out.metrics, "".join(json.dumps({"epoch": at + 1}) + "\n" for at in range(epoch)))
         self.note("running", epoch)
         began_s = time.monotonic()
-        self.mirror.wake()
+        self.mirror.copy_epoch()
         self.longest_s = max(self.longest_s, time.monotonic() - began_s)
 
     def note(self, state: str, epoch: int) -> None:
@@ -68,10 +75,10 @@ class Bench:
     def on_drive(self) -> int:
         """The newest epoch that Drive holds whole, read as a next session would; 0 where there is none."""
         try:
-            found = take_back(self.my_drive / "boneagectl" / LEG, self.root / "taken back", self.told.append)
+            found = restore_checkpoint(self.my_drive / "boneagectl" / LEG, self.root / "taken back", self.told.append)
         except ContractError:
             return 0
-        return max(0, epoch_in(found)) if found else 0
+        return max(0, stored_epoch(found)) if found else 0
 
 
 @pytest.fixture
@@ -83,7 +90,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 def test_a_drive_that_works_holds_the_newest_epoch_and_no_more(bench: Bench) -> None:
     bench.train()
-    assert bench.mirror.settle(10) == []
+    assert bench.mirror.wait(10) == []
     assert (bench.on_drive(), bench.told) == (EPOCHS, [])
     names = sorted(path.name for path in bench.my_drive.rglob("*") if path.is_file())
     assert names == sorted(["best.npz", "last.npz", "metrics.jsonl", "state.json", "MANIFEST.json"] * 2)
@@ -99,7 +106,7 @@ def test_whatever_passes_costs_nothing(kind: str, bench: Bench) -> None:
     archive.check_run(bench.out, bench.out.root)
     assert bench.longest_s < 0.2, "the training waited for Drive"
     assert trained_s < EPOCHS * (EPOCH_S + 0.3)
-    assert bench.mirror.settle(20) == []
+    assert bench.mirror.wait(20) == []
     assert bench.on_drive() == EPOCHS, "Drive works again and lacks an epoch"
 
 
@@ -109,7 +116,7 @@ def test_whatever_passes_costs_nothing(kind: str, bench: Bench) -> None:
         ("gone:7", "not mounted any more"),
         ("full", "Drive is full"),
         ("rename", "Input/output error"),
-        ("torn", "holds something else than was written"),
+        ("torn", "different bytes than were written"),
         ("gone:0", "mounted"),
     ],
 )
@@ -119,11 +126,11 @@ def test_for_good_is_told_once_and_costs_nothing(kind: str, said: str, bench: Be
     assert len(read_metrics(bench.out.metrics)) == EPOCHS
     archive.check_run(bench.out, bench.out.root)
     assert bench.longest_s < 0.2
-    missing = bench.mirror.settle(10)
+    missing = bench.mirror.wait(10)
     assert len(missing) == 1
     assert said in missing[0]
     assert "newest epoch" in missing[0]
-    assert len([line for line in bench.told if "The training goes on" in line]) == 1
+    assert len([line for line in bench.told if "Training continues" in line]) == 1
     assert len(bench.told) <= 2, "a mount was tried more than once, and may have asked the user each time"
     assert bench.on_drive() in (0, 1)
     assert not (bench.root / "content" / "drive" / "MyDrive").exists() or not kind.startswith("gone")
@@ -131,14 +138,14 @@ def test_for_good_is_told_once_and_costs_nothing(kind: str, said: str, bench: Be
 
 def test_gone_in_the_middle_the_last_whole_copy_stands(bench: Bench) -> None:
     bench.train(1, 3)
-    assert bench.mirror.settle(10) == []
+    assert bench.mirror.wait(10) == []
     bench.fault("rename")
     bench.train(4, 5)
-    assert bench.mirror.settle(10) != []
+    assert bench.mirror.wait(10) != []
     assert bench.on_drive() == 3
     bench.fault("")
     bench.train(6, 6)
-    assert bench.mirror.settle(10) == []
+    assert bench.mirror.wait(10) == []
     assert bench.told[-1].startswith("Drive works again")
     assert bench.on_drive() == 6
 
@@ -148,7 +155,7 @@ def test_a_drive_that_hangs_holds_up_neither_training_nor_its_end(bench: Bench) 
     bench.train()
     assert bench.longest_s < 0.2
     began_s = time.monotonic()
-    missing = bench.mirror.settle(0.3)
+    missing = bench.mirror.wait(0.3)
     assert time.monotonic() - began_s < 2
     assert "Drive took longer than 0 s" in missing[0]
 
@@ -156,25 +163,25 @@ def test_a_drive_that_hangs_holds_up_neither_training_nor_its_end(bench: Bench) 
 def test_killed_at_any_write_drive_holds_a_whole_epoch(bench: Bench) -> None:
     """As if the machine were taken away after the n-th write: the copy before it is whole."""
     bench.train(1, 2)
-    assert bench.mirror.settle(10) == []
+    assert bench.mirror.wait(10) == []
     for number in range(1, 11):
         bench.fault(f"dead:{number}")
         bench.epoch(2 + number)
-        bench.mirror.settle(10)
+        bench.mirror.wait(10)
         assert bench.on_drive() >= 1 + number
         bench.fault("")
-        bench.mirror.wake()
-        assert bench.mirror.settle(10) == []
+        bench.mirror.copy_epoch()
+        assert bench.mirror.wait(10) == []
         assert bench.on_drive() == 2 + number
 
 
 def test_the_last_word_counts_more_than_the_epoch_before_it(bench: Bench) -> None:
     for last in (3, 4):  # whichever of the two places comes last
         bench.train(last, last)
-        bench.mirror.settle(10)
+        bench.mirror.wait(10)
         bench.note("paused", last)
-        bench.mirror.wake()
-        assert bench.mirror.settle(10) == []
+        bench.mirror.copy_epoch()
+        assert bench.mirror.wait(10) == []
         assert bench.on_drive() == last
         assert json.loads(RunFolder(bench.root / "taken back").state.read_text())["state"] == "paused"
 
@@ -182,12 +189,12 @@ def test_the_last_word_counts_more_than_the_epoch_before_it(bench: Bench) -> Non
 def test_what_is_being_written_is_never_copied_half(bench: Bench) -> None:
     """The mirror is woken while the trainer is between the next epoch's weights and its list."""
     bench.train(1, 1)
-    bench.mirror.settle(10)
+    bench.mirror.wait(10)
     write_atomic(bench.out.last, "weights of an epoch that is not finished")
-    bench.mirror.wake()
+    bench.mirror.copy_epoch()
     time.sleep(0.1)
     bench.train(2, 2)
-    assert bench.mirror.settle(10) == []
+    assert bench.mirror.wait(10) == []
     assert bench.on_drive() == 2
     for slot in SLOTS:
         folder = RunFolder(bench.my_drive / "boneagectl" / LEG / slot)
@@ -202,43 +209,43 @@ def damaged(path: Path) -> None:
 def test_of_two_copies_the_damaged_one_is_left(bench: Bench) -> None:
     for epoch in (1, 2, 3):
         bench.train(epoch, epoch)
-        assert bench.mirror.settle(10) == []
+        assert bench.mirror.wait(10) == []
     place = bench.my_drive / "boneagectl" / LEG
-    newest = max((RunFolder(place / slot) for slot in SLOTS), key=epoch_in)
+    newest = max((RunFolder(place / slot) for slot in SLOTS), key=stored_epoch)
     damaged(newest.last)
     assert bench.on_drive() == 2
     assert "damaged" in bench.told[-1]
     for path in place.glob("?/checkpoint/best.npz"):
         damaged(path)
-    with pytest.raises(ContractError, match="every copy"):
-        take_back(place, bench.root / "again", bench.told.append)
+    with pytest.raises(ContractError, match="all checkpoints"):
+        restore_checkpoint(place, bench.root / "again", bench.told.append)
 
 
 def test_a_damaged_copy_gives_way_before_the_whole_one(bench: Bench) -> None:
     """The newest is damaged, and two epochs newer: the one that is whole must outlive the first epochs after it."""
     for epoch in (3, 5):
         bench.train(epoch, epoch)
-        assert bench.mirror.settle(10) == []
+        assert bench.mirror.wait(10) == []
     place = bench.my_drive / "boneagectl" / LEG
-    whole, torn = sorted((place / slot for slot in SLOTS), key=lambda slot: epoch_in(RunFolder(slot)))
+    whole, torn = sorted((place / slot for slot in SLOTS), key=lambda slot: stored_epoch(RunFolder(slot)))
     damaged(RunFolder(torn).last)
     assert bench.on_drive() == 3
     assert (place / f"{torn.name}-damaged").is_dir()
     bench.mirror = bench.new_mirror()
     bench.train(4, 4)
-    assert bench.mirror.settle(10) == []
-    assert (epoch_in(RunFolder(whole)), epoch_in(RunFolder(torn))) == (3, 4)
+    assert bench.mirror.wait(10) == []
+    assert (stored_epoch(RunFolder(whole)), stored_epoch(RunFolder(torn))) == (3, 4)
     assert bench.on_drive() == 4
 
 
 def test_what_drive_forgot_is_written_again(bench: Bench) -> None:
     bench.train(1, 4)
-    assert bench.mirror.settle(10) == []
+    assert bench.mirror.wait(10) == []
     for path in bench.my_drive.rglob("best.npz"):
         path.unlink()
     bench.train(6, 6)
     bench.train(8, 8)
-    assert bench.mirror.settle(10) == []
+    assert bench.mirror.wait(10) == []
     assert len(list(bench.my_drive.rglob("best.npz"))) == 2
     assert bench.on_drive() == 8
 
@@ -247,33 +254,33 @@ def test_a_checkpoint_that_a_person_put_there_is_taken(bench: Bench) -> None:
     place = RunFolder(bench.my_drive / "boneagectl" / "from-elsewhere-01")
     for path in (place.last, place.best):
         write_atomic(path, "weights")
-    taken = take_back(place.root, bench.root / "taken", bench.told.append)
+    taken = restore_checkpoint(place.root, bench.root / "taken", bench.told.append)
     assert taken
-    assert [path.name for path in carried(taken)] == ["best.npz", "last.npz"]
+    assert [path.name for path in checkpoint_files(taken)] == ["best.npz", "last.npz"]
 
 
 def test_nothing_there_is_nothing_taken(bench: Bench) -> None:
-    assert take_back(bench.my_drive / "none", bench.root / "taken", bench.told.append) is None
+    assert restore_checkpoint(bench.my_drive / "none", bench.root / "taken", bench.told.append) is None
 
 
 def test_two_notebooks_of_one_leg_never_overwrite_the_later_one(bench: Bench) -> None:
     bench.train(1, 5)
-    assert bench.mirror.settle(10) == []
+    assert bench.mirror.wait(10) == []
     bench.mirror = bench.new_mirror()
     bench.train(1, 2)
-    assert "is this notebook open twice" in bench.mirror.settle(10)[0]
+    assert "is this notebook open twice" in bench.mirror.wait(10)[0]
     assert bench.on_drive() == 5
 
 
 # ------------------------------------------------------------------------------- other things to copy
 def test_the_epoch_comes_before_whatever_waits(bench: Bench) -> None:
     order, go = [], threading.Event()
-    bench.mirror.also("first", go.wait)
-    bench.mirror.also("the pack", lambda: order.append("pack"))
+    bench.mirror.add_job("first", go.wait)
+    bench.mirror.add_job("the pack", lambda: order.append("pack"))
     bench.train(1, 1)
-    bench.mirror.also("the pack", lambda: order.append(f"pack after epoch {bench.on_drive()}"))
+    bench.mirror.add_job("the pack", lambda: order.append(f"pack after epoch {bench.on_drive()}"))
     go.set()
-    assert bench.mirror.settle(10) == []
+    assert bench.mirror.wait(10) == []
     assert order == ["pack after epoch 1"]
 
 
@@ -281,7 +288,7 @@ def test_an_error_of_any_kind_does_not_end_the_copying(bench: Bench) -> None:
     def broken() -> None:
         raise RuntimeError("a message port closed")
 
-    bench.mirror.also("the pack", broken)
+    bench.mirror.add_job("the pack", broken)
     bench.train()
-    assert bench.mirror.settle(10) == ["the pack: a message port closed"]
+    assert bench.mirror.wait(10) == ["the pack: a message port closed"]
     assert bench.on_drive() == EPOCHS

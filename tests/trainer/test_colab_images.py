@@ -15,8 +15,8 @@ import pytest
 
 from boneage_trainer.contract import ContractError, PackFolder
 from boneage_trainer.platforms import colab_api, colab_drive, colab_images, kaggle_download
-from boneage_trainer.platforms.colab_drive import Drive
-from boneage_trainer.platforms.colab_images import Wanted
+from boneage_trainer.platforms.colab_drive import MountedDrive
+from boneage_trainer.platforms.colab_images import PackRequest
 from boneage_trainer.platforms.session import misfit
 from colab_stub import colab_at
 
@@ -33,27 +33,27 @@ def my_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def drive(my_drive: Path, tmp_path: Path) -> Drive:
-    drive = Drive(tmp_path / "content" / "drive")
+def drive(my_drive: Path, tmp_path: Path) -> MountedDrive:
+    drive = MountedDrive(tmp_path / "content" / "drive")
     drive.mount()
     return drive
 
 
-def wanted_for(made: Path, pack: str = "", fingerprint: str = "") -> Wanted:
+def wanted_for(made: Path, pack: str = "", fingerprint: str = "") -> PackRequest:
     card = PackFolder(made).read_card()
     size_px, known = card["image_size_px"], fingerprint or card["fingerprint"]
-    return Wanted(DATASET, pack, size_px, lambda found: misfit(found, known, size_px))
+    return PackRequest(DATASET, pack, size_px, lambda found: misfit(found, known, size_px))
 
 
 # ------------------------------------------------------------------------------------- from Drive
-def test_a_pack_on_drive_is_copied_once(drive: Drive, pack: Path, tmp_path: Path) -> None:
+def test_a_pack_on_drive_is_copied_once(drive: MountedDrive, pack: Path, tmp_path: Path) -> None:
     shutil.copytree(pack, drive.my / "boneage" / "pack")
     wanted = wanted_for(pack, pack="boneage/pack")
-    found, is_there = colab_images.find(wanted, drive, drive.my / "kept", tmp_path / "local")
+    found, is_there = colab_images.find_pack(wanted, drive, drive.my / "kept", tmp_path / "local")
     assert is_there
-    assert colab_images.fault(found) == ""
+    assert colab_images.verify_pack(found) == ""
     shutil.rmtree(drive.my / "boneage")
-    assert colab_images.find(wanted, drive, drive.my / "kept", tmp_path / "local")[1], "it was copied already"
+    assert colab_images.find_pack(wanted, drive, drive.my / "kept", tmp_path / "local")[1], "it was copied already"
 
 
 @pytest.mark.parametrize(
@@ -69,48 +69,48 @@ def test_a_pack_on_drive_is_copied_once(drive: Drive, pack: Path, tmp_path: Path
     ],
 )
 def test_a_named_pack_that_will_not_do_is_told(
-    harm: Callable[[PackFolder], object], said: str, drive: Drive, pack: Path, tmp_path: Path
+    harm: Callable[[PackFolder], object], said: str, drive: MountedDrive, pack: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(pack, drive.my / "boneage" / "pack")
     harm(PackFolder(drive.my / "boneage" / "pack"))
     with pytest.raises(ContractError, match=said):
-        colab_images.find(wanted_for(pack, pack="boneage/pack"), drive, drive.my / "kept", tmp_path / "local")
+        colab_images.find_pack(wanted_for(pack, pack="boneage/pack"), drive, drive.my / "kept", tmp_path / "local")
     assert not (tmp_path / "local" / "boneage-pack").exists()
 
 
-def test_a_pack_of_other_images_is_told_by_both_fingerprints(drive: Drive, pack: Path, tmp_path: Path) -> None:
+def test_a_pack_of_other_images_is_told_by_both_fingerprints(drive: MountedDrive, pack: Path, tmp_path: Path) -> None:
     shutil.copytree(pack, drive.my / "mine")
     wanted = wanted_for(pack, pack="mine", fingerprint="beef" * 16)
     with pytest.raises(ContractError, match="the job wants beefbeefbeef"):
-        colab_images.find(wanted, drive, drive.my / "kept", tmp_path / "local")
+        colab_images.find_pack(wanted, drive, drive.my / "kept", tmp_path / "local")
 
 
-def test_a_made_pack_is_kept_whole_and_found_again(drive: Drive, pack: Path, tmp_path: Path) -> None:
+def test_a_made_pack_is_kept_whole_and_found_again(drive: MountedDrive, pack: Path, tmp_path: Path) -> None:
     wanted, kept, local = wanted_for(pack), drive.my / "kept", tmp_path / "local"
-    made, is_there = colab_images.find(wanted, drive, kept, local)
+    made, is_there = colab_images.find_pack(wanted, drive, kept, local)
     assert not is_there
     shutil.copytree(pack, made.root)
-    colab_images.keep(made, drive, kept)
-    colab_images.keep(made, drive, kept)
+    colab_images.store_pack(made, drive, kept)
+    colab_images.store_pack(made, drive, kept)
     shutil.rmtree(local)
-    assert colab_images.find(wanted, drive, kept, local)[1]
+    assert colab_images.find_pack(wanted, drive, kept, local)[1]
 
 
-def test_a_kept_pack_that_was_damaged_is_made_anew(drive: Drive, pack: Path, tmp_path: Path) -> None:
+def test_a_kept_pack_that_was_damaged_is_made_anew(drive: MountedDrive, pack: Path, tmp_path: Path) -> None:
     wanted, kept = wanted_for(pack), drive.my / "kept"
     shutil.copytree(pack, kept / wanted.name)
     (kept / wanted.name / "images.npy").write_bytes(b"torn")
-    assert not colab_images.find(wanted, drive, kept, tmp_path / "local")[1]
+    assert not colab_images.find_pack(wanted, drive, kept, tmp_path / "local")[1]
 
 
 def test_of_a_pack_that_was_half_kept_nothing_is_taken(
-    drive: Drive, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    drive: MountedDrive, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = PackFolder(tmp_path / "local" / wanted_for(pack).name)
     shutil.copytree(pack, made.root)
     monkeypatch.setenv("STUB_DRIVE_FAULT", "gone:4")
     with pytest.raises(OSError, match="Transport endpoint"):
-        colab_images.keep(made, drive, drive.my / "kept")
+        colab_images.store_pack(made, drive, drive.my / "kept")
     assert not PackFolder(tmp_path / "drive" / "kept" / made.root.name).card.exists()
 
 
@@ -175,7 +175,7 @@ def kaggle(my_drive: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def fetch(dest: Path) -> None:
-    kaggle_download.fetch(DATASET, kaggle_download.authorization(colab_api.secret), dest)
+    kaggle_download.fetch(DATASET, kaggle_download.authorization(colab_api.read_secret), dest)
 
 
 def test_the_set_is_unpacked_and_the_token_goes_to_kaggle_alone(
@@ -249,8 +249,8 @@ def test_a_set_that_is_a_pack_needs_no_preparing(kaggle: Kaggle, pack: Path, tmp
     def never(*_: object) -> None:
         raise AssertionError
 
-    colab_images.make(wanted_for(pack), never, PackFolder(tmp_path / "local" / "pack"), tmp_path / "images")
-    assert colab_images.fault(PackFolder(tmp_path / "local" / "pack")) == ""
+    colab_images.build_pack(wanted_for(pack), never, PackFolder(tmp_path / "local" / "pack"), tmp_path / "images")
+    assert colab_images.verify_pack(PackFolder(tmp_path / "local" / "pack")) == ""
     assert not (tmp_path / "images").exists()
 
 
@@ -270,13 +270,13 @@ def test_without_a_token_it_says_how_to_make_one(
     if answer == "denied":
         monkeypatch.setenv("STUB_SECRET_KAGGLE_API_TOKEN", TOKEN)
     with pytest.raises(ContractError, match=said) as caught:
-        kaggle_download.authorization(colab_api.secret)
+        kaggle_download.authorization(colab_api.read_secret)
     assert "Settings > API" in str(caught.value)
     assert TOKEN not in str(caught.value)
 
 
 def test_a_secret_is_not_in_its_own_words(my_drive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUB_SECRET_KAGGLE_KEY", TOKEN)
-    assert TOKEN not in repr(colab_api.secret("KAGGLE_KEY"))
+    assert TOKEN not in repr(colab_api.read_secret("KAGGLE_KEY"))
     monkeypatch.setenv("STUB_SECRET_KAGGLE_KEY", "")
-    assert colab_api.secret("KAGGLE_KEY").missing == "the secret KAGGLE_KEY is empty"
+    assert colab_api.read_secret("KAGGLE_KEY").missing == "the secret KAGGLE_KEY is empty"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from boneage_trainer.contract import sentinel_line
-from boneage_trainer.platforms.colab_view import View, duration, plot
+from boneage_trainer.platforms.colab_view import TrainingView, format_duration, plot_losses
 
 
 def line(epoch: int) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def line(epoch: int) -> dict[str, Any]:
 
 
 def test_both_losses_are_drawn_as_a_picture_of_their_own() -> None:
-    svg = xml.etree.ElementTree.fromstring(plot([line(1), line(2), line(3)], 10))  # noqa: S314
+    svg = xml.etree.ElementTree.fromstring(plot_losses([line(1), line(2), line(3)], 10))  # noqa: S314
     curves = [one.get("points", "") for one in svg if one.tag.endswith("polyline")]
     assert [len(points.split()) for points in curves] == [3, 3]
     inside = [float(number) for points in curves for number in points.replace(",", " ").split()]
@@ -27,24 +27,24 @@ def test_both_losses_are_drawn_as_a_picture_of_their_own() -> None:
 
 @pytest.mark.parametrize("history", [[], [line(1)], [{"epoch": 1}, {"epoch": 2}]])
 def test_nothing_is_drawn_before_there_is_something(history: list[dict[str, Any]]) -> None:
-    assert plot(history, 10) == ""
+    assert plot_losses(history, 10) == ""
 
 
 def test_equal_values_and_one_epoch_are_no_division_by_zero() -> None:
-    assert "polyline" in plot([{"epoch": 1, "loss": 1.0}, {"epoch": 1, "loss": 1.0}], 1)
+    assert "polyline" in plot_losses([{"epoch": 1, "loss": 1.0}, {"epoch": 1, "loss": 1.0}], 1)
 
 
 def test_without_a_page_there_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    view = View(10, [line(1)], lambda: 3 * 3600)
-    view.line("going on after epoch 1 of 10")
-    view.line(sentinel_line(line(2)))
-    view.epoch(line(2))
+    view = TrainingView(10, [line(1)], lambda: 3 * 3600)
+    view.show_line("going on after epoch 1 of 10")
+    view.show_line(sentinel_line(line(2)))
+    view.show_epoch(line(2))
     assert capsys.readouterr().out.splitlines() == [
         "going on after epoch 1 of 10",
-        "epoch 2 of 10, about 8 min to go; this session ends itself in 3 h 00 min",
+        "epoch 2 of 10, about 8 min left; this session stops in 3 h 00 min",
     ]
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0, "0 s"), (59, "59 s"), (90, "1 min"), (36_300, "10 h 05 min")])
 def test_durations(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+    assert format_duration(seconds) == said

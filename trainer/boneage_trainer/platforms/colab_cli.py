@@ -1,8 +1,8 @@
-"""What a kernel on Colab runs where nobody looks on: one session of a leg, which gives its machine back by itself.
+"""One session of a CLI leg, run by a Colab kernel without a browser: it trains, and releases its own runtime.
 
-Everything lies in one folder: ``bundle.zip``, ``pack`` and ``earlier`` as sent, ``run`` as the trainer leaves it,
-``over`` once nothing more comes, ``fetched`` once all of it is at home. The kernel stays busy until the machine is
-given back: a training beside a kernel without work would be taken for idle.
+Everything is in one folder: ``bundle.zip``, ``pack`` and ``earlier`` as uploaded, ``run`` as the trainer writes it,
+``over`` once there are no further changes, ``fetched`` once everything was downloaded. The kernel stays busy until the
+runtime is released: Colab considers a runtime with an idle kernel idle, even while a subprocess trains.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from boneage_trainer.platforms.subprocesses import Children, Ended
 SESSION_S = 11.5 * 3600
 """Colab ends a session after 12 hours."""
 HOLD_S, HOLD_SHARE = 900.0, 0.1
-"""At most so long, and such a part of the time limit, the machine waits for what was reached to be fetched."""
+"""The runtime waits at most this long, and this share of the time limit, for its files to be downloaded."""
 OVER, FETCHED = "over", "fetched"
-_LOOK_S = 0.5
-_NO_GPU = "boneagectl submit gets another machine, or: boneagectl submit --target kaggle"
+_POLL_S = 0.5
+_NO_GPU = "run boneagectl submit again for another runtime, or: boneagectl submit --target kaggle"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parameters:
-    """What one session is asked for.
+class CliSessionParameters:
+    """The settings of one session.
 
-    `leg` is its id; `fingerprint` that of the pack the job wants, or empty; `dataset` (OWNER/NAME) is Kaggle's where
-    no pack was sent, else empty; `time_limit_s` from now on the machine is given back, whatever happens.
+    `leg` is its id; `fingerprint` that of the job's pack, or empty for any pack; `dataset` (OWNER/NAME) the Kaggle
+    dataset if no pack was uploaded, else empty; after `time_limit_s` the runtime is released in any case.
     """
 
     leg: str
@@ -56,117 +56,112 @@ class Parameters:
     time_limit_s: float
 
     @classmethod
-    def from_mapping(cls, given: Mapping[str, Any]) -> Parameters:
+    def from_mapping(cls, values: Mapping[str, Any]) -> CliSessionParameters:
         """Raises ContractError where a parameter is unknown or missing."""
         names = [field.name for field in dataclasses.fields(cls)]
-        for name in given:
+        for name in values:
             if name not in names:
                 raise ContractError(unknown_name("parameter", name, names))
-        if missing := [name for name in names if name not in given]:
+        if missing := [name for name in names if name not in values]:
             raise ContractError(f"the session lacks the parameters {', '.join(missing)}")
-        return cls(**given)
+        return cls(**values)
 
 
-def main(place: Path, parameters: Mapping[str, Any], authorization: str, timer: threading.Timer) -> None:
-    """The whole session in the folder `place`, from the kernel's main thread.
+def run_session(folder: Path, parameters: Mapping[str, Any], authorization: str, timer: threading.Timer) -> None:
+    """The whole session in `folder`, from the kernel's main thread.
 
-    `authorization` signs in to Kaggle, and is kept in memory alone; `timer` would have given the machine back soon,
-    had this never begun.
+    `authorization` is the header that signs in to Kaggle, kept in memory only; `timer` would have released the runtime
+    soon, had this not started.
     """
-    given = Parameters.from_mapping(parameters)
-    last_ring = threading.Timer(given.time_limit_s, colab_api.unassign)
-    last_ring.daemon = True
-    last_ring.start()
+    session_parameters = CliSessionParameters.from_mapping(parameters)
+    deadline = threading.Timer(session_parameters.time_limit_s, colab_api.release_runtime)
+    deadline.daemon = True
+    deadline.start()
     timer.cancel()
     with Children() as children:
-        session = Unattended(place, given, children)
+        session = CliSession(folder, session_parameters, children)
         session.run(authorization)
         session.hold()
-    colab_api.unassign()
+    colab_api.release_runtime()
 
 
-class Unattended:
+class CliSession:
     """One session of a leg."""
 
-    def __init__(self, place: Path, given: Parameters, children: Children) -> None:
-        self._ends_s = time.monotonic() + min(given.time_limit_s, SESSION_S)
-        self._given, self._place = given, place
-        self._hold_s = min(HOLD_S, HOLD_SHARE * given.time_limit_s)
-        self._out, self._pack = RunFolder(place / "run"), PackFolder(place / "pack")
-        self._children, self._tmp = children, place / "tmp"
-        self._programs = Programs(children, place / "bundle.zip", self._tmp, needs_gpu=True)
+    def __init__(self, folder: Path, parameters: CliSessionParameters, children: Children) -> None:
+        self._end_s = time.monotonic() + min(parameters.time_limit_s, SESSION_S)
+        self._parameters, self._folder = parameters, folder
+        self._hold_s = min(HOLD_S, HOLD_SHARE * parameters.time_limit_s)
+        self._out, self._pack = RunFolder(folder / "run"), PackFolder(folder / "pack")
+        self._tmp = folder / "tmp"
+        self._programs = Programs(children, folder / "bundle.zip", self._tmp, needs_gpu=True)
 
     @property
     def left_s(self) -> float:
-        """Seconds until the training must have ended."""
-        return self._ends_s - self._hold_s - time.monotonic()
+        """Seconds until the trainer must have ended."""
+        return self._end_s - self._hold_s - time.monotonic()
 
     def run(self, authorization: str) -> None:
-        """Trains; however that ends, ``state.json`` says how."""
+        """Trains; ``state.json`` records how it ended, whatever happens."""
         try:
             self._tmp.mkdir(exist_ok=True)
             self._out.root.mkdir(exist_ok=True)
             check_gpus(1, "Colab", _NO_GPU)
-            self._find_pack(authorization)
-            self._settle(self._train())
+            self._provide_pack(authorization)
+            state = settled(self._out, self._train())
+            if not self._out.state.exists():
+                log = self._out.log.read_text(errors="replace").split("\n") if self._out.log.exists() else []
+                last_line = next((line for line in reversed(log) if line.strip()), "")
+                self._save_failure(f"did not start: {last_line or state['reason']}")
         except (ContractError, OSError) as error:
-            self._fail(str(error))
+            self._save_failure(str(error))
         except Exception as error:
             traceback.print_exc()
-            self._fail(f"{type(error).__name__}: {error}")
+            self._save_failure(f"{type(error).__name__}: {error}")
 
     def hold(self) -> None:
-        """Waits until all is fetched, or nobody came in time."""
-        until_s = min(time.monotonic() + self._hold_s, self._ends_s)
+        """Waits until everything was downloaded, or the hold time is over."""
+        until_s = min(time.monotonic() + self._hold_s, self._end_s)
         with suppress(OSError):
-            write_atomic(self._place / OVER, "nothing more comes\n")
-        while time.monotonic() < until_s and not (self._place / FETCHED).exists():
-            time.sleep(_LOOK_S)
+            write_atomic(self._folder / OVER, "nothing more comes\n")
+        while time.monotonic() < until_s and not (self._folder / FETCHED).exists():
+            time.sleep(_POLL_S)
 
     # ---------------------------------------------------------------------------------- the images
-    def _find_pack(self, authorization: str) -> None:
-        given = self._given
-        if given.dataset and not self._pack.card.exists():
-            wanted = colab_images.Wanted(given.dataset, "", given.image_size_px, self._misfit)
-            colab_images.make(wanted, self._prepare, self._pack, self._tmp / "images", authorization)
-        elif reason := self._misfit(self._pack.read_card()):
-            raise ContractError(f"the pack that was sent {reason}")
+    def _provide_pack(self, authorization: str) -> None:
+        parameters = self._parameters
+        if parameters.dataset and not self._pack.card.exists():
+            request = colab_images.PackRequest(parameters.dataset, "", parameters.image_size_px, self._mismatch)
+            colab_images.build_pack(request, self._prepare, self._pack, self._tmp / "images", authorization)
+        elif reason := self._mismatch(self._pack.read_card()):
+            raise ContractError(f"the uploaded pack {reason}")
 
     def _prepare(self, tree: Path, pack: PackFolder) -> None:
-        self._programs.prepare(tree, pack, self._given.image_size_px, self.left_s)
+        self._programs.prepare(tree, pack, self._parameters.image_size_px, self.left_s)
 
-    def _misfit(self, card: dict[str, Any]) -> str:
-        return misfit(card, self._given.fingerprint, self._given.image_size_px)
+    def _mismatch(self, card: dict[str, Any]) -> str:
+        return misfit(card, self._parameters.fingerprint, self._parameters.image_size_px)
 
     # -------------------------------------------------------------------------------- the training
     def _train(self) -> Ended:
         left_s = int(self.left_s)
         if left_s < 1:
-            raise ContractError("nothing of the time limit is left to train in; raise it")
-        earlier = RunFolder(self._place / "earlier")
+            raise ContractError("no time is left to train; raise the time limit")
+        earlier = RunFolder(self._folder / "earlier")
         return self._programs.train(
-            self._pack, self._out, self._given.leg, left_s, self._hold_s / 2,
-            earlier if earlier.last.exists() else None, self._hear,
+            self._pack, self._out, self._parameters.leg, left_s, self._hold_s / 2,
+            earlier if earlier.last.exists() else None, self._log,
         )  # fmt: skip
 
-    def _hear(self, line: str) -> None:
+    def _log(self, line: str) -> None:
         with suppress(OSError), open(self._out.log, "a", encoding="utf-8") as log:
             log.write(f"{line}\n")
         say(line)
 
-    def _settle(self, ended: Ended) -> None:
-        state = settled(self._out, ended)
-        if not self._out.state.exists():
-            self._fail(f"did not start: {self._last_words() or state['reason']}")
-
-    def _last_words(self) -> str:
-        lines = self._out.log.read_text(errors="replace").split("\n") if self._out.log.exists() else []
-        return next((line for line in reversed(lines) if line.strip()), "")
-
-    def _fail(self, reason: str) -> None:
-        """What only this side can say; a disk that is full shall not keep it back."""
+    def _save_failure(self, reason: str) -> None:
+        """For failures that the trainer cannot record; frees disk space first, as a full disk may be the reason."""
         shutil.rmtree(self._tmp, ignore_errors=True)
-        state = {"epoch": 0, "epochs": 0, "leg": self._given.leg, "started_s": round(time.time(), 3)}
+        state = {"epoch": 0, "epochs": 0, "leg": self._parameters.leg, "started_s": round(time.time(), 3)}
         with suppress(OSError):
             write_json(self._out.state, {**state, **failed(reason)})
             write_manifest(self._out)

@@ -1,7 +1,7 @@
-"""The user's Drive: files are put there whole or not at all, and a leg is taken back from its newest whole copy.
+"""The user's Drive: files are copied there completely or not at all, and the newest complete checkpoint is restored.
 
-Drive is slow, drops out, fills up and forgets. So everything is copied to a temporary name, read back, and renamed;
-a leg has two places there, ``a`` and ``b``, of which one is always whole.
+Drive is slow, disconnects, fills up and loses files. Everything is therefore copied to a temporary name, read back and
+renamed; a leg has two slots there, ``a`` and ``b``, of which one is always complete.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,60 +21,64 @@ from boneage_trainer.platforms import colab_api
 
 SLOTS = ("a", "b")
 PAUSES_S = (1.0, 4.0, 15.0)
-"""Between tries. Where all fail, the next epoch tries again."""
+"""Between attempts. If all fail, the next epoch tries again."""
+_EPOCH = "the newest epoch"
+_SNAPSHOTS, _SNAPSHOT_PAUSE_S = 8, 0.05
+_MOUNT_EVERY_S = 600.0
+"""A new mount may ask the user for access: not at each epoch."""
 
 
-class Drive:
-    """The user's Drive, mounted at `point`."""
+class MountedDrive:
+    """The user's Drive, mounted at `point`; `my` is the folder My Drive."""
 
     def __init__(self, point: Path) -> None:
         self.point, self.my = point, point / "MyDrive"
 
-    def mount(self, again: bool = False) -> None:
-        """Raises OSError where it cannot be."""
-        colab_api.mount(self.point, again)
+    def mount(self, force: bool = False) -> None:
+        """Raises OSError where it cannot be mounted."""
+        colab_api.mount_drive(self.point, force)
         self.check()
 
     def check(self) -> None:
-        """Raises OSError where Drive is not there: its folder would then be made on the local disk, and lost."""
+        """Raises OSError where Drive is not mounted: its folder would be created on the local disk, and lost."""
         if not self.my.is_dir():
             raise OSError(errno.ENOTCONN, "Drive is not mounted any more", str(self.my))
 
-    def put(self, source: Path, place: Path) -> str:
-        """Copies `source` to `place` on Drive, whole or not at all; returns its sha256.
+    def copy_in(self, source: Path, dest: Path) -> str:
+        """Copies `source` to `dest` on Drive, completely or not at all; returns its sha256.
 
         Raises:
-            OSError: it is not there, or something else is.
+            OSError: it did not arrive, or not as it was sent.
         """
         self.check()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary, wanted = place.with_name(f".{place.name}.part"), sha256_of(source)
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        temporary, sha256 = dest.with_name(f".{dest.name}.part"), sha256_of(source)
         shutil.copyfile(source, temporary)
-        _expect(temporary, wanted)
-        if place.exists():  # what is replaced goes to Drive's trash, and counts there: let it weigh nothing
-            os.truncate(place, 0)
-        os.replace(temporary, place)
-        _expect(place, wanted)
-        return wanted
+        _check_sha256(temporary, sha256)
+        if dest.exists():  # a replaced file moves to Drive's trash, where it counts: make it empty
+            os.truncate(dest, 0)
+        os.replace(temporary, dest)
+        _check_sha256(dest, sha256)
+        return sha256
 
 
-def _expect(path: Path, sha256: str) -> None:
+def _check_sha256(path: Path, sha256: str) -> None:
     if sha256_of(path) != sha256:
-        raise OSError(errno.EIO, "Drive holds something else than was written", str(path))
+        raise OSError(errno.EIO, "Drive stored different bytes than were written", str(path))
 
 
-def carried(folder: RunFolder) -> list[Path]:
-    """The files of a run folder that a next session needs, those that exist; weights first."""
+def checkpoint_files(folder: RunFolder) -> list[Path]:
+    """The existing files of a run folder that the next session needs; weights first."""
     return [path for path in (folder.best, folder.last, folder.metrics, folder.state) if path.exists()]
 
 
-def epoch_in(folder: RunFolder) -> int:
-    """The epoch that `folder` says it holds; -1 where it holds nothing whole."""
-    return reached(folder)[0]
+def stored_epoch(folder: RunFolder) -> int:
+    """The epoch that `folder` holds; -1 where nothing in it is complete."""
+    return stored_progress(folder)[0]
 
 
-def reached(folder: RunFolder) -> tuple[int, float]:
-    """The epoch, and when its state was written: the last word of a session has the same epoch as its last epoch."""
+def stored_progress(folder: RunFolder) -> tuple[int, float]:
+    """The epoch, and when its state was written: a session's final state has the same epoch as its last epoch."""
     try:
         archive.check_files(folder, [folder.state])
         state = parse_object(folder.state.read_text(encoding="utf-8"), folder.state.name)
@@ -83,41 +87,41 @@ def reached(folder: RunFolder) -> tuple[int, float]:
         return -1, 0.0
 
 
-def words_of(error: Exception) -> str:
+def drive_error_text(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "Drive is full: empty its trash, or delete something"
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-# ----------------------------------------------------------------------------------------- taken back
-def take_back(place: Path, dest: Path, tell: Callable[[str], None]) -> RunFolder | None:
-    """The newest whole state of a leg below `place` on Drive, copied to `dest`; None where nothing is there.
+# ----------------------------------------------------------------------------------------- restoring
+def restore_checkpoint(source: Path, dest: Path, notify: Callable[[str], None]) -> RunFolder | None:
+    """Copies the newest complete checkpoint of a leg from below `source` on Drive to `dest`; None without one.
 
-    ``place`` itself counts too: that is where a person puts the ``checkpoint`` folder of a leg from elsewhere, with
-    or without its manifest; the trainer verifies the weights' own checksums.
+    `source` itself counts too: there a user puts the ``checkpoint`` folder of a leg that ran elsewhere, with or without
+    its manifest; the trainer verifies the weights' own checksums.
 
     Raises:
-        ContractError: all that is there is damaged.
-        OSError: Drive does not give it.
+        ContractError: all checkpoints there are damaged.
+        OSError: Drive cannot be read.
     """
-    found = [RunFolder(place / name) for name in (*SLOTS, "")]
-    found = sorted((one for one in found if one.last.is_file()), key=reached, reverse=True)
-    for number, one in enumerate(found):
+    folders = [RunFolder(source / name) for name in (*SLOTS, "")]
+    folders = sorted((folder for folder in folders if folder.last.is_file()), key=stored_progress, reverse=True)
+    for number, folder in enumerate(folders):
         try:
-            taken = _taken(one, RunFolder(dest))
+            restored = _restore(folder, RunFolder(dest))
         except ContractError as error:
-            tell(f"{error}; trying the copy before it")
+            notify(f"{error}; trying the previous copy")
         else:
-            for damaged in found[:number]:
+            for damaged in folders[:number]:
                 _set_aside(damaged)
-            return taken
-    if found:
-        raise ContractError(f"every copy in {place} is damaged; to begin anew, give that folder another name")
+            return restored
+    if folders:
+        raise ContractError(f"all checkpoints in {source} are damaged; to start from epoch 1, rename that folder")
     return None
 
 
 def _set_aside(damaged: RunFolder) -> None:
-    """So that the next epoch takes its place, and not that of the copy which is whole."""
+    """So that the next epoch goes to the damaged slot, not to the complete one."""
     if damaged.root.name in SLOTS:
         aside = damaged.root.with_name(f"{damaged.root.name}-damaged")
         shutil.rmtree(aside, ignore_errors=True)
@@ -125,26 +129,26 @@ def _set_aside(damaged: RunFolder) -> None:
             damaged.root.rename(aside)
 
 
-def _taken(source: RunFolder, dest: RunFolder) -> RunFolder:
-    """The copy at `source`; read once more where it seems damaged, since Drive also errs in reading."""
+def _restore(source: RunFolder, dest: RunFolder) -> RunFolder:
+    """Reads a copy that seems damaged a second time: Drive also makes errors when reading."""
     try:
-        return _read(source, dest)
+        return _copy_and_check(source, dest)
     except ContractError:
-        return _read(source, dest)
+        return _copy_and_check(source, dest)
 
 
-def _read(source: RunFolder, dest: RunFolder) -> RunFolder:
+def _copy_and_check(source: RunFolder, dest: RunFolder) -> RunFolder:
     shutil.rmtree(dest.root, ignore_errors=True)
-    files, has_list = carried(source), source.manifest.is_file()
-    for path in [*files, *([source.manifest] if has_list else [])]:
-        copy_patiently(path, dest.root / path.relative_to(source.root))
-    if has_list:
+    files, has_manifest = checkpoint_files(source), source.manifest.is_file()
+    for path in [*files, *([source.manifest] if has_manifest else [])]:
+        copy_with_retries(path, dest.root / path.relative_to(source.root))
+    if has_manifest:
         archive.check_files(dest, [dest.root / path.relative_to(source.root) for path in files])
     return dest
 
 
-def copy_patiently(source: Path, dest: Path) -> None:
-    """Copies a file from Drive, again after each pause while that raises OSError; the last error is raised."""
+def copy_with_retries(source: Path, dest: Path) -> None:
+    """Copies a file from Drive; tries again after each pause while that raises OSError, and raises the last error."""
     dest.parent.mkdir(parents=True, exist_ok=True)
     for pause_s in PAUSES_S:
         try:
@@ -156,142 +160,131 @@ def copy_patiently(source: Path, dest: Path) -> None:
     shutil.copyfile(source, dest)
 
 
-# == colab_mirror: Keeps what a training reaches on the user's Drive, in the background, and never lets Drive stop
+# ----------------------------------------------------------------------------------------- mirroring
+class DriveMirror:
+    """Copies the newest epoch in `out` to `dest` on `drive`, and other things, in a background thread.
 
-_EPOCH = "the newest epoch"
-_SNAPSHOTS, _SNAPSHOT_PAUSE_S = 8, 0.05
-_MOUNT_EVERY_S = 600.0
-"""A new mount may ask the user for access: not at each epoch."""
-
-
-class Mirror:
-    """Brings the newest epoch in `out` to `place` on `drive`, and other things, in the background.
-
-    Only the newest of each kind waits, however long Drive takes; `tell` hears when Drive fails and when it is back.
+    Drive never delays training: only the newest job of each name waits, however long Drive takes. `notify` receives a
+    message when Drive fails and when it works again.
     """
 
-    def __init__(self, drive: Drive, place: Path, out: RunFolder, staging: Path, tell: Callable[[str], None]) -> None:
-        self._drive, self._place, self._out, self._tell = drive, place, out, tell
+    def __init__(
+        self, drive: MountedDrive, dest: Path, out: RunFolder, staging: Path, notify: Callable[[str], None]
+    ) -> None:
+        self._drive, self._dest, self._out, self._notify = drive, dest, out, notify
         self._staged = RunFolder(staging)
-        self._there: dict[Path, str] = {}  # sha256 of what was written
-        self._missing: dict[str, str] = {}  # what, and why
-        self._todo: dict[str, Callable[[], object]] = {}
-        self._busy = ""
+        self._copied: dict[Path, str] = {}  # sha256 of what was written, by its path on Drive
+        self._missing: dict[str, str] = {}  # why, by the job's name
+        self._jobs: dict[str, Callable[[], object]] = {}
+        self._running = ""
         self._next_mount_s = 0.0
         self._changed = threading.Condition()
         threading.Thread(target=self._work, daemon=True).start()
 
-    def wake(self) -> None:
-        """An epoch is finished. Returns at once."""
-        self.also(_EPOCH, self._copy_newest)
+    def copy_epoch(self) -> None:
+        """Requests a copy of the newest epoch. Returns at once."""
+        self.add_job(_EPOCH, self._copy_newest)
 
-    def also(self, what: str, job: Callable[[], object]) -> None:
-        """Has `job` done, which may raise OSError, and then again; it takes the place of one called alike."""
+    def add_job(self, name: str, job: Callable[[], object]) -> None:
+        """Queues `job`, which is retried when it raises OSError; it replaces a waiting job of that name."""
         with self._changed:
-            self._todo[what] = job
+            self._jobs[name] = job
             self._changed.notify_all()
 
-    def settle(self, limit_s: float) -> list[str]:
-        """Waits until everything is done or given up, at most `limit_s`; returns what is not on Drive, and why."""
+    def wait(self, limit_s: float) -> list[str]:
+        """Waits until every job is done or given up, at most `limit_s`; returns what is not on Drive, and why."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._todo and not self._busy, limit_s)
-            late = [*self._todo, *filter(None, [self._busy])]
+            self._changed.wait_for(lambda: not self._jobs and not self._running, limit_s)
+            late = [*self._jobs, *filter(None, [self._running])]
             missing = {**dict.fromkeys(late, f"Drive took longer than {limit_s:.0f} s"), **self._missing}
-        return [f"{what}: {why}" for what, why in missing.items()]
+        return [f"{name}: {reason}" for name, reason in missing.items()]
 
     # ------------------------------------------------------------------------------- in its thread
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._todo))
-                self._busy = _EPOCH if _EPOCH in self._todo else next(iter(self._todo))
-                job = self._todo.pop(self._busy)
-            self._try(self._busy, job)
+                self._changed.wait_for(lambda: bool(self._jobs))
+                self._running = _EPOCH if _EPOCH in self._jobs else next(iter(self._jobs))
+                job = self._jobs.pop(self._running)
+            self._run_job(self._running, job)
             with self._changed:
-                self._busy = ""
+                self._running = ""
                 self._changed.notify_all()
 
-    def _try(self, what: str, job: Callable[[], object]) -> None:
-        """Tries with pauses and one new mount; tells when Drive fails and when it works again, not each time."""
+    def _run_job(self, name: str, job: Callable[[], object]) -> None:
+        """Several attempts with pauses and one new mount; notifies on a change only, not each time."""
         for number, pause_s in enumerate((*PAUSES_S, 0.0)):
             try:
                 job()
-            except Exception as error:  # whatever it is: a thread that died would copy nothing more, unheard
-                self._failed(what, words_of(error))
+            except Exception as error:  # any error: a thread that ends would silently copy nothing more
+                reason = drive_error_text(error)
+                if name not in self._missing:
+                    self._notify(f"Drive: {name} is not copied yet: {reason}. Training continues")
+                self._missing[name] = reason
             else:
-                if self._missing.pop(what, ""):
-                    self._tell(f"Drive works again: {what} is there")
+                if self._missing.pop(name, ""):
+                    self._notify(f"Drive works again: {name} is copied")
                 return
             if number == 0:
                 self._mount_again()
             time.sleep(pause_s)
 
-    def _failed(self, what: str, why: str) -> None:
-        if what not in self._missing:
-            self._tell(f"Drive: {what} is not there yet: {why}. The training goes on")
-        self._missing[what] = why
-
     def _mount_again(self) -> None:
-        """Where Drive is gone, now and then."""
+        """Where Drive is not mounted any more, and not too often."""
         with suppress(OSError):
             return self._drive.check()
         if time.monotonic() < self._next_mount_s:
             return None
         self._next_mount_s = time.monotonic() + _MOUNT_EVERY_S
-        self._there.clear()  # what was not uploaded yet is gone
+        self._copied.clear()  # files that were not uploaded before the disconnection are lost
         try:
-            return self._drive.mount(again=True)
+            return self._drive.mount(force=True)
         except OSError as error:
-            return self._tell(f"Drive could not be mounted again: {words_of(error)}")
+            return self._notify(f"Drive could not be mounted again: {drive_error_text(error)}")
 
     def _copy_newest(self) -> None:
         staged = self._snapshot()
-        slot = self._free_slot(epoch_in(staged))
-        for path in [*carried(staged), staged.manifest]:  # the list last: it vouches for the others
-            self._put(path, slot / path.relative_to(staged.root))
+        slot = self._choose_slot(stored_epoch(staged))
+        for path in [*checkpoint_files(staged), staged.manifest]:  # the manifest last: it vouches for the others
+            self._copy(path, slot / path.relative_to(staged.root))
 
-    def _put(self, source: Path, place: Path) -> None:
-        """Unless it is there; a second time at once, since most faults of Drive last for one call."""
-        is_there = place.is_file() and place.stat().st_size == source.stat().st_size
-        if is_there and self._there.get(place) == sha256_of(source):
+    def _copy(self, source: Path, dest: Path) -> None:
+        """Skips a file that Drive has; retries once at once, since most of Drive's errors last for one call."""
+        has_size = dest.is_file() and dest.stat().st_size == source.stat().st_size
+        if has_size and self._copied.get(dest) == sha256_of(source):
             return
-        self._there.pop(place, None)
+        self._copied.pop(dest, None)
         try:
-            self._there[place] = self._drive.put(source, place)
+            self._copied[dest] = self._drive.copy_in(source, dest)
         except OSError:
-            self._there[place] = self._drive.put(source, place)
+            self._copied[dest] = self._drive.copy_in(source, dest)
 
-    def _free_slot(self, epoch: int) -> Path:
-        """Where the older of the two copies is.
+    def _choose_slot(self, epoch: int) -> Path:
+        """The slot with the older copy.
 
         Raises:
-            OSError: Drive holds a later epoch, so another session of this leg is at work.
+            OSError: Drive holds a later epoch, so another session of this leg is running.
         """
         self._drive.check()
-        there = {name: reached(RunFolder(self._place / name)) for name in SLOTS}
-        if (newest := max(there.values())[0]) > epoch:
+        progress = {name: stored_progress(RunFolder(self._dest / name)) for name in SLOTS}
+        if (newest := max(progress.values())[0]) > epoch:
             raise OSError(f"it holds epoch {newest} already: is this notebook open twice? Close one")
-        return self._place / min(SLOTS, key=lambda name: there[name])
+        return self._dest / min(SLOTS, key=lambda name: progress[name])
 
     def _snapshot(self) -> RunFolder:
-        """The files of one epoch as links, which stay as they are while the trainer writes the next."""
+        """The files of one epoch as hard links, which do not change while the trainer writes the next epoch."""
         for _ in range(_SNAPSHOTS):
             try:
-                return self._linked(self._staged)
+                return self._link_epoch(self._staged)
             except (ContractError, FileNotFoundError):  # an epoch ended in between
                 time.sleep(_SNAPSHOT_PAUSE_S)
-        return self._linked(self._staged)
+        return self._link_epoch(self._staged)
 
-    def _linked(self, staged: RunFolder) -> RunFolder:
+    def _link_epoch(self, staged: RunFolder) -> RunFolder:
         shutil.rmtree(staged.root, ignore_errors=True)
-        link_all(self._out.root, [self._out.manifest, *carried(self._out)], staged.root)
-        archive.check_files(staged, [staged.last, *carried(staged)])
+        for path in [self._out.manifest, *checkpoint_files(self._out)]:
+            link = staged.root / path.relative_to(self._out.root)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, link)
+        archive.check_files(staged, [staged.last, *checkpoint_files(staged)])
         return staged
-
-
-def link_all(root: Path, files: Iterable[Path], dest: Path) -> None:
-    """Gives the `files` below `root` a second name below `dest`."""
-    for path in files:
-        place = dest / path.relative_to(root)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.link(path, place)

@@ -1,6 +1,6 @@
-"""The images of a notebook's training, as a pack on the local disk: from Drive, or from Kaggle and then kept on Drive.
+"""The images of a Colab session, as a pack on the local disk: from Drive, or from Kaggle and then stored on Drive.
 
-Nothing is trained from Drive: it is slow, and thousands of small files break it. A pack is four files.
+The trainer never reads from Drive: it is slow, and thousands of small files overload it. A pack is four files.
 """
 
 from __future__ import annotations
@@ -15,120 +15,120 @@ from typing import Any
 
 from boneage_trainer.contract import ContractError, PackFolder, sha256_of
 from boneage_trainer.platforms import colab_api, kaggle, kaggle_download
-from boneage_trainer.platforms.colab_drive import Drive, copy_patiently
+from boneage_trainer.platforms.colab_drive import MountedDrive, copy_with_retries
 from boneage_trainer.platforms.session import say
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which images: the folder `pack` below MyDrive, or else the Kaggle set `dataset` (OWNER/NAME) at `image_size_px`.
+class PackRequest:
+    """Which images: the folder `pack` below MyDrive, or the Kaggle `dataset` (OWNER/NAME) at `image_size_px`.
 
-    `misfit` says of a pack's card why it is not the one the job wants, or nothing.
+    `mismatch` returns why a pack with this card is not the job's, or "".
     """
 
     dataset: str
     pack: str
     image_size_px: int
-    misfit: Callable[[dict[str, Any]], str]
+    mismatch: Callable[[dict[str, Any]], str]
 
     @property
     def name(self) -> str:
-        """What the pack is called, here and on Drive."""
+        """The name of the pack's folder, here and on Drive."""
         return self.pack.strip("/").replace("/", "-") or f"{self.dataset.replace('/', '-')}-{self.image_size_px}px"
 
 
-def find(wanted: Wanted, drive: Drive, kept: Path, local: Path) -> tuple[PackFolder, bool]:
-    """The pack below `local`: there already, or copied from Drive; and whether it is there.
+def find_pack(request: PackRequest, drive: MountedDrive, stored: Path, local: Path) -> tuple[PackFolder, bool]:
+    """The pack below `local`, there already or copied from Drive; and whether it exists.
 
-    `kept` is the folder on Drive that keeps packs made by an earlier session.
+    `stored` is the folder on Drive with packs that earlier sessions built.
 
     Raises:
         ContractError: the pack that was named is not on Drive, is damaged, or is another one.
-        OSError: Drive does not give it, or the disk is full.
+        OSError: Drive cannot be read, or the disk is full.
     """
-    pack = PackFolder(local / wanted.name)
-    if not (pack.card.exists() and not wanted.misfit(pack.read_card())):
-        source = PackFolder(drive.my / wanted.pack if wanted.pack else kept / wanted.name)
+    pack = PackFolder(local / request.name)
+    if not (pack.card.exists() and not request.mismatch(pack.read_card())):
+        source = PackFolder(drive.my / request.pack if request.pack else stored / request.name)
         if not source.card.exists():
-            if wanted.pack:
-                raise ContractError(f"there is no pack in {wanted.pack!r} on Drive: put the folder that "
-                                    "`boneagectl data prepare` made there, or leave PACK empty")  # fmt: skip
+            if request.pack:
+                raise ContractError(f"there is no pack in {request.pack!r} on Drive: upload the folder that "
+                                    "`boneagectl data prepare` created, or leave PACK empty")  # fmt: skip
             return pack, False
-        if not _bring(source, pack, wanted):
+        if not _copy_pack(source, pack, request):
             return pack, False
     card = pack.read_card()
     say(f"{card['count']:,} images of {card['image_size_px']} px on the local disk ({card['fingerprint'][:12]})")
     return pack, True
 
 
-def _bring(source: PackFolder, pack: PackFolder, wanted: Wanted) -> bool:
-    """Copies `source`; of a pack that was only kept, one that will not do is not worth a stop."""
-    began_s, reason = time.monotonic(), wanted.misfit(source.read_card())
+def _copy_pack(source: PackFolder, pack: PackFolder, request: PackRequest) -> bool:
+    """Copies `source` from Drive. An unusable pack of an earlier session is built again; the user's own is an error."""
+    start_s, reason = time.monotonic(), request.mismatch(source.read_card())
     if not reason:
         shutil.rmtree(pack.root, ignore_errors=True)
         for path in filter(Path.exists, source.files()):
-            copy_patiently(path, pack.root / path.name)
-        reason = fault(pack)
-        say(f"copied from Drive in {time.monotonic() - began_s:.0f} s")
+            copy_with_retries(path, pack.root / path.name)
+        reason = verify_pack(pack)
+        say(f"copied from Drive in {time.monotonic() - start_s:.0f} s")
     if not reason:
         return True
     shutil.rmtree(pack.root, ignore_errors=True)
-    if wanted.pack:
-        raise ContractError(f"the pack {wanted.pack!r} on Drive {reason}")
-    say(f"the pack kept on Drive {reason}: making it anew")
+    if request.pack:
+        raise ContractError(f"the pack {request.pack!r} on Drive {reason}")
+    say(f"the pack stored on Drive {reason}: building it again")
     return False
 
 
-def make(
-    wanted: Wanted, prepare: Callable[[Path, PackFolder], None], pack: PackFolder, scratch: Path, header: str = ""
+def build_pack(
+    request: PackRequest, prepare: Callable[[Path, PackFolder], None], pack: PackFolder, scratch: Path, header: str = ""
 ) -> None:
-    """Makes `pack` of the Kaggle set, which is downloaded to `scratch` and deleted afterwards.
+    """Builds `pack` from the Kaggle dataset, which is downloaded to `scratch` and deleted afterwards.
 
-    `header` signs in; where it is empty, Colab's store of secrets is asked.
+    `header` is the Authorization header; if it is empty, it is made from Colab's secrets.
 
     Raises:
-        ContractError: no token, Kaggle refuses, or the images are not what the job wants.
+        ContractError: no token, Kaggle refuses, or the images are not the job's.
         OSError: no connection, or the disk is full.
     """
     shutil.rmtree(pack.root, ignore_errors=True)
-    kaggle_download.fetch(wanted.dataset, header or kaggle_download.authorization(colab_api.secret), scratch)
-    place, is_pack = kaggle.images(scratch, wanted.misfit)
+    authorization = header or kaggle_download.authorization(colab_api.read_secret)
+    kaggle_download.fetch(request.dataset, authorization, scratch)
+    folder, is_pack = kaggle.images(scratch, request.mismatch)
     if is_pack:
-        shutil.move(place, pack.root)
+        shutil.move(folder, pack.root)
     else:
-        prepare(place, pack)
+        prepare(folder, pack)
     shutil.rmtree(scratch, ignore_errors=True)
-    if reason := wanted.misfit(pack.read_card()):
-        raise ContractError(f"the pack made of {wanted.dataset} {reason}")
+    if reason := request.mismatch(pack.read_card()):
+        raise ContractError(f"the pack built from {request.dataset} {reason}")
 
 
-def keep(pack: PackFolder, drive: Drive, kept: Path) -> None:
-    """Puts `pack` on Drive for the next session, its card last: what has a card is whole. Raises OSError."""
-    place = PackFolder(kept / pack.root.name)
-    if place.card.exists() and place.read_card() == pack.read_card():
+def store_pack(pack: PackFolder, drive: MountedDrive, stored: Path) -> None:
+    """Copies `pack` to Drive for the next session, its card last: a pack with a card is complete. Raises OSError."""
+    dest = PackFolder(stored / pack.root.name)
+    if dest.card.exists() and dest.read_card() == pack.read_card():
         return
     for path in (pack.images, pack.index, pack.problems, pack.card):
         if path.exists():
-            drive.put(path, place.root / path.name)
+            drive.copy_in(path, dest.root / path.name)
 
 
-def fault(pack: PackFolder) -> str:
-    """Why the files of `pack` are not what its card says, or nothing."""
+def verify_pack(pack: PackFolder) -> str:
+    """Why the files of `pack` do not match its card, or ""."""
     from boneage_trainer.data.pack_writer import compute_fingerprint
     from boneage_trainer.data.source import Row
+
+    def months(text: str) -> float | None:
+        return float(text) if text else None
 
     card = pack.read_card()
     try:
         with open(pack.index, encoding="utf-8", newline="") as stream:
-            rows = [(Row(one["id"], one["male"] == "True", _months(one["boneage_months"])), one["sha256"])
-                    for one in csv.DictReader(stream)]  # fmt: skip
+            rows = [(Row(line["id"], line["male"] == "True", months(line["boneage_months"])), line["sha256"])
+                    for line in csv.DictReader(stream)]  # fmt: skip
         if sha256_of(pack.images) != card["images_sha256"]:
-            return f"is damaged: {pack.images.name} has another sha256 than {pack.card.name} says"
+            return f"is damaged: {pack.images.name} does not have the sha256 that {pack.card.name} lists"
     except (OSError, ValueError, KeyError) as error:
         return f"is damaged: {error}"
-    is_ours = compute_fingerprint(card["image_size_px"], rows) == card["fingerprint"]
-    return "" if is_ours else f"is damaged: {pack.index.name} was changed"
-
-
-def _months(text: str) -> float | None:
-    return float(text) if text else None
+    is_intact = compute_fingerprint(card["image_size_px"], rows) == card["fingerprint"]
+    return "" if is_intact else f"is damaged: {pack.index.name} was changed"

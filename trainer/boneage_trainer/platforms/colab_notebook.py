@@ -1,8 +1,8 @@
-"""What the cells of a Colab notebook call: one session of a leg, from the GPU to the zip of results.
+"""What the cells of a Colab notebook call: one session of a leg, from the GPU check to the zip of results.
 
-The training has a process of its own, which the cell waits for: the kernel stays busy, as Colab wants it, and lives
-on when a training is killed. BONEAGECTL_ROOT stands in for ``/content``; with BONEAGE_REHEARSAL=1 the training is
-cut short and needs no GPU.
+The trainer runs in a process of its own, and the cell waits for it: the kernel stays busy, which keeps the session
+alive, and survives when the trainer is killed. BONEAGECTL_ROOT replaces ``/content``; with BONEAGE_REHEARSAL=1 the
+run is short and needs no GPU.
 """
 
 from __future__ import annotations
@@ -30,54 +30,55 @@ from boneage_trainer.contract import (
     write_atomic,
 )
 from boneage_trainer.platforms import colab_api, colab_images, colab_view, detect
-from boneage_trainer.platforms.colab_api import Stop
-from boneage_trainer.platforms.colab_drive import Drive, Mirror, take_back
-from boneage_trainer.platforms.colab_view import View, duration
+from boneage_trainer.platforms.colab_api import CellStopped
+from boneage_trainer.platforms.colab_drive import DriveMirror, MountedDrive, restore_checkpoint
+from boneage_trainer.platforms.colab_view import TrainingView, format_duration
 from boneage_trainer.platforms.detect import NoGpu, check_gpus, environment_limit_s
 from boneage_trainer.platforms.session import Programs, misfit, say, settled
 from boneage_trainer.platforms.subprocesses import Children
 
 FOLDER = "boneagectl"
-"""Where everything is, below ``/content`` and on Drive."""
+"""Contains everything, below ``/content`` and on Drive."""
 _MARGIN_S, _MARGIN_SHARE = 300.0, 0.1
-"""Kept free of the session's limit for what comes after the training; the share is for short sessions."""
-_SETTLE_S = 300.0
+"""Of the session's limit, reserved for what follows the training; the share is for short sessions."""
+_DRIVE_WAIT_S = 300.0
 """How long the end of a session waits for Drive."""
+_IN_ORDER = "run the cells in their order (Runtime > Run all)"
 
-_Given = ParamSpec("_Given")
-_Gives = TypeVar("_Gives")
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
-def _in_words(method: Callable[_Given, _Gives]) -> Callable[_Given, _Gives]:
-    """Has what can be mended end the cell with its words alone."""
+def _stops_cell(method: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Turns errors that the user can fix into a message without a traceback."""
 
     @functools.wraps(method)
-    def cell(*arguments: _Given.args, **named: _Given.kwargs) -> _Gives:
+    def cell(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
         try:
-            return method(*arguments, **named)
+            return method(*arguments, **options)
         except (ContractError, OSError) as error:
-            raise Stop(str(error)) from None
+            raise CellStopped(str(error)) from None
 
     return cell
 
 
-class Session:
+class NotebookSession:
     """One session of the leg `leg`; its methods are the notebook's cells, in their order.
 
-    `code` is the zip of the trainer; `resume` the leg to go on from, or nothing; `dataset` and `pack` as in
-    `colab_images.Wanted`; `train`, `data` and `provenance` are those of a `Job`.
+    `code` is the zip of the trainer; `resume` the leg to resume from, or empty; `dataset` and `pack` as in
+    `colab_images.PackRequest`; `train`, `data` and `provenance` are those of a `Job`.
     """
 
-    @_in_words
+    @_stops_cell
     def __init__(
         self, code: Path, *, leg: str, resume: str, dataset: str, pack: str, time_limit_s: float, allow_cpu: bool,
         train: Mapping[str, Any], data: dict[str, Any], provenance: dict[str, Any],
     ) -> None:  # fmt: skip
-        """Checks the GPU first: without one, nothing else is worth its time."""
-        self._began_s, self._limit_s = time.monotonic(), float(time_limit_s)
-        self._leg, self._resume, self._rehearses = leg, resume, detect.is_on()
-        _check_place(self._rehearses, allow_cpu)
-        self._needs_gpu = not (allow_cpu or self._rehearses)
+        """Checks the GPU first, before anything that takes time."""
+        self._start_s, self._limit_s = time.monotonic(), float(time_limit_s)
+        self._leg, self._resume, self._is_rehearsal = leg, resume, detect.is_on()
+        _check_machine(self._is_rehearsal, allow_cpu)
+        self._needs_gpu = not (allow_cpu or self._is_rehearsal)
         self._job = Job(train=TrainConfig.from_mapping(train), data=data, provenance=provenance)
         root = Path(os.environ.get("BONEAGECTL_ROOT") or "/content").absolute()
         run = leg.rpartition("-")[0] or leg
@@ -85,165 +86,164 @@ class Session:
         self._out = RunFolder(root / FOLDER / leg / "run")
         self._tmp.mkdir(parents=True, exist_ok=True)
         self._bundle = self._tmp / "bundle.zip"
-        write_atomic(self._bundle, _bundle(code, self._job))
-        self._drive = Drive(root / "drive")
-        self._on_drive = self._drive.my / FOLDER / run
-        self._wanted = colab_images.Wanted(dataset, pack, data["image_size_px"], self._misfit)
-        self._mirror: Mirror | None = None
+        with zipfile.ZipFile(code) as opened:  # with job.json added, the same bundle that other targets get
+            entries = [(info.filename, opened.read(info)) for info in opened.infolist()]
+        write_atomic(self._bundle, archive.stored([*entries, ("job.json", self._job.to_json().encode())]))
+        self._drive = MountedDrive(root / "drive")
+        self._run_on_drive = self._drive.my / FOLDER / run
+        self._request = colab_images.PackRequest(dataset, pack, data["image_size_px"], self._mismatch)
+        self._mirror: DriveMirror | None = None
         self._earlier: RunFolder | None = None
         self._pack: PackFolder | None = None
         say(RESEARCH_ONLY)
-        say(f"{leg}: this session ends itself in {duration(self.left_s)}")
+        say(f"{leg}: this session stops in {format_duration(self.left_s)}")
 
     @property
     def left_s(self) -> float:
-        """Seconds until the training must have ended."""
-        left_s = self._limit_s - (time.monotonic() - self._began_s)
-        surroundings_s, _ = environment_limit_s()
+        """Seconds until the trainer must have ended."""
+        left_s = self._limit_s - (time.monotonic() - self._start_s)
+        platform_s, _ = environment_limit_s()
         margin_s = min(_MARGIN_S, _MARGIN_SHARE * self._limit_s)
-        return min(left_s, left_s if surroundings_s is None else surroundings_s) - margin_s
+        return min(left_s, left_s if platform_s is None else platform_s) - margin_s
 
-    def _misfit(self, card: dict[str, Any]) -> str:
+    def _mismatch(self, card: dict[str, Any]) -> str:
         data = self._job.data
-        return "" if self._rehearses else misfit(card, data["fingerprint"], data["image_size_px"])
+        return "" if self._is_rehearsal else misfit(card, data["fingerprint"], data["image_size_px"])
 
     # ------------------------------------------------------------------------------------ cell: Drive
-    @_in_words
+    @_stops_cell
     def connect_drive(self) -> None:
-        """Mounts Drive and takes back what an earlier session of this leg, or the leg before it, has reached."""
+        """Mounts Drive and restores the last checkpoint of this leg, or of the leg that it resumes."""
         try:
             self._drive.mount()
-            self._mirror = Mirror(self._drive, self._on_drive / self._leg, self._out, self._tmp / "mirror", say)
-            self._earlier = self._newest()
-            if self._earlier or not self._resume or self._rehearses:
-                return say(colab_view.beginning(_state(self._earlier), _epoch(self._earlier)))
-            self._earlier = take_back(self._on_drive / self._resume, self._tmp / "resume", say)
+            place = self._run_on_drive / self._leg
+            self._mirror = DriveMirror(self._drive, place, self._out, self._tmp / "mirror", say)
+            self._earlier = self._newest_checkpoint(place)
+            if self._earlier or not self._resume or self._is_rehearsal:
+                return say(colab_view.start_message(_load_state(self._earlier), _last_epoch(self._earlier)))
+            self._earlier = restore_checkpoint(self._run_on_drive / self._resume, self._tmp / "resume", say)
         except OSError as error:
-            raise Stop(colab_view.NO_DRIVE.format(why=error)) from None
+            raise CellStopped(colab_view.NO_DRIVE.format(why=error)) from None
         if not self._earlier:
-            raise Stop(colab_view.NO_CHECKPOINT.format(place=f"{FOLDER}/{self._on_drive.name}/{self._resume}"))
-        return say(f"going on from the leg {self._resume}")
+            place = Path(FOLDER, self._run_on_drive.name, self._resume)
+            raise CellStopped(colab_view.NO_CHECKPOINT.format(place=place.as_posix()))
+        return say(f"resuming from the leg {self._resume}")
 
-    def _newest(self) -> RunFolder | None:
-        """What this leg has reached: on the local disk, where that is newer, else on Drive."""
-        there = take_back(self._on_drive / self._leg, self._tmp / "earlier", say)
-        here = self._out if self._out.last.exists() else None
-        return here if here and _epoch(here) >= _epoch(there) else there
+    def _newest_checkpoint(self, place: Path) -> RunFolder | None:
+        """The checkpoint on Drive, or the one on the local disk where that is newer."""
+        restored = restore_checkpoint(place, self._tmp / "earlier", say)
+        local = self._out if self._out.last.exists() else None
+        return local if local and _last_epoch(local) >= _last_epoch(restored) else restored
 
     # ----------------------------------------------------------------------------------- cell: images
-    @_in_words
+    @_stops_cell
     def get_images(self) -> None:
-        """Brings the images to the local disk; a pack that had to be made is kept on Drive."""
-        mirror, kept, local = self._connected(), self._drive.my / FOLDER / "packs", self._base / "packs"
-        pack, is_there = colab_images.find(self._wanted, self._drive, kept, local)
-        if not is_there:
-            say(f"downloading {self._wanted.dataset} from Kaggle; this happens once")
-            colab_images.make(self._wanted, self._prepare, pack, self._tmp / "images")
-            mirror.also("the pack", lambda: colab_images.keep(pack, self._drive, kept))
+        """Copies the images to the local disk; a pack that was built here is stored on Drive."""
+        mirror, stored, local = self._connected_mirror(), self._drive.my / FOLDER / "packs", self._base / "packs"
+        pack, exists = colab_images.find_pack(self._request, self._drive, stored, local)
+        if not exists:
+            say(f"downloading {self._request.dataset} from Kaggle; this happens once")
+            colab_images.build_pack(self._request, self._prepare, pack, self._tmp / "images")
+            mirror.add_job("the pack", lambda: colab_images.store_pack(pack, self._drive, stored))
         self._pack = pack
 
     def _prepare(self, tree: Path, pack: PackFolder) -> None:
         with Children() as children:
-            self._programs(children).prepare(tree, pack, self._wanted.image_size_px, self.left_s)
+            self._programs(children).prepare(tree, pack, self._request.image_size_px, self.left_s)
 
     def _programs(self, children: Children) -> Programs:
         return Programs(children, self._bundle, self._tmp, self._needs_gpu)
 
-    def _connected(self) -> Mirror:
+    def _connected_mirror(self) -> DriveMirror:
         if not self._mirror:
-            raise Stop("Drive is not connected yet: run the cells in their order (Runtime > Run all)")
+            raise CellStopped(f"Drive is not connected yet: {_IN_ORDER}")
         return self._mirror
 
     # --------------------------------------------------------------------------------- cell: training
-    @_in_words
+    @_stops_cell
     def train(self) -> None:
-        """Trains until it is complete, the session's time is over, or a person interrupts the cell."""
-        mirror = self._connected()
+        """Trains until the run is complete, the session's time is over, or the user stops the cell."""
+        mirror = self._connected_mirror()
         if not self._pack:
-            raise Stop("the images are not here yet: run the cells in their order (Runtime > Run all)")
+            raise CellStopped(f"the images are not on the local disk yet: {_IN_ORDER}")
         left_s = int(self.left_s)
         if left_s < 1:
-            raise Stop(colab_view.NO_TIME)
-        self._out.state.unlink(missing_ok=True)  # an earlier session's word
+            raise CellStopped(colab_view.NO_TIME)
+        self._out.state.unlink(missing_ok=True)  # of an earlier session
         self._out.root.mkdir(parents=True, exist_ok=True)
         history = read_metrics(self._earlier.metrics) if self._earlier else []
-        epochs = min(self._job.train.epochs, detect.EPOCHS if self._rehearses else self._job.train.epochs)
-        heard = _Heard(View(epochs, history, lambda: self.left_s), self._out.log, mirror)
+        epochs = min(self._job.train.epochs, detect.EPOCHS if self._is_rehearsal else self._job.train.epochs)
+        on_line = self._line_handler(TrainingView(epochs, history, lambda: self.left_s), mirror)
         with Children() as children:
             ended = self._programs(children).train(
-                self._pack, self._out, self._leg, left_s, _MARGIN_S / 2, self._earlier, heard
+                self._pack, self._out, self._leg, left_s, _MARGIN_S / 2, self._earlier, on_line
             )
             state = settled(self._out, ended)
             if self._out.last.exists():
                 self._earlier = self._out
-                mirror.wake()
-            missing = mirror.settle(_SETTLE_S)
-        words = colab_view.ending(state, missing, self._leg)
+                mirror.copy_epoch()
+            missing = mirror.wait(_DRIVE_WAIT_S)
+        message = colab_view.end_message(state, missing, self._leg)
         if state["state"] == "failed":
-            raise Stop(words)
-        say(words)
+            raise CellStopped(message)
+        say(message)
+
+    def _line_handler(self, view: TrainingView, mirror: DriveMirror) -> Callable[[str], None]:
+        """Passes each line of the trainer to the log and the display, and wakes the mirror after an epoch."""
+
+        def on_line(line: str) -> None:
+            with suppress(OSError), open(self._out.log, "a", encoding="utf-8") as log:
+                log.write(f"{line}\n")
+            view.show_line(line)
+            if metrics := parse_sentinel(line):
+                mirror.copy_epoch()
+                view.show_epoch(metrics)
+
+        return on_line
 
     # ---------------------------------------------------------------------------------- cell: results
-    @_in_words
+    @_stops_cell
     def results(self) -> None:
-        """Offers everything as one zip, puts it on Drive too, and waits until Drive has it."""
-        mirror = self._connected()
+        """Offers everything as one zip, copies it to Drive, and waits until Drive has it."""
+        mirror = self._connected_mirror()
         if not (self._out.last.exists() and self._out.manifest.exists()):
-            raise Stop("nothing was trained in this session: run the cells in their order (Runtime > Run all)")
+            raise CellStopped(f"nothing was trained in this session: {_IN_ORDER}")
         zipped = self._base / f"results-{self._leg}.zip"
         archive.pack_run(self._out, zipped, with_log=self._out.log.exists())
         if self._out.evaluation.exists():
-            say(colab_view.result(parse_object(self._out.evaluation.read_text(), self._out.evaluation.name)))
-        if why := colab_api.offer(zipped):
-            say(f"the browser did not take the download ({why}): open Files at the left edge, folder {FOLDER}")
-        mirror.also("the results", lambda: self._drive.put(zipped, self._on_drive / zipped.name))
-        missing = mirror.settle(_SETTLE_S)
-        mirror.also("what was last written", colab_api.flush)
-        say(colab_view.goodbye(zipped.name, self._on_drive.name, missing or mirror.settle(_SETTLE_S)))
+            evaluation = parse_object(self._out.evaluation.read_text(), self._out.evaluation.name)
+            say(colab_view.result_message(evaluation))
+        if reason := colab_api.offer_download(zipped):
+            say(f"the browser did not start the download ({reason}): open Files in the left sidebar, folder {FOLDER}")
+        mirror.add_job("the results", lambda: self._drive.copy_in(zipped, self._run_on_drive / zipped.name))
+        missing = mirror.wait(_DRIVE_WAIT_S)
+        mirror.add_job("the last files", colab_api.flush_drive)
+        missing = missing or mirror.wait(_DRIVE_WAIT_S)
+        say(colab_view.final_message(zipped.name, self._run_on_drive.name, missing))
 
 
-class _Heard:
-    """Hears each line of the trainer: into the log, onto the screen, and at the end of an epoch to the mirror."""
-
-    def __init__(self, view: View, log: Path, mirror: Mirror) -> None:
-        self._view, self._log, self._mirror = view, log, mirror
-
-    def __call__(self, line: str) -> None:
-        with suppress(OSError), open(self._log, "a", encoding="utf-8") as log:
-            log.write(f"{line}\n")
-        self._view.line(line)
-        if metrics := parse_sentinel(line):
-            self._mirror.wake()
-            self._view.epoch(metrics)
-
-
-def _check_place(rehearses: bool, allow_cpu: bool) -> None:
-    if rehearses:
-        say("REHEARSAL: the same notebook with a training cut short; no GPU is needed, other images may be used")
+def _check_machine(is_rehearsal: bool, allow_cpu: bool) -> None:
+    if is_rehearsal:
+        say("REHEARSAL: the same notebook with a short run; no GPU is needed, other images may be used")
         return
     if "COLAB_RELEASE_TAG" not in os.environ:
-        raise Stop("this notebook is made for Google Colab; on your own machine: boneagectl submit --target local")
+        raise CellStopped(
+            "this notebook is made for Google Colab; on your own computer, run: boneagectl submit --target local"
+        )
     try:
         check_gpus(1, "Colab", colab_view.NO_GPU)
     except NoGpu:
         if not allow_cpu:
             raise
-        say("no GPU; training on the CPU, as ALLOW_CPU says: slow")
+        say("no GPU; training on the CPU because ALLOW_CPU is set: slow")
 
 
-def _bundle(code: Path, job: Job) -> bytes:
-    """The very zip that the other targets get: the code in this notebook, and the job in its settings."""
-    with zipfile.ZipFile(code) as opened:
-        entries = [(info.filename, opened.read(info)) for info in opened.infolist()]
-    return archive.stored([*entries, ("job.json", job.to_json().encode())])
-
-
-def _state(folder: RunFolder | None) -> dict[str, Any]:
+def _load_state(folder: RunFolder | None) -> dict[str, Any]:
     if not folder or not folder.state.exists():
         return {}
     return parse_object(folder.state.read_text(encoding="utf-8"), folder.state.name)
 
 
-def _epoch(folder: RunFolder | None) -> int:
+def _last_epoch(folder: RunFolder | None) -> int:
     """By its metrics, which are written after the weights and before the state."""
     return len(read_metrics(folder.metrics)) if folder else 0

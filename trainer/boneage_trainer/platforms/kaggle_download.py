@@ -21,7 +21,7 @@ from pathlib import Path
 
 from boneage_trainer.console import ProgressLine
 from boneage_trainer.contract import ContractError
-from boneage_trainer.platforms.colab_api import Secret
+from boneage_trainer.platforms.colab_api import ColabSecret
 
 PAUSES_S = (1.0, 5.0, 15.0, 60.0)
 _TIMEOUT_S = 60.0
@@ -38,7 +38,7 @@ _REFUSED = {
 }
 
 
-def authorization(secret: Callable[[str], Secret]) -> str:
+def authorization(secret: Callable[[str], ColabSecret]) -> str:
     """The header that signs in, from whichever secrets are there.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is kept here of a leg on a machine of Colab's: how far its submit came, what it left, how it ended."""
+"""What this computer keeps of a CLI leg: its record, the files downloaded so far, and how it ended."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from boneagectl import locks
 from boneagectl.errors import MachineError
 from boneagectl.models import LegState, Observation
 
-_WAIT_S = 900.0
-_LOOK_S = 0.05
+_LOCK_WAIT_S = 900.0
+_LOCK_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """Written before there is a machine, so that a crash leaves a name to look for.
+class LegRecord:
+    """Written before the runtime is requested, so that a crash leaves a name to search for.
 
-    `before` are the machines there were then; `endpoint` and `kernel` are empty until they are known.
+    `name` is the runtime's; `worst_s` its longest life; `hold_s` how long it waits for its files to be downloaded;
+    `asked_s` when it was requested; `before` the endpoints the account had then. `endpoint` and `kernel` are empty
+    until they are known.
     """
 
     name: str
@@ -36,78 +38,81 @@ class Note:
     kernel: str = ""
 
 
-class LegFolder:
-    """``ROOT/<leg>.json`` is the note, ``ROOT/<leg>/`` what came from there."""
+class CliLegFolder:
+    """``ROOT/<leg>.json`` is the record, ``ROOT/<leg>/`` holds what was downloaded."""
 
     def __init__(self, root: Path, leg_id: str) -> None:
-        self.leg_id, self._note, self.root = leg_id, root / f"{leg_id}.json", root / leg_id
+        self.leg_id, self._record_path, self.root = leg_id, root / f"{leg_id}.json", root / leg_id
 
     @property
     def run(self) -> RunFolder:
-        """What was brought so far."""
+        """The run folder as downloaded so far."""
         return RunFolder(self.root / "run")
 
     @property
     def released(self) -> Path:
-        """There once the machine was seen to be gone."""
+        """A marker file; exists once the account no longer lists the runtime."""
         return self.root / "released"
 
     @property
-    def note(self) -> Note | None:
-        if not self._note.exists():
+    def submit_lock(self) -> Path:
+        return self.root / "submit.lock"
+
+    @property
+    def record(self) -> LegRecord | None:
+        if not self._record_path.exists():
             return None
-        said = parse_object(self._note.read_text(encoding="utf-8"), self._note.name)
-        return Note(**{**said, "before": tuple(said["before"])})
+        values = parse_object(self._record_path.read_text(encoding="utf-8"), self._record_path.name)
+        return LegRecord(**{**values, "before": tuple(values["before"])})
 
-    def write(self, note: Note) -> Note:
-        write_json(self._note, dataclasses.asdict(note))
-        return note
+    def save_record(self, record: LegRecord) -> LegRecord:
+        write_json(self._record_path, dataclasses.asdict(record))
+        return record
 
-    def forget(self) -> None:
-        """Nothing came of it."""
-        self._note.unlink(missing_ok=True)
+    def delete_record(self) -> None:
+        """For a leg that was never created."""
+        self._record_path.unlink(missing_ok=True)
 
     # ------------------------------------------------------------------------------------- its end
     @property
     def final(self) -> Observation | None:
-        """How it ended; what is over does not change."""
+        """How the leg ended; None while it runs. Once written it does not change."""
         path = self.root / "final.json"
         if not path.exists():
             return None
-        said = parse_object(path.read_text(encoding="utf-8"), path.name)
-        return Observation(**{**said, "state": LegState(said["state"])})
+        values = parse_object(path.read_text(encoding="utf-8"), path.name)
+        return Observation(**{**values, "state": LegState(values["state"])})
 
-    def end(self, seen: Observation) -> Observation:
-        write_json(self.root / "final.json", dataclasses.asdict(seen))
-        return seen
+    def save_final(self, observation: Observation) -> Observation:
+        write_json(self.root / "final.json", dataclasses.asdict(observation))
+        return observation
 
     @property
-    def kept_epoch(self) -> int:
+    def downloaded_epoch(self) -> int:
         return len(read_metrics(self.run.metrics))
 
-    def release(self) -> None:
+    def mark_released(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         self.released.touch()
 
     # --------------------------------------------------------------------------------------- locks
-    @property
-    def submitting(self) -> Path:
-        return self.root / "submit.lock"
-
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """One at a time brings files, of all processes.
+    def download_lock(self) -> Iterator[None]:
+        """Lets one process at a time download into this folder; waits for another one.
 
         Raises:
-            MachineError: another one has been at it for long.
+            MachineError: another process has held it for 15 minutes.
         """
-        give_up = time.monotonic() + _WAIT_S
+        give_up_s = time.monotonic() + _LOCK_WAIT_S
         while True:
             try:
                 with locks.hold(self.root / "bring.lock"):
                     yield
                 return
             except locks.LockBusy:
-                if time.monotonic() > give_up:
-                    raise MachineError(f"another process still brings {self.leg_id}", "wait for it") from None
-                time.sleep(_LOOK_S)
+                if time.monotonic() > give_up_s:
+                    raise MachineError(
+                        f"another process has been downloading {self.leg_id} for {_LOCK_WAIT_S / 60:.0f} min",
+                        "wait until it ends, then try again",
+                    ) from None
+                time.sleep(_LOCK_POLL_S)

@@ -1,8 +1,8 @@
-"""Google's own command line for Colab, as a program: it signs in, gets machines, lists them and gives them back.
+"""Google's own command line for Colab, run as a program: it signs in, and creates, lists and releases runtimes.
 
-Nothing else is left to it: what it says of a training cannot be trusted (it ends with 0 when the code fails, and
-hangs when the machine is gone), and it writes what it is told into logs. Each call has a home folder of its own,
-with a link to the user's login in it, which is gone afterwards with all that was logged there.
+It does nothing else here. What it reports about running code cannot be relied on (it exits with 0 when the code
+failed, and hangs when the runtime is gone), and it logs what it is given. Each call therefore gets a home folder of
+its own, with a link to the user's sign-in; the folder and its log are deleted after the call.
 """
 
 from __future__ import annotations
@@ -22,28 +22,36 @@ from typing import Any
 
 from boneage_trainer.contract import ContractError, parse_object, write_atomic
 from boneagectl import models, units
-from boneagectl.errors import LimitRefused, MachineError, Unreachable, UsageError
+from boneagectl.errors import LimitRefused, MachineError, NotSignedIn, RemoteError, Unreachable, UsageError
 from boneagectl.targets.http import error_text
 
 OLDEST = (0, 7, 4)
-"""Before it, an hour-old token made the program forget a machine that ran on."""
+"""Older versions forget a running runtime when its one-hour token expires."""
 INSTALL = "install it in an environment of its own, with Python 3.12 or newer: pipx install 'google-colab-cli>=0.7.4'"
-ELSEWHERE = "another target has one perhaps: boneagectl submit --target kaggle"
 CALL_S = 180.0
-"""More than all its own further tries take."""
+"""Longer than all of the program's own retries."""
+UNITS_PER_HOUR = {"T4": 1.76, "L4": 1.71, "A100": 5.40}
+"""Compute units. The highest rates that users reported, as Google publishes none; the real rate is compared before the
+run starts."""
+UNIT_USD_MICRO = 99_900
+"""100 units for $9.99: colab.research.google.com/signup."""
+SOURCE = "users' reports of units per hour, and 100 units for $9.99 at colab.research.google.com/signup"
+DATE = "2026-11-20"
+
+_OTHER_TARGET = "use another target: boneagectl submit --target kaggle"
 _CALL = ".call-"
-_LINE = re.compile(r"\[(?P<name>[^\]]+)\] (?P<endpoint>\S+) \| Hardware: (?P<gpu>\S+)")
-_USAGE = re.compile(r"balance: (?P<balance>[\d.]+).*?rate: (?P<rate>[\d.]+)/hr.*?assignments: (?P<count>\d+)", re.S)
+_RUNTIME = re.compile(r"\[(?P<name>[^\]]+)\] (?P<endpoint>\S+) \| Hardware: (?P<gpu>\S+)")
+_UNITS = re.compile(r"balance: (?P<balance>[\d.]+).*?rate: (?P<rate>[\d.]+)/hr.*?assignments: (?P<count>\d+)", re.S)
 _SIGN_IN = ("authorization code", "invalid_grant", "No valid default credentials", "Failed to obtain valid ADC")
 _OUTCOME = re.compile(r"QUOTA_[A-Z_]+|DENYLISTED")
-"""Colab's own words, which the program stumbles over."""
+"""Outcomes that Colab names and the program does not handle."""
 _NO_ANSWER = re.compile(r"Failed to refresh token: (?!.*invalid_grant)")
 _LOGIN, _LOG = (Path(".config", "colab-cli", name) for name in ("token.json", "colab.log"))
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A machine this account has; `name` is empty where this state folder does not know it."""
+    """A runtime of this account; `name` is empty where our state file does not know it."""
 
     name: str
     endpoint: str
@@ -51,8 +59,8 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """How a machine is reached until `expires_s`."""
+class RuntimeAccess:
+    """A runtime's address, and the token that opens it until `expires_s`."""
 
     endpoint: str
     url: str
@@ -61,95 +69,106 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Compute units: bought and left, used an hour by all machines together, and how many those are."""
+class ComputeUnits:
+    """The account's compute units left, their use per hour by all its runtimes, and how many those are."""
 
     balance: float
     rate_per_hour: float
-    machines: int
+    runtimes: int
 
 
-class Official:
-    """The program `program`, or ``colab`` on the PATH; its state lies in `root`. `auth` is oauth2 or adc."""
+def units_per_hour(gpu: str) -> float:
+    """Raises UsageError for an unknown GPU: Google's CLI would silently take another one."""
+    if gpu not in UNITS_PER_HOUR:
+        raise UsageError(f"targets.colab.gpu must be one of {', '.join(UNITS_PER_HOUR)}, not {gpu!r}")
+    return UNITS_PER_HOUR[gpu]
+
+
+def usd_micro_per_hour(rate_units: float) -> int:
+    return units.usd_micro(rate_units * UNIT_USD_MICRO / units.MICRO)
+
+
+class ColabCli:
+    """The program `program`, or ``colab`` on the PATH, with its state in `root`; `auth` is ``oauth2`` or ``adc``."""
 
     def __init__(self, root: Path, program: str, auth: str) -> None:
         self.root, self._program, self._auth = root, program, auth
 
     @property
     def state(self) -> Path:
-        """``sessions.json``: the names of our machines, known nowhere else, and what opens them."""
+        """``sessions.json``: the names of our runtimes, which are stored nowhere else, and their tokens."""
         return self.root / "sessions.json"
 
     # -------------------------------------------------------------------------------- its commands
     def version(self) -> str:
-        """Raises MachineError where it is not installed, or too old."""
-        said = self._said("version")
-        found = re.search(r"\d+(\.\d+)+", said)
-        if not found or tuple(map(int, found[0].split("."))) < OLDEST:
-            raise MachineError(f"google-colab-cli is too old: {said.strip()[:80]}", INSTALL)
-        return found[0]
+        """Raises MachineError where the program is missing or too old."""
+        output = self._run("version")
+        version = re.search(r"\d+(\.\d+)+", output)
+        if not version or tuple(map(int, version[0].split("."))) < OLDEST:
+            raise MachineError(f"google-colab-cli is too old: {output.strip()[:80]}", INSTALL)
+        return version[0]
 
-    def new(self, name: str, gpu: str) -> Access:
-        """Gets a machine.
+    def create_runtime(self, name: str, gpu: str) -> RuntimeAccess:
+        """Requests a runtime.
 
         Raises:
             LimitRefused: this account cannot have it, or not now.
-            MachineError: no clear answer; there may be one without a name.
+            RemoteError, MachineError: no clear answer; an unnamed runtime may exist.
         """
-        units_per_hour(gpu)  # a name it does not know becomes an A100
-        code, said = self._call("new", "-s", name, "--gpu", gpu)
+        units_per_hour(gpu)  # the program takes an A100 for a name that it does not know
+        code, output = self._call("new", "-s", name, "--gpu", gpu)
         if code:
-            raise _refusal(said, gpu)
+            raise _refusal(output, gpu)
         access = self.access(name)
         if access is None:
-            raise MachineError("colab new left no machine in its state file", "boneagectl doctor --target colab")
+            raise Unreachable("colab new left no runtime in its state file", "boneagectl doctor --target colab")
         return access
 
-    def sessions(self) -> list[Assignment]:
-        """All machines of the account. Renews what opens ours, and forgets those of ours that are gone."""
-        said = self._said("sessions")
-        found = [Assignment(*match.group("name", "endpoint", "gpu")) for match in _LINE.finditer(said)]
-        if not found and "No active sessions" not in said:
-            raise MachineError(f"colab sessions said something unknown: {_last(said)}", "boneagectl doctor")
-        return [one if one.name != "?" else Assignment("", one.endpoint, one.gpu) for one in found]
+    def list_runtimes(self) -> list[Assignment]:
+        """All runtimes of the account. Renews the tokens of ours, and forgets those of ours that are gone."""
+        output = self._run("sessions")
+        listed = [Assignment(*match.group("name", "endpoint", "gpu")) for match in _RUNTIME.finditer(output)]
+        if not listed and "No active sessions" not in output:
+            raise _unknown_output("sessions", output)
+        return [Assignment("", item.endpoint, item.gpu) if item.name == "?" else item for item in listed]
 
     def stop(self, name: str) -> None:
-        """Gives the machine back. Whether it is gone, only `sessions` tells."""
+        """Releases the runtime. Only `list_runtimes` shows whether it is gone."""
         self._call("stop", "-s", name)
 
-    def usage(self) -> Usage:
-        said = self._said("usage")
-        found = _USAGE.search(said)
-        if not found:
-            raise MachineError(f"colab usage said something unknown: {_last(said)}", "boneagectl doctor")
-        return Usage(float(found["balance"]), float(found["rate"]), int(found["count"]))
+    def compute_units(self) -> ComputeUnits:
+        output = self._run("usage")
+        match = _UNITS.search(output)
+        if not match:
+            raise _unknown_output("usage", output)
+        return ComputeUnits(float(match["balance"]), float(match["rate"]), int(match["count"]))
 
     # ------------------------------------------------------------------------------- its state file
-    def access(self, name: str) -> Access | None:
-        """What opens the machine, as last told; None for a name that is not known."""
-        said = self._known().get(name)
-        if not isinstance(said, dict):
+    def access(self, name: str) -> RuntimeAccess | None:
+        """The runtime's address and token as last stored; None for an unknown name."""
+        entry = self._load_state().get(name)
+        if not isinstance(entry, dict):
             return None
         expires_s = 0.0
         with suppress(ValueError):
-            expires_s = models.parse_iso(str(said.get("token_expires_at")))
-        return Access(str(said.get("endpoint")), str(said.get("url")), str(said.get("token")), expires_s)
+            expires_s = models.parse_iso(str(entry.get("token_expires_at")))
+        return RuntimeAccess(str(entry.get("endpoint")), str(entry.get("url")), str(entry.get("token")), expires_s)
 
     def adopt(self, name: str, endpoint: str) -> None:
-        """Gives a machine without a name one: the only way to have this program stop it."""
-        self._write(self._known() | {name: {"name": name, "token": "", "url": "", "endpoint": endpoint}})
+        """Names an unnamed runtime: the program can stop only named ones."""
+        self._save_state(self._load_state() | {name: {"name": name, "token": "", "url": "", "endpoint": endpoint}})
 
     def disown(self, name: str) -> None:
-        """Forgets the name; the machine stays."""
-        self._write({key: said for key, said in self._known().items() if key != name})
+        """Forgets the name; the runtime keeps running."""
+        self._save_state({key: entry for key, entry in self._load_state().items() if key != name})
 
-    def _write(self, known: dict[str, Any]) -> None:
+    def _save_state(self, entries: dict[str, Any]) -> None:
         self._make_root()
-        write_atomic(self.state, json.dumps(known, indent=2))
+        write_atomic(self.state, json.dumps(entries, indent=2))
         self.state.chmod(0o600)
 
-    def _known(self) -> dict[str, Any]:
-        """Raises MachineError where the file cannot be read: nothing may be taken for gone then."""
+    def _load_state(self) -> dict[str, Any]:
+        """Raises MachineError where the file is unreadable: no runtime may be considered gone then."""
         try:
             text = self.state.read_text(encoding="utf-8")
             return parse_object(text, self.state.name) if text.strip() else {}
@@ -157,30 +176,33 @@ class Official:
             return {}
         except (OSError, UnicodeDecodeError, ContractError) as error:
             raise MachineError(
-                f"{self.state.name} cannot be read: {error_text(error)}", f"look at {self.state}"
+                f"{self.state.name} cannot be read: {error_text(error)}", f"repair or restore {self.state}"
             ) from None
 
     # ---------------------------------------------------------------------------------- the program
-    def _said(self, *command: str) -> str:
-        code, said = self._call(*command)
+    def _run(self, *command: str) -> str:
+        """The output of a command that must succeed."""
+        code, output = self._call(*command)
         if code:
-            raise Unreachable(f"colab {command[0]} failed: {_last(said)}", "try again in some minutes")
-        return said
+            raise Unreachable(f"colab {command[0]} failed: {_last_line(output)}", "try again in some minutes")
+        return output
 
     def _call(self, *command: str) -> tuple[int, str]:
-        """Exit code and what it said.
+        """Exit code and output.
 
         Raises:
-            MachineError: it is not there, or nobody is signed in. Unreachable: it does not end.
+            MachineError: the program is missing. NotSignedIn: it has no valid sign-in. Unreachable: it does not end.
         """
         program = shutil.which(self._program or "colab")
         if not program:
             raise MachineError(f"there is no program {self._program or 'colab'}", INSTALL)
+        client = Path.home() / ".colab-cli-oauth-config.json"
+        options = ["--client-oauth-config", str(client)] if client.exists() else []
         with self._home() as home:
-            words_ = [program, "--auth", self._auth, "--config", str(self.state), *self._client(), *command]
+            arguments = [program, "--auth", self._auth, "--config", str(self.state), *options, *command]
             try:
                 done = subprocess.run(
-                    words_, env=_environment(home), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    arguments, env=_environment(home), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT, timeout=CALL_S, check=False, umask=0o077, cwd=home,
                 )  # fmt: skip
             except subprocess.TimeoutExpired:
@@ -189,26 +211,19 @@ class Official:
                 raise MachineError(f"{program} cannot be started: {error}", INSTALL) from None
             log = home / _LOG
             logged = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-        said = done.stdout.decode(errors="replace")
-        if any(sign in said for sign in _SIGN_IN):  # it may even end with 0, as if there were no machines
-            if _NO_ANSWER.search(logged):  # then it asks for a new login, as if the one there were not good
-                raise Unreachable("Google does not answer, to renew the login", "try again in some minutes")
-            raise MachineError("nobody is signed in to Colab on this machine", f"{self._login_words()}, once")
-        return done.returncode, said
-
-    def _login_words(self) -> str:
-        return "gcloud auth application-default login" if self._auth == "adc" else "run in a terminal: colab sessions"
-
-    @staticmethod
-    def _client() -> list[str]:
-        own = Path.home() / ".colab-cli-oauth-config.json"
-        return ["--client-oauth-config", str(own)] if own.exists() else []
+        output = done.stdout.decode(errors="replace")
+        if any(sign in output for sign in _SIGN_IN):  # it may exit with 0, as if the account had no runtimes
+            if _NO_ANSWER.search(logged):  # without an answer it asks for a new sign-in, although the old one is valid
+                raise Unreachable("Google did not answer when the sign-in was renewed", "try again in some minutes")
+            login = "gcloud auth application-default login" if self._auth == "adc" else "colab sessions"
+            raise NotSignedIn("not signed in to Colab on this computer", f"run once in a terminal: {login}")
+        return done.returncode, output
 
     @contextmanager
     def _home(self) -> Iterator[Path]:
-        """A home for one call: the user's login by a link, no look for updates, and nothing kept."""
+        """A home folder for one call: a link to the user's sign-in, no update check, and nothing kept."""
         self._make_root()
-        for left in self.root.glob(f"{_CALL}*"):  # by a process that was killed, with what was logged there
+        for left in self.root.glob(f"{_CALL}*"):  # by a process that was killed, with its log
             with suppress(OSError):
                 if left.stat().st_mtime < time.time() - 2 * CALL_S:
                     shutil.rmtree(left)
@@ -229,41 +244,27 @@ def _environment(home: Path) -> dict[str, str]:
     return {**os.environ, "HOME": str(home), "CLOUDSDK_CONFIG": google, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
 
 
-def _refusal(said: str, gpu: str) -> MachineError | LimitRefused:
-    """From what it says of Colab's 400, 412 and all else, to what to do next."""
-    if "rejected accelerator" in said:
-        return LimitRefused(f"Colab does not give this account a {gpu}: its tier, or its units, do not reach that far",
-                            f"targets.colab.gpu = \"T4\", or {ELSEWHERE}")  # fmt: skip
-    if "Allocation refused" in said:
+def _refusal(output: str, gpu: str) -> RemoteError | LimitRefused:
+    """The error for what the program prints on Colab's 400, 412 and everything else."""
+    if "rejected accelerator" in output:
+        return LimitRefused(f"Colab refuses a {gpu} to this account: its plan or its compute units do not allow one",
+                            f"targets.colab.gpu = \"T4\", or {_OTHER_TARGET}")  # fmt: skip
+    if "Allocation refused" in output:
         return LimitRefused(
-            f"Colab has no {gpu} for you now: too many sessions, your use so far, or none free; it may take hours to "
-            "weeks", f"boneagectl doctor --target colab lists your machines; {ELSEWHERE}")  # fmt: skip
-    if outcome := _OUTCOME.search(said):
-        return LimitRefused(f"Colab gives this account no {gpu} now: {outcome[0]}; it may take days", ELSEWHERE)
-    return Unreachable(f"Colab gave no machine: {_last(said)}", f"try again in some minutes, or {ELSEWHERE}")
+            f"Colab has no {gpu} for you now: too many sessions, your recent use, or no free capacity; this may last "
+            "hours to weeks", f"boneagectl doctor --target colab lists your runtimes; or {_OTHER_TARGET}")  # fmt: skip
+    if outcome := _OUTCOME.search(output):
+        message = f"Colab gives this account no {gpu} now: {outcome[0]}; this may last days"
+        return LimitRefused(message, _OTHER_TARGET)
+    return Unreachable(
+        f"Colab created no runtime: {_last_line(output)}", f"try again in some minutes, or {_OTHER_TARGET}"
+    )
 
 
-def _last(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "it said nothing"
+def _unknown_output(command: str, output: str) -> Unreachable:
+    return Unreachable(f"colab {command} printed something unknown: {_last_line(output)}", "boneagectl doctor")
 
 
-# == rates: What a GPU costs on Colab: compute units an hour, and what a unit costs. Google publishes no list.
-
-UNITS_PER_HOUR = {"T4": 1.76, "L4": 1.71, "A100": 5.40}
-"""The highest that users reported; what is really asked is looked at once a machine is there, before it trains."""
-UNIT_USD_MICRO = 99_900
-"""100 units for $9.99: colab.research.google.com/signup."""
-SOURCE = "users' reports of units an hour, and 100 units for $9.99 at colab.research.google.com/signup"
-DATE = "2026-11-20"
-
-
-def units_per_hour(gpu: str) -> float:
-    """Raises UsageError for a GPU that is not in the table: Colab's own program would take another one, unheard."""
-    if gpu not in UNITS_PER_HOUR:
-        raise UsageError(f"targets.colab.gpu is one of {', '.join(UNITS_PER_HOUR)}, not {gpu!r}")
-    return UNITS_PER_HOUR[gpu]
-
-
-def usd_micro_per_hour(rate_units: float) -> int:
-    return units.usd_micro(rate_units * UNIT_USD_MICRO / units.MICRO)
+def _last_line(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "no output"

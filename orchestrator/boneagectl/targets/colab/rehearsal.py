@@ -1,7 +1,7 @@
-"""Runs the very notebook here, with a stand-in for Colab's package, in two sessions: the first is cut off.
+"""Runs the generated notebook on this computer, with a stub of Colab's package, in two sessions: the first is killed.
 
-Its cells are run by a small program, `stub/run_all.py`, in the interpreter that trains: a kernel would need three
-more packages on the user's machine, and shows nothing more of what is sent. Our tests run it in a real kernel.
+Its cells run in `stub/run_all.py`, in the interpreter that trains: a Jupyter kernel would need three more packages
+here and would not check more of what is sent. The tests run the notebook in a real kernel.
 """
 
 from __future__ import annotations
@@ -27,41 +27,50 @@ from boneagectl.targets import rehearsal
 from boneagectl.targets.colab import notebook_outputs, render
 
 STUB = Path(__file__).parent / "stub"
+TOKEN = "a token for the rehearsal"  # noqa: S105
 UNCHECKED = (
-    "whether Colab gives a GPU today, and TensorFlow there can use it",
-    "whether Google lets the notebook have your Drive, and how Drive behaves there",
-    "whether your token fetches the real data set, or the pack lies on your Drive",
-    "how long Colab leaves a session alone, and how fast it is",
-    "the versions in Colab's image, and how the page looks; here it ran with those of this machine, without a page",
+    "whether Colab has a GPU for you today, and TensorFlow can use it there",
+    "whether Google grants the notebook access to your Drive, and how Drive behaves",
+    "whether your token can download the real dataset, or your Drive has the pack",
+    "how soon Colab ends an idle session, and how fast its machines are",
+    "the package versions of Colab's image, and how the page looks; this computer's versions were used, without a page",
 )
-_LOOK_EVERY_S = 0.02
-_TOKEN = "a token for the rehearsal"  # noqa: S105
+_DRIVE_POLL_S = 0.02
+_NOTHING_SENT = "nothing was sent or reserved"
 
 
 def rehearse(rendered: Path, place: Path, python: str) -> Iterator[Finding]:
-    """What held, one by one; the notebook's own output goes to standard error.
+    """Yields what was verified; the notebook's own output goes to standard error.
 
     Raises:
-        MachineError: a cell failed, the second session did not go on, or it left something else than it should.
+        MachineError: a cell failed, the second session did not resume, or the results are not as expected.
     """
-    notebook, values = render.read(rendered)
+    notebook, values = render.read_notebook(rendered)
+    leg_id = values["LEG"]
     rehearsal.draw(place / "hands", python)
-    with _data(values, place, python) as (where, variables):
-        yield Finding("ok", "data", f"{rehearsal.IMAGES} synthetic hands lie where {where} would")
+    with _provide_images(values, place, python) as (source, variables):
+        yield Finding("ok", "data", f"{rehearsal.IMAGES} synthetic hands in place of {source}")
         command = [python, "-u", str(STUB / "run_all.py"), str(notebook.absolute())]
-        began_s, surroundings = time.monotonic(), {**_surroundings(place), **variables}
-        epoch = _cut_session(command, place, surroundings, values["LEG"])
-        yield Finding("ok", "first session", f"cut off after epoch {epoch}: the machine and its disk are gone")
+        start_s, environment = time.monotonic(), {**notebook_environment(place), **variables}
+        epoch = _run_until_first_epoch(command, place, environment, leg_id)
+        yield Finding("ok", "first session", f"killed after epoch {epoch}, and its disk deleted")
         shutil.rmtree(place / "content")
-        _second_session(command, place, surroundings)
-    took = units.format_duration(time.monotonic() - began_s)
-    yield Finding("ok", "second session", f"the same notebook went on from Drive and ran to its end; both in {took}")
-    yield _brought(place / "downloads" / f"results-{values['LEG']}.zip", values["LEG"], RunFolder(place / "brought"))
-    for what in UNCHECKED:
-        yield Finding("warn", "not checked", what)
+        _run_second_session(command, place, environment)
+    duration = units.format_duration(time.monotonic() - start_s)
+    yield Finding("ok", "second session", f"the same notebook resumed from Drive and completed; both took {duration}")
+    zipped, dest = place / "downloads" / notebook_outputs.results_name(leg_id), RunFolder(place / "brought")
+    found = notebook_outputs.import_results(zipped, leg_id, dest)
+    state = parse_object(dest.state.read_text(), dest.state.name)
+    if state["state"] != "complete":
+        raise MachineError(f"the rehearsal ended as {state['state']}: {state['reason']}")
+    size = units.format_bytes(zipped.stat().st_size)
+    yield Finding("ok", "results", f"{zipped.name}, {size}: {len(found.sha256)} files match their manifest")
+    for item in UNCHECKED:
+        yield Finding("warn", "not checked", item)
 
 
-def _surroundings(place: Path) -> dict[str, str]:
+def notebook_environment(place: Path) -> dict[str, str]:
+    """The environment variables of the notebook's process, whose Colab lies below `place`."""
     return {
         **rehearsal.clean_environment(),
         **rehearsal.ASKED,
@@ -70,46 +79,46 @@ def _surroundings(place: Path) -> dict[str, str]:
         "BONEAGECTL_ROOT": str(place / "content"),
         "STUB_DRIVE": str(place / "drive"),
         "STUB_DOWNLOADS": str(place / "downloads"),
-        "STUB_SECRET_KAGGLE_API_TOKEN": _TOKEN,
+        "STUB_SECRET_KAGGLE_API_TOKEN": TOKEN,
     }
 
 
 # ------------------------------------------------------------------------------------- the sessions
-def _cut_session(command: list[str], place: Path, environment: Mapping[str, str], leg_id: str) -> int:
-    """Kills everything once Drive holds an epoch, as when the machine is taken away; returns which."""
-    copies = f"{render.FOLDER}/*/{leg_id}/*/{RunFolder(place).manifest.name}"  # written last: what has it is whole
+def _run_until_first_epoch(command: list[str], place: Path, environment: Mapping[str, str], leg_id: str) -> int:
+    """Kills the notebook once Drive holds an epoch, as when Colab ends a session; returns the epoch."""
+    manifests = f"{render.FOLDER}/*/{leg_id}/*/{RunFolder(place).manifest.name}"  # written last, after a whole epoch
     found: list[Path] = []
-    with _running(command, place, environment) as process:
+    with _notebook_process(command, place, environment) as process:
 
-        def cut() -> None:
+        def kill_after_first_epoch() -> None:
             while process.poll() is None and not found:
-                found.extend((place / "drive").glob(copies))
-                time.sleep(_LOOK_EVERY_S)
+                found.extend((place / "drive").glob(manifests))
+                time.sleep(_DRIVE_POLL_S)
             _kill(process)
 
-        threading.Thread(target=cut, daemon=True).start()
-        last = [line for line in _shown(process) if line][-1:]
+        threading.Thread(target=kill_after_first_epoch, daemon=True).start()
+        last = [line for line in _echo_lines(process) if line][-1:]
     if not found:
-        raise MachineError(
-            f"no epoch reached Drive: {''.join(last) or 'it printed nothing'}", "nothing was sent or booked"
-        )
+        raise MachineError(f"no epoch reached Drive: {''.join(last) or 'it printed nothing'}", _NOTHING_SENT)
     state = RunFolder(found[0].parent).state
     return int(parse_object(state.read_text(), state.name)["epoch"])
 
 
-def _second_session(command: list[str], place: Path, environment: Mapping[str, str]) -> None:
-    with _running(command, place, environment) as process:
-        said = list(_shown(process))
+def _run_second_session(command: list[str], place: Path, environment: Mapping[str, str]) -> None:
+    with _notebook_process(command, place, environment) as process:
+        lines = list(_echo_lines(process))
         code = process.wait()
     if code:
-        raise MachineError(f"the notebook failed: {said[-1] if said else code}", "nothing was sent or booked")
-    if not any("cut off after epoch" in line for line in said):
-        raise MachineError("the second session did not go on where the first was cut off")
+        raise MachineError(f"the notebook failed: {lines[-1] if lines else code}", _NOTHING_SENT)
+    if not any("interrupted after epoch" in line for line in lines):
+        raise MachineError("the second session did not resume where the first was killed", _NOTHING_SENT)
 
 
 @contextmanager
-def _running(command: list[str], place: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """The notebook's process, and all that it starts: gone when this ends, however that is."""
+def _notebook_process(
+    command: list[str], place: Path, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[str]]:
+    """The notebook's process; it and everything that it started are killed at the end of the block."""
     with subprocess.Popen(
         command, cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
@@ -125,45 +134,35 @@ def _kill(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _shown(process: subprocess.Popen[str]) -> Iterator[str]:
+def _echo_lines(process: subprocess.Popen[str]) -> Iterator[str]:
     for line in process.stdout or ():
         print(f"  {line}", end="", file=sys.stderr, flush=True)
         yield line.rstrip("\n")
 
 
-def _brought(zipped: Path, leg_id: str, dest: RunFolder) -> Finding:
-    """What it offered, brought and checked as by `collect --from`."""
-    found = notebook_outputs.results_bring(zipped, leg_id, dest)
-    state = parse_object(dest.state.read_text(), dest.state.name)
-    if state["state"] != "complete":
-        raise MachineError(f"the rehearsal ended as {state['state']}: {state['reason']}")
-    size = units.format_bytes(zipped.stat().st_size)
-    return Finding("ok", "results", f"{zipped.name}, {size}: {len(found.sha256)} files, each as its own list says")
-
-
-# ----------------------------------------------------------------------------------------- the data
+# ----------------------------------------------------------------------------------------- the images
 @contextmanager
-def _data(values: Mapping[str, Any], place: Path, python: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Puts the hands where the notebook looks; what that place is called, and the variables that lead there."""
+def _provide_images(values: Mapping[str, Any], place: Path, python: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Puts the synthetic hands where the notebook gets its images; yields that place's name, and variables for it."""
     if pack := values["PACK"]:
         (place / "drive" / pack).parent.mkdir(parents=True, exist_ok=True)
         rehearsal.pack(place / "hands", place / "drive" / pack, python)
         yield f"{pack} on Drive", {}
         return
     zipped = Path(shutil.make_archive(str(place / "hands"), "zip", place / "hands"))
-    with kaggle(f"/api/v1/datasets/download/{values['DATASET']}", zipped) as address:
-        yield f"{values['DATASET']} on Kaggle", {"KAGGLE_API_ENDPOINT": address, "no_proxy": "127.0.0.1"}
+    with serve_dataset(f"/api/v1/datasets/download/{values['DATASET']}", zipped) as url:
+        yield f"{values['DATASET']} on Kaggle", {"KAGGLE_API_ENDPOINT": url, "no_proxy": "127.0.0.1"}
 
 
 @contextmanager
-def kaggle(path: str, zipped: Path) -> Iterator[str]:
-    """As much of Kaggle as gives `zipped` at `path` to whoever has the token; its address."""
+def serve_dataset(path: str, zipped: Path) -> Iterator[str]:
+    """A stand-in for Kaggle's download: serves `zipped` at `path` to requests with `TOKEN`; yields its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            is_known, is_there = self.headers.get("Authorization") == f"Bearer {_TOKEN}", self.path == path
-            content = zipped.read_bytes() if is_known and is_there else b""
-            self.send_response(200 if content else 401 if is_there else 404)
+            is_authorized, is_known = self.headers.get("Authorization") == f"Bearer {TOKEN}", self.path == path
+            content = zipped.read_bytes() if is_authorized and is_known else b""
+            self.send_response(200 if content else 401 if is_known else 404)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

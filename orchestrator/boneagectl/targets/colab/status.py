@@ -1,149 +1,109 @@
-"""From what a machine of Colab's shows of a leg to a snapshot, and its files to this machine."""
+"""From what a Colab runtime shows of a leg to an `Observation`."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from boneage_trainer.contract import ContractError, RunFolder, parse_object, sha256_of, write_atomic
-from boneagectl import artifacts, units
-from boneagectl.errors import NotFound
-from boneagectl.models import Artifacts, LegState, Observation
-from boneagectl.targets.colab.cli_state import LegFolder, Note
-from boneagectl.targets.colab.jupyter import Runtime
-from boneagectl.targets.colab.upload import folder_of
+from boneage_trainer.contract import ContractError, parse_object
+from boneagectl import units
+from boneagectl.models import LegState, Observation
+from boneagectl.targets.colab.cli_state import CliLegFolder, LegRecord
+from boneagectl.targets.colab.jupyter import RuntimeClient
+from boneagectl.targets.colab.upload import remote_folder
 
-SECOND_LOOK_S = 0.3
+SECOND_POLL_S = 0.3
 SESSION_S = 12 * 3600
-"""At most, for an account without Pro+: research.google.com/colaboratory/faq.html."""
+"""Longest session of an account without Pro+: research.google.com/colaboratory/faq.html."""
 _LIMIT_SHARE = 0.97
-_INCOMING = ".incoming"
-_OVER = (LegState.COMPLETE, LegState.PAUSED, LegState.FAILED)
+_ENDED = (LegState.COMPLETE, LegState.PAUSED, LegState.FAILED)
 
 
-def look(runtime: Runtime, leg_id: str, note: Note) -> Observation:
-    """The leg's state file decides; a kernel that does nothing, and said nothing, means that it is lost.
+def poll_leg(client: RuntimeClient, leg_id: str, record: LegRecord) -> Observation:
+    """The leg's state file decides; an idle kernel without a final state means that the leg is lost.
 
-    The kernel is asked first: one seen at work may have ended since, but never the other way round.
+    The kernel is polled first: a leg may end after its kernel was seen busy, but never start again.
 
     Raises:
-        Missing: nothing of it is found there, not even the server.
+        NotFound: the runtime does not answer at its address, not even its server.
     """
-    kernel = runtime.kernel_state(note.kernel)
-    state = _state(runtime, leg_id)
-    if kernel != "busy" and _said(state) not in _OVER:
-        time.sleep(SECOND_LOOK_S)  # the server hears of its kernels a little late
-        kernel, state = runtime.kernel_state(note.kernel), _state(runtime, leg_id)
+    folder = remote_folder(leg_id)
+    kernel, state = client.kernel_state(record.kernel), _load_state(client, leg_id)
+    if kernel != "busy" and _leg_state(state) not in _ENDED:
+        time.sleep(SECOND_POLL_S)  # the server learns of its kernels' state with a delay
+        kernel, state = client.kernel_state(record.kernel), _load_state(client, leg_id)
         if not kernel:
-            runtime.kernels()  # one wrong answer must not end a leg: it may be the way there that does not know
-    leg, reason = _judged(kernel, state)
-    if leg in _OVER and kernel == "busy" and not runtime.read(f"{folder_of(leg_id)}/over"):
-        leg, reason = LegState.RUNNING, f"{leg}, finishing"
-    return _snapshot(note, leg, reason, state, _last(runtime.read(f"{folder_of(leg_id)}/run/metrics.jsonl")))
+            client.list_kernels()  # one wrong 404 must not end a leg: the proxy, not the server, may have sent it
+    leg_state, reason = _leg_state(state), str(state.get("reason", ""))
+    if leg_state not in _ENDED:
+        if kernel == "busy":
+            leg_state, reason = LegState.RUNNING, reason if state else "starting"
+        else:
+            leg_state, reason = LegState.LOST, f"its kernel ended ({kernel or 'missing'}), probably out of memory"
+    elif kernel == "busy" and not client.read_file(f"{folder}/over"):
+        leg_state, reason = LegState.RUNNING, f"{leg_state}, finishing"
+    metrics = _last_metrics(client.read_file(f"{folder}/run/metrics.jsonl"))
+    return _observation(record, leg_state, reason, state, metrics)
 
 
-def lost(leg: LegFolder, note: Note) -> Observation:
-    """The machine is gone. What it cost is told at the most: nobody knows when it went."""
-    state, age_s = _kept(leg.run), time.time() - note.asked_s
-    said = _said(state)
-    if said in _OVER and leg.run.manifest.exists():
-        return _snapshot(note, said, str(state.get("reason", "")), state, None)
-    took = units.format_duration(age_s)
+def lost_observation(leg: CliLegFolder, record: LegRecord) -> Observation:
+    """For a runtime that is gone. Its cost is the maximum so far, since the time of its end is unknown."""
+    state: dict[str, Any] = {}
+    with suppress(OSError, ContractError):
+        state = parse_object(leg.run.state.read_text(encoding="utf-8"), leg.run.state.name)
+    leg_state, age_s = _leg_state(state), time.time() - record.asked_s
+    if leg_state in _ENDED and leg.run.manifest.exists():
+        return _observation(record, leg_state, str(state.get("reason", "")), state, None)
+    age = units.format_duration(age_s)
     if age_s > _LIMIT_SHARE * SESSION_S:
         reason = "Colab ends a session after 12 h"
-    elif age_s > note.worst_s - note.hold_s:
-        reason = "the machine gave itself back at its time limit, and nobody had fetched what it reached at last"
-    elif not leg.kept_epoch:
-        reason = f"Colab took the machine away within {took}, before an epoch was brought: it may count it as idle"
+    elif age_s > record.worst_s - record.hold_s:
+        reason = "the runtime released itself at its time limit, before its last files were downloaded"
+    elif not leg.downloaded_epoch:
+        reason = f"Colab ended the runtime within {age}, before an epoch was downloaded; it may have counted as idle"
     else:
-        reason = f"Colab took the machine away within {took}: idle by its count, out of units, or needed elsewhere"
-    next_step = f"; epoch {leg.kept_epoch} is here: boneagectl resume" if leg.kept_epoch else ""
-    return _snapshot(note, LegState.LOST, reason + next_step, {**state, "updated_s": time.time()}, None)
+        reason = f"Colab ended the runtime within {age}: counted as idle, out of compute units, or no capacity"
+    if leg.downloaded_epoch:
+        reason += f"; epoch {leg.downloaded_epoch} was downloaded. Run: boneagectl resume"
+    return _observation(record, LegState.LOST, reason, {**state, "updated_s": time.time()}, None)
 
 
-def ended(note: Note, state: LegState, reason: str, seen: Observation | None = None) -> Observation:
-    """As somebody here ended it."""
-    numbers = {"epoch": seen.epoch, "epochs": seen.epochs} if seen else {}
-    return _snapshot(note, state, reason, {**numbers, "updated_s": time.time()}, seen.metrics if seen else None)
+def ended_observation(record: LegRecord, state: LegState, reason: str, last: Observation | None = None) -> Observation:
+    """For a leg that was ended from here; `last` is the observation before that."""
+    progress = {"epoch": last.epoch, "epochs": last.epochs} if last else {}
+    metrics = last.metrics if last else None
+    return _observation(record, state, reason, {**progress, "updated_s": time.time()}, metrics)
 
 
-def bring(runtime: Runtime, leg_id: str, dest: RunFolder) -> Artifacts:
-    """Downloads the run folder into `dest`; what is here, and as the leg's list says, is not loaded again.
-
-    Raises:
-        NotYet: there is nothing yet. MachineError: a name points outside the folder.
-        Gone, Unreachable: as the machine is.
-    """
-    folder, incoming = f"{folder_of(leg_id)}/run", dest.root / _INCOMING
-    names = [name for name in runtime.tree(folder) if not any(part.startswith(".") for part in name.split("/"))]
-    for name in names:
-        artifacts.check_name(name)
-    if listed := runtime.read(f"{folder}/{dest.manifest.name}"):
-        write_atomic(dest.manifest, listed)
-    wanted, known = artifacts.read_manifest_hashes(dest), {}
-    for name in (name for name in names if name != dest.manifest.name):
-        with suppress(NotFound):  # replaced or taken away meanwhile
-            known[name] = _fetched(runtime, f"{folder}/{name}", incoming / name, dest.root / name, wanted.get(name))
-    shutil.rmtree(incoming, ignore_errors=True)
-    return artifacts.read_artifacts(dest, known)
-
-
-def _fetched(runtime: Runtime, path: str, incoming: Path, place: Path, sha256: str | None) -> str:
-    """The sha256 of the file at `place`, which is the wanted one already or comes from `path`."""
-    if sha256 is not None and place.is_file() and sha256_of(place) == sha256:
-        return sha256
-    arrived = runtime.download(path, incoming)
-    artifacts.move_into_place(incoming, place)
-    return arrived
-
-
-# ---------------------------------------------------------------------------------------- judgement
-def _judged(kernel: str, state: dict[str, Any]) -> tuple[LegState, str]:
-    said, reason = _said(state), str(state.get("reason", ""))
-    if said in _OVER:
-        return said, reason
-    if kernel == "busy":
-        return LegState.RUNNING, reason if state else "getting ready"
-    return LegState.LOST, f"its kernel is gone ({kernel or 'not there'}): out of memory, most likely"
-
-
-def _snapshot(
-    note: Note, leg: LegState, reason: str, state: dict[str, Any], metrics: dict[str, Any] | None
+def _observation(
+    record: LegRecord, leg_state: LegState, reason: str, state: dict[str, Any], metrics: dict[str, Any] | None
 ) -> Observation:
-    """Costs run from the machine's begin, and for one that is over to the end of the wait for who fetches it."""
+    """The cost runs from the request of the runtime to now; after the leg's end, until the wait for downloads ends."""
     updated_s = state.get("updated_s")
-    is_told = leg.is_over and isinstance(updated_s, int | float)
-    until_s = float(updated_s or 0) if is_told else time.time()
-    elapsed_s = min(note.worst_s, max(0, round(until_s - note.asked_s)))
-    billed_s = min(note.worst_s, elapsed_s + (note.hold_s if leg.is_over else 0))
-    spent = units.cost_usd_micro(note.usd_micro_per_hour, billed_s)
+    has_end = leg_state.is_over and isinstance(updated_s, int | float)
+    until_s = float(updated_s or 0) if has_end else time.time()
+    elapsed_s = min(record.worst_s, max(0, round(until_s - record.asked_s)))
+    billed_s = min(record.worst_s, elapsed_s + (record.hold_s if leg_state.is_over else 0))
+    spent = units.cost_usd_micro(record.usd_micro_per_hour, billed_s)
     epoch, epochs = (int(state.get(key) or 0) for key in ("epoch", "epochs"))
-    return Observation(leg, reason, epoch, epochs, elapsed_s, spent, metrics)
+    return Observation(leg_state, reason, epoch, epochs, elapsed_s, spent, metrics)
 
 
-def _said(state: dict[str, Any]) -> LegState | None:
+def _leg_state(state: dict[str, Any]) -> LegState | None:
     with suppress(ValueError):
         return LegState(str(state.get("state")))
     return None
 
 
-def _state(runtime: Runtime, leg_id: str) -> dict[str, Any]:
-    text = runtime.read(f"{folder_of(leg_id)}/run/state.json").decode("utf-8", "replace")
+def _load_state(client: RuntimeClient, leg_id: str) -> dict[str, Any]:
+    text = client.read_file(f"{remote_folder(leg_id)}/run/state.json").decode("utf-8", "replace")
     return parse_object(text, "state.json") if text else {}
 
 
-def _kept(run: RunFolder) -> dict[str, Any]:
-    with suppress(OSError, ContractError):
-        return parse_object(run.state.read_text(encoding="utf-8"), run.state.name)
-    return {}
-
-
-def _last(metrics: bytes) -> dict[str, Any] | None:
-    for line in reversed(metrics.decode("utf-8", "replace").splitlines()):
+def _last_metrics(content: bytes) -> dict[str, Any] | None:
+    for line in reversed(content.decode("utf-8", "replace").splitlines()):
         with suppress(ValueError):
             return dict(json.loads(line))
     return None

@@ -1,4 +1,4 @@
-"""What goes to a machine of Colab's: written by `render`, shown by a dry run, sent by `submit` as it is."""
+"""What a CLI leg uploads to its runtime: written by `render`, shown by a dry run, sent by `submit` unchanged."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from pathlib import Path
 
 from boneage_trainer.contract import PackFolder, RunFolder, parse_object, write_atomic, write_json
 from boneagectl import bundle as bundles
-from boneagectl.errors import MachineError, UsageError
+from boneagectl.errors import NotSignedIn, UsageError
 from boneagectl.models import Bundle, Checkpoint, JobSpec
 from boneagectl.targets.colab import colab_cli
-from boneagectl.targets.colab.jupyter import Runtime
+from boneagectl.targets.colab.jupyter import RuntimeClient
 from boneagectl.templates import fill, literal
 
 STARTUP_S = 1800
-"""From the machine to the training's begin: the pack goes up. A machine where it has not begun by then goes back."""
+"""From the runtime's start to the first training step, mostly upload. A runtime where nothing has started by then
+releases itself."""
 LAUNCH, GUARD, SESSION = "launch.json", "guard.py", "session.py"
-_TREE = ("boneagectl", "boneagectl/{leg}", "boneagectl/{leg}/pack", "boneagectl/{leg}/earlier",
-         "boneagectl/{leg}/earlier/checkpoint")  # fmt: skip
+_FOLDERS = ("boneagectl", "boneagectl/{leg}", "boneagectl/{leg}/pack", "boneagectl/{leg}/earlier",
+            "boneagectl/{leg}/earlier/checkpoint")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
-    """``launch.json``: `pack` and `resume` are folders here or empty, `dataset` is Kaggle's where there is no pack."""
+class LaunchSpec:
+    """``launch.json``: `pack` and `resume` are local folders or empty; `dataset` is the Kaggle dataset, used without a
+    pack."""
 
     leg: str
     gpu: str
@@ -36,66 +38,66 @@ class Launch:
 
     @property
     def name(self) -> str:
-        """What the official command line calls the machine."""
-        return name_of(self.leg)
+        """The runtime's name in Google's CLI."""
+        return runtime_name(self.leg)
 
 
-def name_of(leg_id: str) -> str:
+def runtime_name(leg_id: str) -> str:
     return f"boneage-{leg_id}"
 
 
-def folder_of(leg_id: str) -> str:
-    """On the machine, as its Jupyter server names it."""
+def remote_folder(leg_id: str) -> str:
+    """The leg's folder on the runtime, as its Jupyter server names it."""
     return f"content/boneagectl/{leg_id}"
 
 
-def write(
+def render_upload(
     spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None, gpu: str, dataset: str
 ) -> None:
-    """Writes the bundle, the launch and the two pieces of code that the kernel runs.
+    """Writes the bundle, ``launch.json`` and the two scripts that the kernel runs.
 
     Raises:
-        UsageError: no images, or a checkpoint that is not whole.
+        UsageError: there are no images, or the checkpoint is incomplete.
     """
     pack = str(spec.pack) if PackFolder(spec.pack).card.exists() else ""
     if not (pack or dataset):
         raise UsageError(f"{spec.pack} is not a pack", "boneagectl data prepare, or set targets.colab.dataset")
     if resume and not RunFolder(resume.folder).last.is_file():
-        raise UsageError(f"{resume.folder} has no checkpoint to go on from", "boneagectl collect RUN")
+        raise UsageError(f"{resume.folder} has no checkpoint to resume from", "boneagectl collect RUN")
     earlier, rate = str(resume.folder) if resume else "", colab_cli.units_per_hour(gpu)
-    launch = Launch(leg_id, gpu, pack, earlier, "" if pack else dataset, spec.time_limit_s, rate)
+    launch = LaunchSpec(leg_id, gpu, pack, earlier, "" if pack else dataset, spec.time_limit_s, rate)
     parameters = {"leg": leg_id, "fingerprint": spec.data["fingerprint"], "image_size_px": spec.data["image_size_px"],
                   "dataset": launch.dataset, "time_limit_s": float(spec.time_limit_s)}  # fmt: skip
     session = fill("colab/session.py.j2", leg=leg_id, leg_literal=repr(leg_id), parameters=literal(parameters))
     write_atomic(dest / bundles.BUNDLE_NAME, bundle.content)
     write_atomic(dest / GUARD, fill("colab/guard.py.j2", startup_s=STARTUP_S))
     write_atomic(dest / SESSION, session)
-    write_json(dest / LAUNCH, {name: getattr(launch, name) for name in Launch.__slots__})
+    write_json(dest / LAUNCH, {name: getattr(launch, name) for name in LaunchSpec.__slots__})
 
 
-def read(rendered: Path) -> Launch:
-    return Launch(**parse_object((rendered / LAUNCH).read_text(encoding="utf-8"), LAUNCH))
+def read_launch(rendered: Path) -> LaunchSpec:
+    return LaunchSpec(**parse_object((rendered / LAUNCH).read_text(encoding="utf-8"), LAUNCH))
 
 
-def begin(runtime: Runtime, rendered: Path, launch: Launch) -> str:
-    """Sends everything and has the training begin; returns the kernel, which goes on without us.
+def start_run(client: RuntimeClient, rendered: Path, launch: LaunchSpec) -> str:
+    """Uploads everything and starts the run; returns the id of its kernel, which needs no connection from now on.
 
     Raises:
-        MachineError: the machine refused, is gone, or does not answer; nothing is trained.
+        RemoteError: the runtime refused, is gone, or does not answer; the run did not start.
     """
-    signs_in = f"boneage_authorization = {authorization()!r}\n" if launch.dataset else ""
-    kernel = runtime.start_kernel()
-    runtime.run(kernel, (rendered / GUARD).read_text(encoding="utf-8"))
-    for folder in _TREE:
-        runtime.make_folder(f"content/{folder.format(leg=launch.leg)}")
-    for source, name in _files(rendered, launch):
-        runtime.upload(source, f"{folder_of(launch.leg)}/{name}")
-    runtime.start(kernel, signs_in + (rendered / SESSION).read_text(encoding="utf-8"))
+    sign_in = f"boneage_authorization = {kaggle_authorization()!r}\n" if launch.dataset else ""
+    kernel = client.start_kernel()
+    client.run_code(kernel, (rendered / GUARD).read_text(encoding="utf-8"))
+    for folder in _FOLDERS:
+        client.create_folder(f"content/{folder.format(leg=launch.leg)}")
+    for source, name in _files_to_upload(rendered, launch):
+        client.upload(source, f"{remote_folder(launch.leg)}/{name}")
+    client.start_code(kernel, sign_in + (rendered / SESSION).read_text(encoding="utf-8"))
     return kernel
 
 
-def _files(rendered: Path, launch: Launch) -> Iterator[tuple[Path, str]]:
-    """What goes up, and its name there; the card of the pack last, as what has one is whole."""
+def _files_to_upload(rendered: Path, launch: LaunchSpec) -> Iterator[tuple[Path, str]]:
+    """Each local file and its name in the leg's folder. The pack's card comes last: a pack with a card is complete."""
     yield rendered / bundles.BUNDLE_NAME, bundles.BUNDLE_NAME
     if launch.pack:
         pack = PackFolder(Path(launch.pack))
@@ -107,11 +109,11 @@ def _files(rendered: Path, launch: Launch) -> Iterator[tuple[Path, str]]:
         yield from ((path, f"earlier/{path.relative_to(run.root).as_posix()}") for path in paths)
 
 
-def authorization() -> str:
-    """What signs in to Kaggle, from the user's own credentials here.
+def kaggle_authorization() -> str:
+    """The Authorization header for Kaggle, from the user's credentials on this computer.
 
     Raises:
-        MachineError: there are none, or only a login that gives no token away.
+        NotSignedIn: there are none, or only a sign-in that cannot be passed on.
     """
     from boneagectl.targets.kaggle import credentials
 
@@ -120,4 +122,4 @@ def authorization() -> str:
         return "Basic " + base64.b64encode(f"{found.username}:{found.secret}".encode()).decode()
     if found.kind == "token":
         return f"Bearer {found.secret}"
-    raise MachineError("a Kaggle login cannot be handed to Colab, a token can", credentials.HOW)
+    raise NotSignedIn("a Colab runtime needs a Kaggle API token; this sign-in cannot be passed on", credentials.HOW)

@@ -1,4 +1,4 @@
-"""Legs on Colab by its official command line keep the contract, against an emulator that runs them in real kernels."""
+"""Legs on Colab through Google's CLI keep the contract, against an emulator that runs them in real kernels."""
 
 from __future__ import annotations
 
@@ -19,11 +19,20 @@ import pytest
 import contract_suite
 from boneage_trainer.contract import RunFolder
 from boneagectl import bundle
-from boneagectl.errors import LimitRefused, MachineError, NotYet, SubmitUncertain, Unreachable, UsageError
+from boneagectl.errors import (
+    LimitRefused,
+    MachineError,
+    NotSignedIn,
+    NotYet,
+    ProviderRefused,
+    SubmitUncertain,
+    Unreachable,
+    UsageError,
+)
 from boneagectl.models import Handle, JobSpec, LegState
 from boneagectl.target_settings import ColabSettings
 from boneagectl.targets.colab import rehearsal, upload
-from boneagectl.targets.colab.cli_mode import ByCli
+from boneagectl.targets.colab.cli_mode import CliMode
 from contract_suite import LEG, Behave, Kill, TargetContract
 from emulators import colab_cli
 from emulators.colab import Colab, Fault, Vm
@@ -50,10 +59,10 @@ def behave(monkeypatch: pytest.MonkeyPatch) -> Behave:
 
 
 @pytest.fixture
-def target(home: Path, colab: Colab) -> Iterator[ByCli]:
-    target = ByCli(home / "colab", settings(), stop_grace_s=3)
+def target(home: Path, colab: Colab) -> Iterator[CliMode]:
+    target = CliMode(home / "colab", settings(), stop_grace_s=3)
     yield target
-    target.bringing.settle()
+    target.downloader.wait()
 
 
 def only(colab: Colab) -> Vm:
@@ -75,7 +84,7 @@ def end_kernels(vm: Vm) -> None:
 
 
 @pytest.mark.long
-class TestByCli(TargetContract):
+class TestCliMode(TargetContract):
     never_was = "cli/never-was-01"
     shows_files = False
     died_alone = LegState.FAILED
@@ -86,7 +95,7 @@ class TestByCli(TargetContract):
         monkeypatch.setattr(contract_suite, "AT_ONCE_S", 60.0)
 
     @pytest.fixture
-    def target(self, target: ByCli) -> ByCli:
+    def target(self, target: CliMode) -> CliMode:
         return target
 
     @pytest.fixture
@@ -108,15 +117,15 @@ def spec(tmp_path: Path) -> JobSpec:
 
 
 @pytest.fixture
-def start(target: ByCli, spec: JobSpec, tmp_path: Path) -> Start:
-    def submit(leg_id: str = LEG, of: JobSpec = spec, by: ByCli = target) -> Handle:
+def start(target: CliMode, spec: JobSpec, tmp_path: Path) -> Start:
+    def submit(leg_id: str = LEG, of: JobSpec = spec, by: CliMode = target) -> Handle:
         by.render(of, bundle.build(of), leg_id, tmp_path / f"sent-{leg_id}", None)
         return by.submit(leg_id, tmp_path / f"sent-{leg_id}")
 
     return submit
 
 
-def reach(target: ByCli, state: LegState = LegState.RUNNING, epoch: int = 0) -> None:
+def reach(target: CliMode, state: LegState = LegState.RUNNING, epoch: int = 0) -> None:
     def is_there() -> bool:
         seen = target.poll(HANDLE)
         assert not seen.state.is_over or seen.state is state, seen
@@ -126,7 +135,7 @@ def reach(target: ByCli, state: LegState = LegState.RUNNING, epoch: int = 0) -> 
 
 
 # ----------------------------------------------------------------------------------------- money and machines
-def test_a_leg_that_is_over_costs_no_more(target: ByCli, start: Start, colab: Colab, tmp_path: Path) -> None:
+def test_a_leg_that_is_over_costs_no_more(target: CliMode, start: Start, colab: Colab, tmp_path: Path) -> None:
     start()
     vm = only(colab)
     reach(target, LegState.COMPLETE)
@@ -138,24 +147,24 @@ def test_a_leg_that_is_over_costs_no_more(target: ByCli, start: Start, colab: Co
     found = target.collect(HANDLE, tmp_path / "brought")
     assert found.unlisted == ()
     assert {"model.keras", "checkpoint/last.npz", "train.log"} <= set(found.sha256)
-    assert target.orphans() == []
+    assert target.find_orphans() == []
 
 
 @pytest.mark.long
 def test_one_look_is_enough_to_bring_all_home_and_give_the_machine_back(
-    target: ByCli, start: Start, colab: Colab
+    target: CliMode, start: Start, colab: Colab
 ) -> None:
     start()
     vm = only(colab)
     reach(target, LegState.COMPLETE)
-    target.bringing.settle()
+    target.downloader.wait()
     assert vm.ended == "unassigned"
     assert RunFolder(target.root / LEG / "run").model.exists()
 
 
 @pytest.mark.long
 def test_a_leg_that_ends_while_something_is_brought_is_finished_too(
-    target: ByCli, start: Start, colab: Colab, behave: Behave
+    target: CliMode, start: Start, colab: Colab, behave: Behave
 ) -> None:
     behave(epochs=6, epoch_s=0.3)
     colab.faults.append(Fault("GET runtime files/*/checkpoint/last.npz", "hang"))
@@ -166,13 +175,13 @@ def test_a_leg_that_ends_while_something_is_brought_is_finished_too(
     assert colab.faults == [], "the thread hangs in the middle of a file"
     assert target.poll(HANDLE).state is LegState.COMPLETE
     colab.release()
-    target.bringing.settle()
+    target.downloader.wait()
     assert vm.ended == "unassigned"
 
 
 @pytest.mark.long
 def test_nobody_looks_and_the_machine_gives_itself_back(
-    target: ByCli, start: Start, spec: JobSpec, colab: Colab, behave: Behave
+    target: CliMode, start: Start, spec: JobSpec, colab: Colab, behave: Behave
 ) -> None:
     behave(epochs=1000, epoch_s=0.1)
     start(of=replace(spec, time_limit_s=8))
@@ -181,13 +190,13 @@ def test_nobody_looks_and_the_machine_gives_itself_back(
     assert "POST self-unassign" in colab.calls
     seen = target.poll(HANDLE)
     assert seen.state is LegState.LOST
-    assert "Colab took the machine away" in seen.reason
+    assert "Colab ended the runtime" in seen.reason
     assert target.poll(HANDLE) == seen
 
 
 @pytest.mark.long
 def test_a_training_that_is_not_heard_of_waits_for_who_fetches_it(
-    target: ByCli, start: Start, spec: JobSpec, colab: Colab, behave: Behave, tmp_path: Path
+    target: CliMode, start: Start, spec: JobSpec, colab: Colab, behave: Behave, tmp_path: Path
 ) -> None:
     behave(epochs=1000, epoch_s=0.1)
     start(of=replace(spec, time_limit_s=40))
@@ -201,32 +210,32 @@ def test_a_training_that_is_not_heard_of_waits_for_who_fetches_it(
 
 @pytest.mark.long
 def test_a_machine_where_no_training_begins_gives_itself_back(
-    target: ByCli, start: Start, colab: Colab, monkeypatch: pytest.MonkeyPatch
+    target: CliMode, start: Start, colab: Colab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload, "STARTUP_S", 1)
     monkeypatch.setattr("boneagectl.targets.colab.jupyter.TIMEOUT_S", (5.0, 2.5))
     colab.faults.append(Fault("PUT runtime api/contents/content/boneagectl/*", "hang"))
-    with pytest.raises(MachineError, match="the machine went away before the training began"):
+    with pytest.raises(ProviderRefused, match="before the run started"):
         start()
     assert [vm.ended for vm in colab.vms.values()] == ["unassigned"]
     assert target.find(LEG) is None
 
 
 @pytest.mark.long
-def test_a_higher_price_than_was_booked_is_refused(target: ByCli, start: Start, colab: Colab) -> None:
+def test_a_higher_price_than_was_booked_is_refused(target: CliMode, start: Start, colab: Colab) -> None:
     colab.rates["T4"] = 3.0
-    with pytest.raises(LimitRefused, match=r"asks 3 units an hour for a T4, 1\.76 were booked"):
+    with pytest.raises(LimitRefused, match=r"charges 3 units per hour for a T4; 1\.76"):
         start()
     assert colab.vms.alive == []
     assert target.find(LEG) is None
 
 
-def test_stop_is_proven(target: ByCli, start: Start, colab: Colab, behave: Behave, tmp_path: Path) -> None:
+def test_stop_is_proven(target: CliMode, start: Start, colab: Colab, behave: Behave, tmp_path: Path) -> None:
     behave(epochs=1000, epoch_s=0.1)
     start()
     reach(target, epoch=2)
     colab.faults.append(Fault("POST unassign", "500", times=4))
-    with pytest.raises(MachineError, match="still stands, and may be billed"):
+    with pytest.raises(ProviderRefused, match="still running and may be billed"):
         target.stop(HANDLE)
     assert target.poll(HANDLE).state is LegState.PAUSED
     wait_for(lambda: not colab.vms.alive)  # it was told that all is fetched, or the next look ended it
@@ -236,10 +245,10 @@ def test_stop_is_proven(target: ByCli, start: Start, colab: Colab, behave: Behav
 
 
 # ----------------------------------------------------------------------------------------- refusals
-def test_what_colab_refuses_says_what_to_do(target: ByCli, start: Start, colab: Colab, home: Path) -> None:
+def test_what_colab_refuses_says_what_to_do(target: CliMode, start: Start, colab: Colab, home: Path) -> None:
     colab.tier = "free"
-    with pytest.raises(LimitRefused, match="does not give this account a L4") as refused:
-        start(by=ByCli(home / "colab", settings(gpu="L4")))
+    with pytest.raises(LimitRefused, match="refuses a L4") as refused:
+        start(by=CliMode(home / "colab", settings(gpu="L4")))
     assert "boneagectl submit --target kaggle" in refused.value.next_step
     colab.no_capacity = True
     with pytest.raises(LimitRefused, match="has no T4 for you now") as refused:
@@ -253,18 +262,18 @@ def test_what_colab_refuses_says_what_to_do(target: ByCli, start: Start, colab: 
 
 
 @pytest.mark.long
-def test_a_backend_that_is_away_leaves_no_machine(target: ByCli, start: Start, colab: Colab) -> None:
+def test_a_backend_that_is_away_leaves_no_machine(target: CliMode, start: Start, colab: Colab) -> None:
     colab.faults.append(Fault("POST assign", "503", times=4))
-    with pytest.raises(SubmitUncertain, match="gave no machine"):
+    with pytest.raises(SubmitUncertain, match="created no runtime"):
         start()
     assert target.find(LEG) is None
     assert colab.vms == {}
     colab.faults.append(Fault("POST assign", "503", times=2))
-    assert start() == HANDLE, "the official command line tries again"
+    assert start() == HANDLE, "Google's CLI retries"
 
 
-def test_an_unknown_gpu_is_refused_before_anything(target: ByCli, spec: JobSpec, tmp_path: Path, home: Path) -> None:
-    other = ByCli(home / "colab", settings(gpu="T5"))
+def test_an_unknown_gpu_is_refused_before_anything(target: CliMode, spec: JobSpec, tmp_path: Path, home: Path) -> None:
+    other = CliMode(home / "colab", settings(gpu="T5"))
     with pytest.raises(UsageError, match="one of T4, L4, A100, not 'T5'"):
         other.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
     with pytest.raises(UsageError):
@@ -272,7 +281,7 @@ def test_an_unknown_gpu_is_refused_before_anything(target: ByCli, spec: JobSpec,
 
 
 def test_units_that_do_not_fit_the_settings_are_refused(colab: Colab, home: Path, spec: JobSpec) -> None:
-    paid, free = ByCli(home / "colab", settings()), ByCli(home / "colab", settings(paid=False))
+    paid, free = CliMode(home / "colab", settings()), CliMode(home / "colab", settings(paid=False))
     assert [verdict.allows for verdict in paid.preflight(spec)] == [True, True]
     assert [verdict.allows for verdict in free.preflight(spec)] == [True, False], "it would use units nobody booked"
     assert free.quote(spec).worst_usd_micro == 0
@@ -285,29 +294,29 @@ def test_units_that_do_not_fit_the_settings_are_refused(colab: Colab, home: Path
 
 
 def test_doctor_tells_what_is_in_the_way(colab: Colab, home: Path, tmp_path: Path) -> None:
-    levels = [(one.level, one.what) for one in ByCli(home / "colab", settings()).check()]
+    levels = [(one.level, one.what) for one in CliMode(home / "colab", settings()).check()]
     assert levels == [("ok", "colab"), ("ok", "units"), ("ok", "rate")]
     old = tmp_path / "old"
     old.write_text("#!/bin/sh\necho 'Version: 0.7.3'\n")
     old.chmod(0o755)
     for program, words in ((str(old), "too old"), (str(tmp_path / "none"), "there is no program")):
-        (bad,) = ByCli(home / "colab", settings(program=program)).check()
+        (bad,) = CliMode(home / "colab", settings(program=program)).check()
         assert bad.level == "bad"
         assert words in bad.detail
     colab.sign_out()
-    (bad,) = ByCli(home / "colab", settings()).check()
-    assert bad.detail == "nobody is signed in to Colab on this machine"
+    (bad,) = CliMode(home / "colab", settings()).check()
+    assert bad.detail == "not signed in to Colab on this computer"
     assert "colab sessions" in bad.fix
 
 
 # ----------------------------------------------------------------------------------------- what is lost, and found
 def test_a_machine_that_vanishes_leaves_what_was_brought(
-    target: ByCli, start: Start, colab: Colab, behave: Behave, tmp_path: Path
+    target: CliMode, start: Start, colab: Colab, behave: Behave, tmp_path: Path
 ) -> None:
     behave(epochs=1000, epoch_s=0.3)
     start()
     reach(target, epoch=2)
-    target.bringing.settle()
+    target.downloader.wait()
     colab.lose(only(colab))
     seen = target.poll(HANDLE)
     assert seen.state is LegState.LOST
@@ -321,7 +330,7 @@ def test_a_machine_that_vanishes_leaves_what_was_brought(
 
 @pytest.mark.long
 def test_a_session_of_twelve_hours_is_called_so(
-    target: ByCli, start: Start, colab: Colab, behave: Behave, tmp_path: Path
+    target: CliMode, start: Start, colab: Colab, behave: Behave, tmp_path: Path
 ) -> None:
     behave(epochs=1000, epoch_s=0.3)
     start()
@@ -334,34 +343,36 @@ def test_a_session_of_twelve_hours_is_called_so(
     assert "Colab ends a session after 12 h" in target.poll(HANDLE).reason
 
 
-def test_an_hour_old_token_is_renewed(target: ByCli, start: Start, colab: Colab, behave: Behave) -> None:
+def test_an_hour_old_token_is_renewed(target: CliMode, start: Start, colab: Colab, behave: Behave) -> None:
     behave(epochs=1000, epoch_s=0.1)
     start()
     reach(target, epoch=1)
     colab.expire_tokens()
     assert target.poll(HANDLE).state is LegState.RUNNING
     colab.rotates_tokens = True
-    target.official.sessions()
+    target.colab.list_runtimes()
     assert target.poll(HANDLE).state is LegState.RUNNING
     target.stop(HANDLE)
     assert colab.vms.alive == []
 
 
 @pytest.mark.long
-def test_a_state_file_that_was_lost_loses_no_machine(target: ByCli, start: Start, colab: Colab, behave: Behave) -> None:
+def test_a_state_file_that_was_lost_loses_no_machine(
+    target: CliMode, start: Start, colab: Colab, behave: Behave
+) -> None:
     behave(epochs=1000, epoch_s=0.1)
     start()
-    target.official.state.unlink()
+    target.colab.state.unlink()
     reach(target, epoch=1)
     target.stop(HANDLE)
     assert colab.vms.alive == []
-    target.official.state.write_text("{torn")
+    target.colab.state.write_text("{torn")
     with pytest.raises(MachineError, match=r"sessions\.json cannot be read"):
-        target.official.access("boneage-x")
+        target.colab.access("boneage-x")
 
 
 @pytest.mark.long
-def test_a_wrong_answer_does_not_end_a_leg(target: ByCli, start: Start, colab: Colab, behave: Behave) -> None:
+def test_a_wrong_answer_does_not_end_a_leg(target: CliMode, start: Start, colab: Colab, behave: Behave) -> None:
     behave(epochs=1000, epoch_s=0.1)
     start()
     reach(target, epoch=1)
@@ -375,70 +386,70 @@ def test_a_wrong_answer_does_not_end_a_leg(target: ByCli, start: Start, colab: C
 KILLED = """
 import sys
 from pathlib import Path
+from boneagectl.targets.colab.cli_mode import CliMode
 from boneagectl.target_settings import ColabSettings
-from boneagectl.targets.colab.cli_mode import ByCli
-target = ByCli(Path(sys.argv[1]), ColabSettings(program=sys.argv[2], dataset=""))
+target = CliMode(Path(sys.argv[1]), ColabSettings(program=sys.argv[2], dataset=""))
 target.submit(sys.argv[3], Path(sys.argv[4]))
 """
 
 
 @pytest.mark.parametrize("named", [True, False])
 def test_a_submit_that_was_killed_leaves_no_machine(
-    target: ByCli, spec: JobSpec, colab: Colab, tmp_path: Path, named: bool
+    target: CliMode, spec: JobSpec, colab: Colab, tmp_path: Path, named: bool
 ) -> None:
     target.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
     colab.faults.append(Fault("POST runtime api/kernels", "hang"))
     command = [sys.executable, "-c", KILLED, str(target.root), str(colab_cli.find_cli()), LEG, str(tmp_path / "sent")]
     with subprocess.Popen(command, env=environment()) as process:
         wait_for(lambda: "POST runtime api/kernels" in colab.calls, 60)
-        with pytest.raises(Unreachable, match="being sent right now"):
+        with pytest.raises(Unreachable, match="being submitted right now"):
             target.find(LEG)
         process.kill()
     colab.release()
     vm = only(colab)
     if not named:  # as if the command line had been killed before it wrote the name down
-        target.official.state.unlink()
+        target.colab.state.unlink()
         note = target.root / f"{LEG}.json"
         note.write_text(json.dumps({**json.loads(note.read_text()), "endpoint": ""}))
     assert target.find(LEG) == HANDLE
     assert vm.ended == "unassigned"
     seen = target.poll(HANDLE)
-    assert (seen.state, seen.reason) == (LegState.LOST, "its submit was cut off; its machine was given back")
+    assert (seen.state, seen.reason) == (LegState.LOST, "its submit was interrupted; the runtime was released")
     assert seen.spent_usd_micro > 0
     with pytest.raises(NotYet):
         target.collect(HANDLE, tmp_path / "brought")
 
 
 @pytest.mark.long
-def test_what_somebody_uses_in_a_browser_is_not_taken_for_ours(target: ByCli, spec: JobSpec, colab: Colab) -> None:
+def test_what_somebody_uses_in_a_browser_is_not_taken_for_ours(target: CliMode, spec: JobSpec, colab: Colab) -> None:
     leg = target._folder(LEG)
-    target.official.new("browser", "T4")
+    target.colab.create_runtime("browser", "T4")
     note = {"name": f"boneage-{LEG}", "gpu": "T4", "usd_micro_per_hour": 1, "worst_s": 9, "hold_s": 0, "asked_s": 0.0}
     (target.root / f"{LEG}.json").write_text(json.dumps({**note, "before": []}))
-    assert leg.note
-    with target.machines.opened(replace(leg.note, name="browser", endpoint=only(colab).endpoint)) as runtime:
+    assert leg.record
+    with target.runtimes.connect(replace(leg.record, name="browser", endpoint=only(colab).endpoint)) as runtime:
         runtime.start_kernel()
-    target.official.state.unlink()
+    target.colab.state.unlink()
     assert target.find(LEG) is None
     assert only(colab).is_alive
-    assert target.official.access(f"boneage-{LEG}") is None
-    (found,) = target.orphans()
+    assert target.colab.access(f"boneage-{LEG}") is None
+    (found,) = target.find_orphans()
     assert (found.level, "a notebook in a browser" in found.detail) == ("warn", True)
 
 
-def test_an_orphan_is_told(target: ByCli, start: Start, colab: Colab, behave: Behave) -> None:
+def test_an_orphan_is_told(target: CliMode, start: Start, colab: Colab, behave: Behave) -> None:
     behave(epochs=1000)
     start()
-    assert target.orphans() == []
+    assert target.find_orphans() == []
     (target.root / f"{LEG}.json").unlink()
-    (found,) = target.orphans()
+    (found,) = target.find_orphans()
     assert found.level == "bad"
-    assert f"boneage-{LEG} (T4) stands, and no leg needs it" in found.detail
+    assert f"boneage-{LEG} (T4) is running" in found.detail
     assert found in target.check()
 
 
 def test_a_connection_that_is_cut_in_a_download_brings_all_the_same(
-    target: ByCli, start: Start, colab: Colab, tmp_path: Path
+    target: CliMode, start: Start, colab: Colab, tmp_path: Path
 ) -> None:
     start()
     run = only(colab).content / "boneagectl" / LEG / "run"
@@ -454,7 +465,7 @@ def test_a_connection_that_is_cut_in_a_download_brings_all_the_same(
 
 @pytest.mark.long
 def test_a_name_that_leads_elsewhere_brings_nothing(
-    target: ByCli, start: Start, colab: Colab, behave: Behave, tmp_path: Path
+    target: CliMode, start: Start, colab: Colab, behave: Behave, tmp_path: Path
 ) -> None:
     behave(epochs=1000)
     start()
@@ -467,11 +478,11 @@ def test_a_name_that_leads_elsewhere_brings_nothing(
 
 @pytest.mark.long
 def test_a_second_machine_of_the_same_name_is_refused(
-    target: ByCli, start: Start, colab: Colab, behave: Behave
+    target: CliMode, start: Start, colab: Colab, behave: Behave
 ) -> None:
     behave(epochs=1000)
     start()
-    with pytest.raises(MachineError, match="there is a machine boneage-contract-run-01 already"):
+    with pytest.raises(ProviderRefused, match="boneage-contract-run-01 already exists"):
         start()
     assert len(colab.vms) == 1
     assert target.poll(HANDLE).state is LegState.RUNNING
@@ -479,18 +490,18 @@ def test_a_second_machine_of_the_same_name_is_refused(
 
 @pytest.mark.long
 def test_a_network_that_is_away_is_no_missing_login(colab: Colab, home: Path) -> None:
-    official = ByCli(home / "colab", settings()).official
+    colab_program = CliMode(home / "colab", settings()).colab
     token = colab.home / ".config" / "colab-cli" / "token.json"
     token.write_text(json.dumps({**json.loads(token.read_text()), "expiry": "2020-01-01T00:00:00Z"}))
     colab.faults.append(Fault("POST token", "reset", times=50))
-    with pytest.raises(Unreachable, match="Google does not answer"):
-        official.sessions()
+    with pytest.raises(Unreachable, match="Google did not answer"):
+        colab_program.list_runtimes()
     colab.faults.clear()
     colab.login.revoked = True
-    with pytest.raises(MachineError, match="nobody is signed in"):
-        official.sessions()
+    with pytest.raises(NotSignedIn, match="not signed in"):
+        colab_program.list_runtimes()
     colab.login.revoked = False
-    assert official.sessions() == []
+    assert colab_program.list_runtimes() == []
     assert "2020" not in token.read_text(), "the user's own login was renewed, not a copy"
 
 
@@ -514,10 +525,10 @@ def test_no_secret_is_written_anywhere_but_in_the_state_file(
     colab: Colab, start: Start, home: Path, told: Path, tmp_path: Path, behave: Behave
 ) -> None:
     behave(epochs=1000, epoch_s=0.1)
-    target = ByCli(home / "colab", settings(program=str(told)), stop_grace_s=3)
+    target = CliMode(home / "colab", settings(program=str(told)), stop_grace_s=3)
     start(by=target)
     reach(target, epoch=1)
-    target.bringing.settle()
+    target.downloader.wait()
     assert holding(home, b"SECRET") == ["colab/sessions.json"]
     assert oct((home / "colab" / "sessions.json").stat().st_mode)[-3:] == "600"
     assert oct((home / "colab").stat().st_mode)[-3:] == "700"
@@ -528,7 +539,7 @@ def test_no_secret_is_written_anywhere_but_in_the_state_file(
     (left / "colab.log").write_text("SECRET")
     os.utime(left, (0, 0))
     target.stop(HANDLE)
-    target.bringing.settle()
+    target.downloader.wait()
     assert holding(home, b"SECRET") == []
 
 
@@ -536,20 +547,20 @@ def test_no_secret_is_written_anywhere_but_in_the_state_file(
 def test_kaggles_images_come_with_the_users_own_token_which_is_written_nowhere(
     colab: Colab, start: Start, home: Path, told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KAGGLE_API_TOKEN", rehearsal._TOKEN)
+    monkeypatch.setenv("KAGGLE_API_TOKEN", rehearsal.TOKEN)
     zipped, place = tmp_path / "set.zip", tmp_path / "place"
     with zipfile.ZipFile(zipped, "w") as made:
         for path in make_pack(tmp_path / "set").rglob("*"):
             made.write(path, path.name)
     place.mkdir()
-    with rehearsal.kaggle("/api/v1/datasets/download/alice/hands", zipped) as address:
+    with rehearsal.serve_dataset("/api/v1/datasets/download/alice/hands", zipped) as address:
         (place / "sitecustomize.py").write_text(f"import os; os.environ['KAGGLE_API_ENDPOINT'] = {address!r}")
         colab.kernel_path.append(place)
-        target = ByCli(home / "colab", settings(program=str(told), dataset="alice/hands"))
+        target = CliMode(home / "colab", settings(program=str(told), dataset="alice/hands"))
         start(of=make_spec(tmp_path / "no-pack", time_limit_s=600, epochs=3), by=target)
         reach(target, LegState.COMPLETE)
-    target.bringing.settle()
+    target.downloader.wait()
     for folder in (home, tmp_path / f"sent-{LEG}", colab.root / "vms"):
-        assert holding(folder, rehearsal._TOKEN.encode()) == []
-    assert rehearsal._TOKEN not in (tmp_path / "arguments.txt").read_text()
-    assert rehearsal._TOKEN not in " ".join(colab.calls)
+        assert holding(folder, rehearsal.TOKEN.encode()) == []
+    assert rehearsal.TOKEN not in (tmp_path / "arguments.txt").read_text()
+    assert rehearsal.TOKEN not in " ".join(colab.calls)

@@ -71,7 +71,7 @@ def run(place: Path, given_back: list[str]) -> Run:
                       "time_limit_s": time_limit_s, **other}  # fmt: skip
         guard = threading.Timer(60, lambda: given_back.append("guard"))
         guard.start()
-        colab_cli.main(place, parameters, "", guard)
+        colab_cli.run_session(place, parameters, "", guard)
         assert guard.finished.is_set(), "what would have ended it soon is called off"
         return dict(json.loads(RunFolder(place / "run").state.read_text()))
 
@@ -114,8 +114,8 @@ def test_it_stops_in_time_and_is_given_back_at_its_limit_at_the_latest(
 def test_a_session_that_hangs_is_given_back_at_its_limit(
     run: Run, given_back: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(colab_cli.Unattended, "hold", lambda self: time.sleep(3))
-    monkeypatch.setattr(colab_cli.Unattended, "run", lambda self, _: self._fail("it hung"))
+    monkeypatch.setattr(colab_cli.CliSession, "hold", lambda self: time.sleep(3))
+    monkeypatch.setattr(colab_cli.CliSession, "run", lambda self, _: self._fail("it hung"))
     run(time_limit_s=1, fetched=False)
     assert len(given_back) == 2, "at the limit, and as it ended"
 
@@ -140,9 +140,9 @@ def test_a_trainer_that_does_not_start_says_why(run: Run, monkeypatch: pytest.Mo
 
 def test_unknown_and_missing_parameters_are_refused() -> None:
     with pytest.raises(ContractError, match="parameter"):
-        colab_cli.Parameters.from_mapping({"colour": "red"})
+        colab_cli.CliSessionParameters.from_mapping({"colour": "red"})
     with pytest.raises(ContractError, match="lacks the parameters leg"):
-        colab_cli.Parameters.from_mapping({})
+        colab_cli.CliSessionParameters.from_mapping({})
 
 
 def test_both_sides_know_how_long_a_machine_waits() -> None:

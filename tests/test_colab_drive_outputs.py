@@ -21,9 +21,19 @@ import requests
 from boneage_trainer import archive
 from boneage_trainer.contract import RunFolder, parse_object, write_atomic, write_json, write_manifest
 from boneage_trainer.platforms import colab_drive
-from boneagectl.errors import LimitRefused, MachineError, NotFound, NotYet, Unreachable, UsageError
+from boneagectl.errors import (
+    LimitRefused,
+    MachineError,
+    NotFound,
+    NotSignedIn,
+    NotYet,
+    ProviderRefused,
+    Unreachable,
+    UsageError,
+)
 from boneagectl.targets.colab import drive, notebook_outputs
-from boneagectl.targets.colab.drive import DriveFiles
+from boneagectl.targets.colab.drive import DriveClient
+from boneagectl.targets.colab.notebook_outputs import DamagedOutputs
 from emulators.colab import Colab, Fault
 from support import wait_for
 
@@ -40,7 +50,7 @@ def colab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colab]:
         for name, value in emulator.environment().items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr("boneagectl.targets.colab.drive.PAUSES_S", (0.01, 0.02))
-        monkeypatch.setattr("boneagectl.targets.colab.notebook_outputs.LOOKS_S", (0.01, 0.02))
+        monkeypatch.setattr("boneagectl.targets.colab.notebook_outputs.PAUSES_S", (0.01, 0.02))
         sign_in(emulator, "drive.readonly", "cloud-platform")
         yield emulator
         assert emulator.refused_hosts == []
@@ -56,9 +66,9 @@ def sign_in(colab: Colab, *scopes: str, **other: Any) -> Path:
 
 
 @pytest.fixture
-def files(colab: Colab) -> Iterator[DriveFiles]:
-    with drive.session() as session:
-        yield DriveFiles(session)
+def files(colab: Colab) -> Iterator[DriveClient]:
+    with drive.open_session() as session:
+        yield DriveClient(session)
 
 
 @pytest.fixture
@@ -116,25 +126,25 @@ def through_the_api(colab: Colab, name: str, parent: str = "root", mime: str = "
     return str(answer.json()["id"])
 
 
-def bring(files: DriveFiles, dest: RunFolder) -> Any:
-    return notebook_outputs.bring(files, RUN, LEG, dest)
+def bring(files: DriveClient, dest: RunFolder) -> Any:
+    return notebook_outputs.download_outputs(files, RUN, LEG, dest)
 
 
 # --------------------------------------------------------------------------------------- the slots
-def test_nothing_is_there_yet(colab: Colab, files: DriveFiles, dest: RunFolder) -> None:
+def test_nothing_is_there_yet(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     for _ in range(2):
-        assert notebook_outputs.look(files, RUN, LEG) is None
-        with pytest.raises(NotYet, match=f"nothing whole of {LEG}") as caught:
+        assert notebook_outputs.read_progress(files, RUN, LEG) is None
+        with pytest.raises(NotYet, match=f"nothing complete of {LEG}") as caught:
             bring(files, dest)
         assert "Google account" in caught.value.next_step
         place(colab, "a").mkdir(parents=True, exist_ok=True)
     assert not dest.root.exists()
 
 
-def test_the_newer_slot_counts_and_comes_whole(colab: Colab, files: DriveFiles, dest: RunFolder) -> None:
+def test_the_newer_slot_counts_and_comes_whole(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     slot(colab, "a", 3)
     newer = slot(colab, "b", 4)
-    seen = notebook_outputs.look(files, RUN, LEG)
+    seen = notebook_outputs.read_progress(files, RUN, LEG)
     assert seen
     assert (seen["state"]["epoch"], [line["epoch"] for line in seen["metrics"]]) == (4, [1, 2, 3, 4])
     found = bring(files, dest)
@@ -149,15 +159,15 @@ def test_the_newer_slot_counts_and_comes_whole(colab: Colab, files: DriveFiles, 
     assert [path.name for path in dest.root.parent.iterdir()] == ["artifacts"]
 
 
-def test_the_last_word_of_a_session_is_newer_than_its_last_epoch(colab: Colab, files: DriveFiles) -> None:
+def test_the_last_word_of_a_session_is_newer_than_its_last_epoch(colab: Colab, files: DriveClient) -> None:
     slot(colab, "a", 4, state="paused", updated_s=2000.0)
     slot(colab, "b", 4, updated_s=1990.0)
-    seen = notebook_outputs.look(files, RUN, LEG)
+    seen = notebook_outputs.read_progress(files, RUN, LEG)
     assert seen
     assert seen["state"]["state"] == "paused"
 
 
-def test_only_what_changed_comes_again(colab: Colab, files: DriveFiles, dest: RunFolder) -> None:
+def test_only_what_changed_comes_again(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     slot(colab, "a", 3)
     first, before = bring(files, dest), media(colab)
     assert bring(files, dest) == first
@@ -169,7 +179,7 @@ def test_only_what_changed_comes_again(colab: Colab, files: DriveFiles, dest: Ru
     assert epoch_in(dest) == 4
 
 
-def test_what_is_damaged_here_is_mended(colab: Colab, files: DriveFiles, dest: RunFolder, tmp_path: Path) -> None:
+def test_what_is_damaged_here_is_mended(colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path) -> None:
     slot(colab, "a", 3)
     first = bring(files, dest)
     dest.last.write_text("half")
@@ -183,7 +193,7 @@ def test_what_is_damaged_here_is_mended(colab: Colab, files: DriveFiles, dest: R
 
 
 @pytest.mark.parametrize("harm", ["state", "manifest", "no manifest", "no state", "not json", "another leg"])
-def test_a_torn_slot_gives_way_to_the_one_before(harm: str, colab: Colab, files: DriveFiles, dest: RunFolder) -> None:
+def test_a_torn_slot_gives_way_to_the_one_before(harm: str, colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     slot(colab, "a", 3)
     torn = slot(colab, "b", 4, **({"leg": "hands-a1b2-02"} if harm == "another leg" else {}))
     if harm == "state":
@@ -192,7 +202,7 @@ def test_a_torn_slot_gives_way_to_the_one_before(harm: str, colab: Colab, files:
         (torn.state if harm == "no state" else torn.manifest).unlink()
     elif harm != "another leg":
         torn.manifest.write_text("[]" if harm == "manifest" else "{")
-    seen = notebook_outputs.look(files, RUN, LEG)
+    seen = notebook_outputs.read_progress(files, RUN, LEG)
     assert seen
     assert seen["state"]["epoch"] == 3
     bring(files, dest)
@@ -201,7 +211,7 @@ def test_a_torn_slot_gives_way_to_the_one_before(harm: str, colab: Colab, files:
 
 @pytest.mark.parametrize("harm", ["weights", "no weights", "metrics"])
 def test_a_slot_whose_files_are_not_as_listed_is_not_brought(
-    harm: str, colab: Colab, files: DriveFiles, dest: RunFolder
+    harm: str, colab: Colab, files: DriveClient, dest: RunFolder
 ) -> None:
     whole = slot(colab, "a", 3)
     torn = slot(colab, "b", 4)
@@ -211,17 +221,17 @@ def test_a_slot_whose_files_are_not_as_listed_is_not_brought(
         (torn.last if harm == "weights" else torn.metrics).write_text('{"epoch": 9}\n')
     bring(files, dest)
     assert (epoch_in(dest), dest.last.read_bytes()) == (3, whole.last.read_bytes())
-    seen = notebook_outputs.look(files, RUN, LEG)
+    seen = notebook_outputs.read_progress(files, RUN, LEG)
     assert seen
     assert seen["state"]["epoch"] == (3 if harm == "metrics" else 4)
     whole.last.write_text("damaged too")
     shutil.rmtree(dest.root)
-    with pytest.raises(MachineError, match=r"is damaged: checkpoint/last\.npz"):
+    with pytest.raises(DamagedOutputs, match=r"are damaged: checkpoint/last\.npz"):
         bring(files, dest)
     assert list(dest.root.rglob("*.npz")) == []
 
 
-def test_what_is_here_and_newer_stays(colab: Colab, files: DriveFiles, dest: RunFolder) -> None:
+def test_what_is_here_and_newer_stays(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     slot(colab, "a", 3)
     make(dest, 5)
     assert epoch_in(RunFolder(bring(files, dest).folder)) == 5
@@ -231,31 +241,31 @@ def test_what_is_here_and_newer_stays(colab: Colab, files: DriveFiles, dest: Run
 
 
 def test_while_a_notebook_writes_whole_epochs_come(
-    colab: Colab, files: DriveFiles, dest: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The notebook's own code, on the mount, as fast as it can."""
-    monkeypatch.setattr(notebook_outputs, "LOOKS_S", (0.05,) * 20)
-    drive, told = colab_drive.Drive(colab.drive.mount), list[str]()
+    monkeypatch.setattr(notebook_outputs, "PAUSES_S", (0.05,) * 20)
+    drive, told = colab_drive.MountedDrive(colab.drive.mount), list[str]()
     out = RunFolder(tmp_path / "content")
-    mirror = colab_drive.Mirror(drive, place(colab), out, tmp_path / "staging", told.append)
+    mirror = colab_drive.DriveMirror(drive, place(colab), out, tmp_path / "staging", told.append)
     epochs: list[int] = []
     for epoch in range(1, 25):
         make(out, epoch)
-        mirror.wake()
+        mirror.copy_epoch()
         if epoch == 1:
-            wait_for(lambda: notebook_outputs.look(files, RUN, LEG))
+            wait_for(lambda: notebook_outputs.read_progress(files, RUN, LEG))
         if epoch % 3 == 0:
             assert bring(files, dest).unlisted == ()
             archive.check_files(dest, [dest.last, dest.best, dest.metrics, dest.state])
             epochs.append(epoch_in(dest))
-    assert mirror.settle(10) == told == []
+    assert mirror.wait(10) == told == []
     bring(files, dest)
     assert (epochs, epoch_in(dest)) == (sorted(epochs), epoch)
 
 
 # ------------------------------------------------------------------------------------- the results
 def test_the_results_of_a_session_come_before_its_slots(
-    colab: Colab, files: DriveFiles, dest: RunFolder, tmp_path: Path
+    colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path
 ) -> None:
     slot(colab, "a", 4, state="complete", updated_s=2000.0)
     results(colab, tmp_path, 4, updated_s=2000.0)
@@ -275,7 +285,7 @@ def test_the_results_of_a_session_come_before_its_slots(
 
 
 def test_results_of_an_earlier_session_are_not_brought(
-    colab: Colab, files: DriveFiles, dest: RunFolder, tmp_path: Path
+    colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path
 ) -> None:
     results(colab, tmp_path, 3, state="paused")
     bring(files, dest)
@@ -288,20 +298,20 @@ def test_results_of_an_earlier_session_are_not_brought(
     assert (epoch_in(dest), dest.predictions.exists()) == (9, True)
 
 
-def test_results_without_slots_are_enough(colab: Colab, files: DriveFiles, dest: RunFolder, tmp_path: Path) -> None:
+def test_results_without_slots_are_enough(colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path) -> None:
     results(colab, tmp_path, 9)
-    assert notebook_outputs.look(files, RUN, LEG) is None
+    assert notebook_outputs.read_progress(files, RUN, LEG) is None
     assert bring(files, dest).unlisted == ()
 
 
 @pytest.mark.parametrize("harm", ["no zip", "torn", "another leg"])
 def test_results_that_cannot_be_looked_into_count_where_there_is_nothing_else(
-    harm: str, colab: Colab, files: DriveFiles, dest: RunFolder, tmp_path: Path
+    harm: str, colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path
 ) -> None:
     path = results(colab, tmp_path, 9, **({"leg": "hands-a1b2-02"} if harm == "another leg" else {}))
     if harm != "another leg":
         path.write_bytes(path.read_bytes()[:-200] if harm == "torn" else b"<html>sign in</html>")
-    with pytest.raises(UsageError if harm == "another leg" else MachineError, match="nothing was brought"):
+    with pytest.raises(UsageError if harm == "another leg" else MachineError, match="nothing was imported"):
         bring(files, dest)
     assert [path for path in dest.root.rglob("*") if path.is_file()] == []
     slot(colab, "a", 3)
@@ -309,7 +319,7 @@ def test_results_that_cannot_be_looked_into_count_where_there_is_nothing_else(
     assert epoch_in(dest) == 3
 
 
-def test_a_hostile_zip_is_refused(colab: Colab, files: DriveFiles, dest: RunFolder, tmp_path: Path) -> None:
+def test_a_hostile_zip_is_refused(colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path) -> None:
     import zipfile
 
     with zipfile.ZipFile(results(colab, tmp_path, 9), "a") as opened:
@@ -322,7 +332,7 @@ def test_a_hostile_zip_is_refused(colab: Colab, files: DriveFiles, dest: RunFold
 # --------------------------------------------------------------------------------- names and twins
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "..", "C:x", "a\\b"])
 def test_a_name_that_leads_elsewhere_is_refused(
-    name: str, colab: Colab, files: DriveFiles, dest: RunFolder, tmp_path: Path
+    name: str, colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path
 ) -> None:
     """In the list of the leg itself, or as Drive's own name for a file, which may have a slash in it."""
     made = slot(colab, "a", 3)
@@ -330,20 +340,20 @@ def test_a_name_that_leads_elsewhere_is_refused(
     said["files"][name] = said["files"]["state.json"]
     before = made.manifest.read_text()
     made.manifest.write_text(json.dumps(said))
-    with pytest.raises(MachineError, match="points outside its folder; nothing was brought"):
+    with pytest.raises(MachineError, match="points outside its folder"):
         bring(files, dest)
     made.manifest.write_text(before)
     if name != "..":
-        (folder,) = files.folders("boneagectl", RUN, LEG, "a")
+        (folder,) = files.find_folders("boneagectl", RUN, LEG, "a")
         through_the_api(colab, name, folder.id)
-        with pytest.raises(MachineError, match="points outside its folder; nothing was brought"):
+        with pytest.raises(MachineError, match="points outside its folder"):
             bring(files, dest)
     assert not dest.root.exists()
 
 
-def test_what_is_no_file_is_left_alone(colab: Colab, files: DriveFiles, dest: RunFolder) -> None:
+def test_what_is_no_file_is_left_alone(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     slot(colab, "a", 3)
-    (folder,) = files.folders("boneagectl", RUN, LEG, "a")
+    (folder,) = files.find_folders("boneagectl", RUN, LEG, "a")
     through_the_api(colab, "state.json", folder.id, "application/vnd.google-apps.shortcut")
     through_the_api(colab, "notes", folder.id, "application/vnd.google-apps.document")
     through_the_api(colab, "metrics.jsonl", folder.id, FOLDER)
@@ -354,54 +364,54 @@ def test_what_is_no_file_is_left_alone(colab: Colab, files: DriveFiles, dest: Ru
     ]  # fmt: skip
 
 
-def test_of_folders_with_one_name_all_are_looked_into(colab: Colab, files: DriveFiles, dest: RunFolder) -> None:
+def test_of_folders_with_one_name_all_are_looked_into(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     slot(colab, "a", 3)
     twin = through_the_api(colab, "boneagectl", mime=FOLDER)
     run = through_the_api(colab, RUN, twin, FOLDER)
     through_the_api(colab, LEG, run, FOLDER)
     make(RunFolder(colab.drive.folder / "boneagectl (1)" / RUN / LEG / "a"), 4)
-    assert len(files.folders("boneagectl")) == 2
-    seen = notebook_outputs.look(files, RUN, LEG)
+    assert len(files.find_folders("boneagectl")) == 2
+    seen = notebook_outputs.read_progress(files, RUN, LEG)
     assert seen
     assert seen["state"]["epoch"] == 4
     bring(files, dest)
     assert epoch_in(dest) == 4
 
 
-def test_of_files_with_one_name_the_newest_counts(colab: Colab, files: DriveFiles, dest: RunFolder) -> None:
+def test_of_files_with_one_name_the_newest_counts(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     made = slot(colab, "a", 3)
-    (folder,) = files.folders("boneagectl", RUN, LEG, "a")
+    (folder,) = files.find_folders("boneagectl", RUN, LEG, "a")
     through_the_api(colab, "state.json", folder.id)
     os.utime(place(colab, "a") / "state (1).json", (1, 1))
     bring(files, dest)
     assert dest.state.read_bytes() == made.state.read_bytes()
 
 
-def test_names_with_quotes_and_long_lists_are_found(colab: Colab, files: DriveFiles) -> None:
+def test_names_with_quotes_and_long_lists_are_found(colab: Colab, files: DriveClient) -> None:
     folder = colab.drive.folder / "it's \\ a 手"
     folder.mkdir()
     for number in range(7):
         (folder / f"{number}.bin").write_bytes(bytes(number + 1))
     colab.drive.most_per_page = 3
-    found = files.listed(files.folders(folder.name))
+    found = files.list_files(files.find_folders(folder.name))
     assert sorted(one.size for one in found) == [1, 2, 3, 4, 5, 6, 7]
-    assert [one.name for one in files.listed(files.folders(folder.name), "4.bin")] == ["4.bin"]
-    assert files.folders("no such", folder.name) == []
+    assert [one.name for one in files.list_files(files.find_folders(folder.name), "4.bin")] == ["4.bin"]
+    assert files.find_folders("no such", folder.name) == []
 
 
 # ------------------------------------------------------------------------------------- what breaks
 def test_a_download_that_breaks_off_goes_on(colab: Colab, dest: RunFolder) -> None:
     made = slot(colab, "a", 3)
     size = made.last.stat().st_size
-    with drive.session() as session:
+    with drive.open_session() as session:
         told: list[tuple[int, int]] = []
         session.hooks["response"].append(lambda answer, **_: told.append((answer.status_code, length(answer))))
-        files = DriveFiles(session)
-        (folder,) = files.folders("boneagectl", RUN, LEG, "a", "checkpoint")
-        (weights,) = files.listed([folder], "last.npz")
+        files = DriveClient(session)
+        (folder,) = files.find_folders("boneagectl", RUN, LEG, "a", "checkpoint")
+        (weights,) = files.list_files([folder], "last.npz")
         colab.cuts = [90_000, 5_000]  # a shorter file leaves the cut to the next
         told.clear()
-        files.fetch(weights, dest.root / "weights")
+        files.download(weights, dest.root / "weights")
     assert (dest.root / "weights").read_bytes() == made.last.read_bytes()
     assert [status for status, _ in told] == [200, 206, 206]
     assert [count for _, count in told] == [size, size - 90_000, size - 95_000], "no byte comes twice"
@@ -411,7 +421,7 @@ def length(answer: requests.Response) -> int:
     return int(answer.headers.get("Content-Length", 0))
 
 
-def test_what_came_is_kept_for_the_next_call(colab: Colab, files: DriveFiles, dest: RunFolder) -> None:
+def test_what_came_is_kept_for_the_next_call(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     made = slot(colab, "a", 3)
     colab.cuts = [90_000]
     colab.faults.append(Fault("GET drive media/*", "503", times=9, after=4))
@@ -428,10 +438,10 @@ def test_what_came_is_kept_for_the_next_call(colab: Colab, files: DriveFiles, de
     assert not (dest.root / ".incoming").exists()
 
 
-def test_what_came_is_not_trusted(colab: Colab, files: DriveFiles, dest: RunFolder) -> None:
+def test_what_came_is_not_trusted(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     made = slot(colab, "a", 3)
-    (folder,) = files.folders("boneagectl", RUN, LEG, "a", "checkpoint")
-    (weights,) = files.listed([folder], "last.npz")
+    (folder,) = files.find_folders("boneagectl", RUN, LEG, "a", "checkpoint")
+    (weights,) = files.list_files([folder], "last.npz")
     write_atomic(dest.root / ".incoming" / weights.md5, b"x" * 5000)
     bring(files, dest)
     assert dest.last.read_bytes() == made.last.read_bytes()
@@ -439,7 +449,7 @@ def test_what_came_is_not_trusted(colab: Colab, files: DriveFiles, dest: RunFold
 
 @pytest.mark.parametrize("kind", ["429", "500", "503", "403", "reset", "truncate"])
 @pytest.mark.parametrize("call", ["GET drive files", "GET drive media/*"])
-def test_what_passes_is_asked_again(kind: str, call: str, colab: Colab, files: DriveFiles, dest: RunFolder) -> None:
+def test_what_passes_is_asked_again(kind: str, call: str, colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     """A 403 of the kind rateLimitExceeded is one that passes; a 429 says for how long."""
     made = slot(colab, "a", 3)
     colab.faults.append(Fault(call, kind, times=1))
@@ -450,7 +460,7 @@ def test_what_passes_is_asked_again(kind: str, call: str, colab: Colab, files: D
 
 @pytest.mark.parametrize("call", ["GET drive files", "GET drive media/*"])
 def test_an_answer_that_does_not_come_is_not_waited_for(
-    call: str, colab: Colab, files: DriveFiles, dest: RunFolder, monkeypatch: pytest.MonkeyPatch
+    call: str, colab: Colab, files: DriveClient, dest: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("boneagectl.targets.colab.drive.TIMEOUT_S", (1.0, 0.3))
     slot(colab, "a", 3)
@@ -467,16 +477,16 @@ REFUSED: dict[str, tuple[Fault, type[Exception], str, str]] = {
     "downloads": (Fault("*media/*", "403", code="downloadQuotaExceeded"), LimitRefused, "downloadQuota", "--from ZIP"),
     "api off": (
         Fault("*files", "403", code="accessNotConfigured", text="Drive API has not been used in project 7"),
-        MachineError, "not enabled.*project 7", "gcloud services enable drive.googleapis.com",
+        ProviderRefused, "not enabled.*project 7", "gcloud services enable drive.googleapis.com",
     ),
-    "scope": (Fault("*files", "403", code="insufficientPermissions"), MachineError, "may not read", "gcloud auth"),
-    "not accepted": (Fault("*files", "401", times=9), MachineError, "does not accept the login", "gcloud auth"),
-    "abuse": (Fault("*media/*", "403", code="cannotDownloadAbusiveFile"), MachineError, "Abusive", "in a browser"),
+    "scope": (Fault("*files", "403", code="insufficientPermissions"), NotSignedIn, "may not read", "gcloud auth"),
+    "not accepted": (Fault("*files", "401", times=9), NotSignedIn, "rejected the sign-in", "gcloud auth"),
+    "abuse": (Fault("*media/*", "403", code="cannotDownloadAbusiveFile"), ProviderRefused, "Abusive", "in a browser"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_refusal_is_said_with_a_way_out(kind: str, colab: Colab, files: DriveFiles, dest: RunFolder) -> None:
+def test_a_refusal_is_said_with_a_way_out(kind: str, colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     fault, error, said, way = REFUSED[kind]
     slot(colab, "a", 3)
     colab.faults.append(fault)
@@ -494,67 +504,69 @@ def test_of_two_reasons_the_telling_one_counts() -> None:
     for body, told in (({"error": said}, "not enabled"), ({"error": "x"}, "answered 403"), ([], "answered 403")):
         answer = requests.Response()
         answer.status_code, answer.raw = 403, io.BytesIO(json.dumps(body).encode())
-        assert told in drive._translated("MyDrive", answer).message
+        assert told in drive.response_error("MyDrive", answer).message
 
 
 def test_a_file_that_goes_or_changes_while_it_is_brought_is_looked_for_again(
-    colab: Colab, files: DriveFiles, dest: RunFolder
+    colab: Colab, files: DriveClient, dest: RunFolder
 ) -> None:
     slot(colab, "a", 3)
     colab.faults.append(Fault("GET drive media/*", "404", after=2))
     bring(files, dest)
     assert epoch_in(dest) == 3
-    (folder,) = files.folders("boneagectl", RUN, LEG, "a")
-    (state,) = files.listed([folder], "state.json")
+    (folder,) = files.find_folders("boneagectl", RUN, LEG, "a")
+    (state,) = files.list_files([folder], "state.json")
     place(colab, "a/state.json").unlink()
     with pytest.raises(NotFound, match=r"state\.json is not on Drive") as caught:
-        files.read(state)
-    assert "same Google account" in caught.value.next_step
+        files.read_file(state)
+    assert "Google account" in caught.value.next_step
 
 
-def test_a_slot_that_is_being_written_does_not_hide_the_other(colab: Colab, files: DriveFiles, dest: RunFolder) -> None:
+def test_a_slot_that_is_being_written_does_not_hide_the_other(
+    colab: Colab, files: DriveClient, dest: RunFolder
+) -> None:
     slot(colab, "a", 3)
     slot(colab, "b", 4)
     colab.faults.append(Fault("GET drive media/*", "404"))
-    seen = notebook_outputs.look(files, RUN, LEG)
+    seen = notebook_outputs.read_progress(files, RUN, LEG)
     assert seen
     assert seen["state"]["epoch"] in (3, 4)
 
 
-def test_a_small_file_must_be_small(colab: Colab, files: DriveFiles) -> None:
+def test_a_small_file_must_be_small(colab: Colab, files: DriveClient) -> None:
     with open(colab.drive.folder / "state.json", "wb") as stream:
         stream.truncate((1 << 25) + 1)
-    (state,) = files._found("'root' in parents", "My Drive")
-    with pytest.raises(MachineError, match="far too many"):
-        files.read(state)
+    (state,) = files._search("'root' in parents", "My Drive")
+    with pytest.raises(ProviderRefused, match="too much for its kind"):
+        files.read_file(state)
 
 
 # ------------------------------------------------------------------------------------------ sign-in
 def test_nobody_is_signed_in(colab: Colab, monkeypatch: pytest.MonkeyPatch) -> None:
-    drive.file().unlink()
-    with pytest.raises(MachineError, match="nobody is signed in to Google") as caught:
-        drive.session()
+    drive.credentials_path().unlink()
+    with pytest.raises(NotSignedIn, match="not signed in to Google") as caught:
+        drive.open_session()
     assert caught.value.next_step.startswith("gcloud auth application-default login --client-id-file=client.json --sc")
     assert "drive.readonly" in caught.value.next_step
     assert "--from ZIP" in caught.value.next_step
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(colab.root / "elsewhere"))
-    assert drive.file().parent == colab.root / "elsewhere"
+    assert drive.credentials_path().parent == colab.root / "elsewhere"
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(colab.root / "key.json"))
     for text, said in (
-        ('{"type": "service_account"}', "kind 'service_account', which has no Drive of yours"),
-        ('{"type": "authorized_user"}', "is no login"),
-        ("{", "is no login"),
+        ('{"type": "service_account"}', "'service_account' sign-in"),
+        ('{"type": "authorized_user"}', "no valid sign-in"),
+        ("{", "no valid sign-in"),
     ):
-        drive.file().write_text(text)
-        with pytest.raises(MachineError, match=said):
-            drive.session()
+        drive.credentials_path().write_text(text)
+        with pytest.raises(NotSignedIn, match=said):
+            drive.open_session()
 
 
-def test_the_token_asked_for_reads_drive_and_no_more(colab: Colab, files: DriveFiles) -> None:
-    notebook_outputs.look(files, RUN, LEG)
+def test_the_token_asked_for_reads_drive_and_no_more(colab: Colab, files: DriveClient) -> None:
+    notebook_outputs.read_progress(files, RUN, LEG)
     (granted,) = {scopes for scopes, _ in list(colab.login._access.values())[-1:]}
     assert granted == (drive.SCOPE,)
-    with drive.session() as session:
+    with drive.open_session() as session:
         answer = session.post(FILES, json={"name": "x"}, timeout=5)
         assert (answer.status_code, list(colab.drive.folder.iterdir())) == (403, [])
 
@@ -565,8 +577,8 @@ def test_a_login_that_may_not_read_drive_says_so(colab: Colab, tmp_path: Path) -
     kept = {name: colab.login.grant("drive.file")[name] for name in ("token", "expiry")}
     for scopes, more in ((("drive.file",), kept), (("drive.file",), {}), (("cloud-platform",), {})):
         sign_in(colab, *scopes, **more)
-        with drive.session() as session, pytest.raises(MachineError, match="may not read Drive") as caught:
-            notebook_outputs.look(DriveFiles(session), RUN, LEG)
+        with drive.open_session() as session, pytest.raises(NotSignedIn, match="may not read Drive") as caught:
+            notebook_outputs.read_progress(DriveClient(session), RUN, LEG)
         assert caught.value.next_step == drive.LOGIN
 
 
@@ -576,53 +588,53 @@ def test_drive_file_sees_nothing_of_what_a_mount_wrote(colab: Colab) -> None:
     transport = pytest.importorskip("google.auth.transport.requests")
     narrow = credentials.Credentials.from_authorized_user_info(colab.login.grant("drive.file"))
     with transport.AuthorizedSession(narrow) as session:
-        assert notebook_outputs.look(DriveFiles(session), RUN, LEG) is None
+        assert notebook_outputs.read_progress(DriveClient(session), RUN, LEG) is None
 
 
-def test_a_token_that_ends_is_renewed_until_the_login_is_withdrawn(colab: Colab, files: DriveFiles) -> None:
+def test_a_token_that_ends_is_renewed_until_the_login_is_withdrawn(colab: Colab, files: DriveClient) -> None:
     slot(colab, "a", 3)
-    assert notebook_outputs.look(files, RUN, LEG)
+    assert notebook_outputs.read_progress(files, RUN, LEG)
     colab.login.expire()
-    assert notebook_outputs.look(files, RUN, LEG)
+    assert notebook_outputs.read_progress(files, RUN, LEG)
     assert colab.calls.count("POST token") == 2
     colab.faults.append(Fault("POST token", "reset", times=99))
     colab.login.expire()
-    with pytest.raises(Unreachable, match="sign-in cannot be reached"):
-        notebook_outputs.look(files, RUN, LEG)
+    with pytest.raises(Unreachable, match="sign-in server cannot be reached"):
+        notebook_outputs.read_progress(files, RUN, LEG)
     colab.faults.clear()
     colab.login.revoked = True
-    with pytest.raises(MachineError, match="does not accept the login any more: invalid_grant") as caught:
-        notebook_outputs.look(files, RUN, LEG)
+    with pytest.raises(NotSignedIn, match="rejected the sign-in: invalid_grant") as caught:
+        notebook_outputs.read_progress(files, RUN, LEG)
     assert drive.LOGIN in caught.value.next_step
 
 
-def test_what_is_in_netrc_does_not_take_the_token_s_place(colab: Colab, files: DriveFiles) -> None:
+def test_what_is_in_netrc_does_not_take_the_token_s_place(colab: Colab, files: DriveClient) -> None:
     slot(colab, "a", 3)
     (colab.home / ".netrc").write_text("machine www.googleapis.com login alice password other\n")
-    assert notebook_outputs.look(files, RUN, LEG)
+    assert notebook_outputs.read_progress(files, RUN, LEG)
 
 
 def test_a_quota_project_is_named(colab: Colab, monkeypatch: pytest.MonkeyPatch) -> None:
     slot(colab, "a", 3)
     monkeypatch.setenv("GOOGLE_CLOUD_QUOTA_PROJECT", "my-project")
-    with drive.session() as session:
+    with drive.open_session() as session:
         heads: list[str] = []
         session.hooks["response"].append(
             lambda answer, **_: heads.append(answer.request.headers["x-goog-user-project"])
         )
-        assert notebook_outputs.look(DriveFiles(session), RUN, LEG)
+        assert notebook_outputs.read_progress(DriveClient(session), RUN, LEG)
     assert set(heads) == {"my-project"}
 
 
 def test_no_secret_is_told_or_kept(
-    colab: Colab, files: DriveFiles, dest: RunFolder, caplog: pytest.LogCaptureFixture
+    colab: Colab, files: DriveClient, dest: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     slot(colab, "a", 3)
     caplog.set_level(logging.DEBUG)
     bring(files, dest)
     colab.login.revoked = True
     colab.login.expire()
-    with pytest.raises(MachineError) as caught:
+    with pytest.raises(NotSignedIn) as caught:
         bring(files, dest)
     told = [caplog.text, str(caught.value), caught.value.next_step]
     assert [text for text in told if "SECRET" in text] == []
