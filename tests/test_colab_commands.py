@@ -123,7 +123,7 @@ def test_no_pack_need_be_here(on_colab: Path, cli: Cli) -> None:
         (("--set", "targets.colab.gpu=H200"), "one of T4, L4, A100"),
         (("--set", "targets.colab.dataset=nothing"), "must be OWNER/NAME"),
         (("--set", "targets.colab.pack=/abs"), "a folder below MyDrive"),
-        (("--via", "telepathy"), "must be 'notebook' or 'cli'"),
+        (("--via", "telepathy"), "one of notebook, cli"),
     ],
 )
 def test_a_wish_that_colab_does_not_grant(on_colab: Path, cli: Cli, words: tuple[str, ...], said: str) -> None:
