@@ -96,7 +96,7 @@ def test_steps_that_fall_on_one_place_are_one() -> None:
 ])  # fmt: skip
 def test_no_label_lies_on_another_or_outside(changed: dict[str, Any]) -> None:
     """Counted as wide as a browser draws them, and then some."""
-    drawn = budget_figures.draw_accounts([DOLLARS | changed])[0].svg
+    drawn = budget_figures.draw_burndown(DOLLARS | changed).svg
     rows: dict[str, list[tuple[float, float]]] = {}
     for x, y, class_, anchor, words in re.findall(
         r'<text x="(\S+)" y="(\S+)" class="(\w+)" text-anchor="(\w+)">([^<]*)<', drawn

@@ -36,6 +36,7 @@ _CALIBRATION_COLUMNS = (
 _PART_COLUMNS = (
     "Part", "Radiographs", "Boys", "Girls", "Mean age (months)", "SD (months)", "Youngest (months)", "Oldest (months)",
 )  # fmt: skip
+_PART_AGES = ("mean_months", "sd_months", "min_months", "max_months")
 _BASELINES = (
     ("mae_months", "This model"),
     ("baseline_median_by_sex_mae_months", "Baseline: median training age by sex"),
@@ -43,26 +44,22 @@ _BASELINES = (
 )
 
 
-def draw_accuracy(data: ReportData) -> list[ReportFigure]:
-    """All figures of this module; one that cannot be drawn yet says why."""
-    return [
-        _draw_scatter(data), _draw_bland_altman(data), _draw_baselines(data), _draw_by_sex(data),
-        _draw_by_age_band(data), _draw_age_histogram(data), _draw_parts(data), _draw_calibration(data),
-    ]  # fmt: skip
-
-
 def _set_description(data: ReportData) -> str:
     return f"{count(len(data.shown))} radiographs of the {data.set_name} set"
 
 
 # ---------------------------------------------------------------------------------- agreement
-def _draw_scatter(data: ReportData) -> ReportFigure:
+def draw_scatter(data: ReportData) -> ReportFigure:
+    """Predicted against reference age of each radiograph."""
     if not data.shown:
         return ReportFigure.absent("scatter", _NO_PREDICTION)
     boys, girls = _by_sex([(row, (row.boneage_months, row.predicted_months)) for row in data.shown])
-    line = _regression_text(data)
+    slope, intercept = number(data.metrics.get("slope")), number(data.metrics.get("intercept_months"))
+    line = ""
+    if slope is not None and intercept is not None:
+        line = f"Linear fit: slope {plain(slope, 3)}, intercept {plain(intercept)} months."
     desc = f"Scatter of {len(boys)} boys and {len(girls)} girls around the line of identity. {line}"
-    drawing = charts.draw_scatter("scatter", "Predicted vs. reference bone age", desc, boys, girls)
+    drawing = charts.plot_scatter("scatter", "Predicted vs. reference bone age", desc, boys, girls)
     caption = (
         f"Predicted vs. reference bone age of {_set_description(data)}; points above the line are overestimates. "
         f"{_errors_text(data)} {line}"
@@ -86,41 +83,30 @@ def _errors_text(data: ReportData) -> str:
     return f"{', '.join(known)}." if known else ""
 
 
-def _regression_text(data: ReportData) -> str:
-    """The fitted line, where the evaluation has one."""
-    slope, intercept = number(data.metrics.get("slope")), number(data.metrics.get("intercept_months"))
-    if slope is None or intercept is None:
-        return ""
-    return f"Linear fit: slope {plain(slope, 3)}, intercept {plain(intercept)} months."
-
-
 def _binned(rows: Sequence[Prediction], values: Sequence[float]) -> tuple[tuple[str, ...], ...]:
     """A summary of `rows` for each bin of their `values`, instead of a line for each point."""
     bins: dict[int, list[Prediction]] = defaultdict(list)
     for row, value in zip(rows, values, strict=True):
         bins[math.floor(value / _TABLE_BIN_MONTHS)].append(row)
-    return tuple(
-        (
-            f"{index * _TABLE_BIN_MONTHS} to <{(index + 1) * _TABLE_BIN_MONTHS}".replace("-", "−"),
-            *_summary(bins[index]),
+    table = []
+    for index, members in sorted(bins.items()):
+        errors, boys = [row.error_months for row in members], sum(row.male for row in members)
+        table.append(
+            (
+                f"{index * _TABLE_BIN_MONTHS} to <{(index + 1) * _TABLE_BIN_MONTHS}".replace("-", "−"),
+                count(boys),
+                count(len(members) - boys),
+                plain(statistics.fmean(row.boneage_months for row in members)),
+                plain(statistics.fmean(row.predicted_months for row in members)),
+                signed(statistics.fmean(errors)),
+                plain(statistics.stdev(errors) if len(errors) > 1 else None),
+            )
         )
-        for index in sorted(bins)
-    )
+    return tuple(table)
 
 
-def _summary(rows: Sequence[Prediction]) -> tuple[str, ...]:
-    errors, boys = [row.error_months for row in rows], sum(row.male for row in rows)
-    return (
-        count(boys),
-        count(len(rows) - boys),
-        plain(statistics.fmean(row.boneage_months for row in rows)),
-        plain(statistics.fmean(row.predicted_months for row in rows)),
-        signed(statistics.fmean(errors)),
-        plain(statistics.stdev(errors) if len(errors) > 1 else None),
-    )
-
-
-def _draw_bland_altman(data: ReportData) -> ReportFigure:
+def draw_bland_altman(data: ReportData) -> ReportFigure:
+    """The difference of both ages against their mean, with bias and limits of agreement."""
     if not data.shown:
         return ReportFigure.absent("bland-altman", _NO_PREDICTION)
     means = [(row, (row.boneage_months + row.predicted_months) / 2) for row in data.shown]
@@ -128,7 +114,7 @@ def _draw_bland_altman(data: ReportData) -> ReportFigure:
     named = (("loa_high_months", "upper limit"), ("bias_months", "bias"), ("loa_low_months", "lower limit"))
     levels = [(value, name) for key, name in named if (value := number(data.metrics.get(key))) is not None]
     levels_text = ", ".join(f"{name} {signed(value)} months" for value, name in levels) or "limits not computed"
-    drawing = charts.draw_bland_altman(
+    drawing = charts.plot_bland_altman(
         "bland-altman", "Bland-Altman plot of predicted and reference bone age",
         f"Scatter of {len(data.shown)} differences; {levels_text}.", boys, girls,
         [(value, signed(value)) for value, _ in levels],
@@ -142,7 +128,8 @@ def _draw_bland_altman(data: ReportData) -> ReportFigure:
 
 
 # ------------------------------------------------------------------------------------- groups
-def _draw_baselines(data: ReportData) -> ReportFigure:
+def draw_baselines(data: ReportData) -> ReportFigure:
+    """The mean absolute error beside those of the median baselines."""
     metrics = data.metrics
     if number(metrics.get("mae_months")) is None:
         return ReportFigure.absent("ruler", _NO_EVALUATION)
@@ -153,7 +140,7 @@ def _draw_baselines(data: ReportData) -> ReportFigure:
     ]
     bars[0] = replace(bars[0], interval=numbers(metrics.get(CI95), 2), is_lead=True)
     desc = "; ".join(f"{bar.name} {bar.text}" for bar in bars) + "."
-    drawing = charts.draw_bars(
+    drawing = charts.plot_bars(
         "ruler", "Mean absolute error against baselines", desc, bars, max(bar.top for bar in bars)
     )
     caption = (
@@ -213,17 +200,19 @@ def _draw_groups(data: ReportData, key: str, by: str, groups: Mapping[str, Any],
     # Errors by sex and by age have one scale, so that they can be compared.
     high = max(bar.top for other in ("by_sex", "by_age_band") for bar in _group_bars(section(data.metrics.get(other))))
     title = f"Mean absolute error {by}"
-    drawing = charts.draw_columns(key, title, desc, "Mean absolute error (months)", bars, high)
+    drawing = charts.plot_columns(key, title, desc, "Mean absolute error (months)", bars, high)
     caption = f"{title} on the {data.set_name} set. Whiskers are 95 % confidence intervals, n counts radiographs."
     return ReportFigure(key, drawing, caption, _GROUP_COLUMNS, tuple(rows))
 
 
-def _draw_by_sex(data: ReportData) -> ReportFigure:
+def draw_by_sex(data: ReportData) -> ReportFigure:
+    """The mean absolute error of boys and girls."""
     groups = section(data.metrics.get("by_sex"))
     return _draw_groups(data, "by-sex", "by sex", groups, _group_rows(groups))
 
 
-def _draw_by_age_band(data: ReportData) -> ReportFigure:
+def draw_by_age_band(data: ReportData) -> ReportFigure:
+    """The mean absolute error by age band; the table also has age bands by sex."""
     groups = section(data.metrics.get("by_age_band"))
     rows = _group_rows(groups)
     for sex, bands in section(data.metrics.get("by_sex_and_age_band")).items():
@@ -232,7 +221,8 @@ def _draw_by_age_band(data: ReportData) -> ReportFigure:
 
 
 # --------------------------------------------------------------------------------- population
-def _draw_age_histogram(data: ReportData) -> ReportFigure:
+def draw_age_histogram(data: ReportData) -> ReportFigure:
+    """The reference ages of the shown set by sex."""
     if not data.shown:
         return ReportFigure.absent("ages", _NO_PREDICTION)
     width, ages = _HISTOGRAM_BIN_MONTHS, [row.boneage_months for row in data.shown]
@@ -242,7 +232,7 @@ def _draw_age_histogram(data: ReportData) -> ReportFigure:
     for row in data.shown:
         (boys if row.male else girls)[int((row.boneage_months - edges[0]) // width)] += 1
     desc = f"Counts of {sum(boys)} boys and {sum(girls)} girls in bins of {width} months."
-    drawing = charts.draw_histogram("ages", "Reference bone ages by sex", desc, edges, boys, girls)
+    drawing = charts.plot_histogram("ages", "Reference bone ages by sex", desc, edges, boys, girls)
     caption = (
         f"Reference bone ages of {_set_description(data)}, in bins of {width} months. Errors by age are least certain "
         "where there are few radiographs."
@@ -254,7 +244,8 @@ def _draw_age_histogram(data: ReportData) -> ReportFigure:
     return ReportFigure("ages", drawing, caption, ("Reference age (months)", "Boys", "Girls"), rows)
 
 
-def _draw_parts(data: ReportData) -> ReportFigure:
+def draw_parts(data: ReportData) -> ReportFigure:
+    """Boys and girls in the training, validation and test parts of the data."""
     parts = {name: section(section(data.evaluation.get("parts")).get(name)) for name in _PARTS}
     known = {name: part for name, part in parts.items() if number(part.get("n")) is not None}
     bars = [
@@ -267,21 +258,21 @@ def _draw_parts(data: ReportData) -> ReportFigure:
         return ReportFigure.absent("sexes", _NO_PARTS)
     desc = "; ".join(f"{bar.note} {bar.name.lower()} {bar.text}" for bar in bars) + "."
     title = "Boys and girls in each part of the data"
-    drawing = charts.draw_columns("sexes", title, desc, "Radiographs", bars, max(bar.value for bar in bars))
+    drawing = charts.plot_columns("sexes", title, desc, "Radiographs", bars, max(bar.value for bar in bars))
     uses = ", ".join(f"{count(part.get('n'))} {_PARTS[name]}" for name, part in known.items())
     unknown = [name for name in _PARTS if name not in known]
     lacking = f" Unknown: {', '.join(unknown)}." if unknown else ""
     caption = f"{title}: {uses}. No radiograph is in two parts.{lacking}"
-    return ReportFigure("sexes", drawing, caption, _PART_COLUMNS, tuple(_part_row(*item) for item in parts.items()))
-
-
-def _part_row(name: str, part: Mapping[str, Any]) -> tuple[str, ...]:
-    ages = (plain(part.get(key)) for key in ("mean_months", "sd_months", "min_months", "max_months"))
-    return (name, *(count(part.get(key)) for key in ("n", "male", "female")), *ages)
+    rows = tuple(
+        (name, *(count(part.get(key)) for key in ("n", *_SEX_NAMES)), *(plain(part.get(key)) for key in _PART_AGES))
+        for name, part in parts.items()
+    )
+    return ReportFigure("sexes", drawing, caption, _PART_COLUMNS, rows)
 
 
 # -------------------------------------------------------------------------------- calibration
-def _draw_calibration(data: ReportData) -> ReportFigure:
+def draw_calibration(data: ReportData) -> ReportFigure:
+    """Mean reference age against mean predicted age in bins."""
     metrics = section(data.metrics.get("calibration"))
     keys = ("n", "mean_predicted_months", "mean_actual_months")
     bins = [
@@ -292,7 +283,7 @@ def _draw_calibration(data: ReportData) -> ReportFigure:
     points = [(predicted, actual) for _, predicted, actual in bins]
     error = months(metrics.get("expected_error_months"))
     desc = f"{len(bins)} bins around the line of identity; mean distance {error}."
-    drawing = charts.draw_calibration("calibration", "Mean reference age against mean predicted age", desc, points)
+    drawing = charts.plot_calibration("calibration", "Mean reference age against mean predicted age", desc, points)
     caption = (
         f"Calibration on {count(sum(size for size, _, _ in bins))} radiographs of the {data.set_name} set in "
         f"{len(bins)} bins by predicted age. On the dashed line the mean reference age of a bin equals its mean "

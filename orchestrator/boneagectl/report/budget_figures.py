@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from boneagectl.report import svg
@@ -26,23 +26,26 @@ _MAX_DAYS = 3650
 _NO_BREAK_SPACE = "\u00a0"
 
 
-def draw_accounts(accounts: Iterable[Burndown]) -> list[ReportFigure]:
-    """A figure for each limit of each account."""
-    return [_draw_burndown(burndown) for burndown in accounts]
-
-
-def _draw_burndown(burndown: Burndown) -> ReportFigure:
+def draw_burndown(burndown: Burndown) -> ReportFigure:
+    """What is left of a limit over time, what is reserved of it, and how long the rest lasts."""
+    plot, now_s, until_s = _plot(burndown), burndown["as_of_s"], _ahead_until_s(burndown)
+    parts = [plot.frame(), _time_marks(plot, burndown)]
+    entries = [("left", svg.line(-11, 0, 11, 0, "curve b"))]
+    if burndown["reserved"]:
+        # From the end of the line down to what is free.
+        x, left = plot.at(*burndown["points"][-1])
+        parts.append(svg.rect(x, left, _RESERVED_WIDTH, plot.at_y(burndown["free"]) - left, "booked"))
+        entries.append(("reserved", svg.rect(-5, -6, 10, 12, "booked")))
+    if until_s > now_s:
+        end = plot.at(until_s, _free_at(burndown, until_s))
+        parts.append(svg.polyline([plot.at(now_s, burndown["free"]), end], "identity"))
+        entries.append(("projection (last 7 days)", svg.line(-11, 0, 11, 0, "identity")))
+    (first_s, first), (_, last) = burndown["points"][0], burndown["points"][-1]
+    before, after = _amount(burndown, first), _amount(burndown, last)
+    desc = f"Stepped line from {before} on {day(first_s)} to {after} on {day(now_s)}. {_rate_text(burndown)}"
     key = f"left-{burndown['account']}-{'usd' if burndown['unit'] == 'US$' else 'hours'}"
-    plot = _plot(burndown)
-    parts = [
-        plot.frame(),
-        _time_marks(plot, burndown),
-        _reserved_bar(plot, burndown),
-        _projection(plot, burndown),
-        _steps(plot, burndown),
-    ]
     title = f"Remaining {_KINDS[burndown['kind']]} of account {burndown['account']}"
-    drawing = svg.drawing(key, title, _desc(burndown), plot.height, [*parts, legend(_legend(burndown))])
+    drawing = svg.drawing(key, title, desc, plot.height, [*parts, _steps(plot, burndown), legend(entries)])
     columns = ("Day (UTC)", f"Spent ({burndown['unit']})", f"Left ({burndown['unit']})")
     return ReportFigure(key, drawing, _caption(burndown), columns, _rows(burndown))
 
@@ -81,22 +84,6 @@ def _steps(plot: Plot, burndown: Burndown) -> str:
     return svg.polyline(corners, "curve b")
 
 
-def _reserved_bar(plot: Plot, burndown: Burndown) -> str:
-    """The reserved amount, from the end of the line down to what is free."""
-    x, left = plot.at(*burndown["points"][-1])
-    height = plot.at_y(burndown["free"]) - left
-    return svg.rect(x, left, _RESERVED_WIDTH, height, "booked") if burndown["reserved"] else ""
-
-
-def _projection(plot: Plot, burndown: Burndown) -> str:
-    until_s = _ahead_until_s(burndown)
-    if until_s == burndown["as_of_s"]:
-        return ""
-    return svg.polyline(
-        [plot.at(burndown["as_of_s"], burndown["free"]), plot.at(until_s, _free_at(burndown, until_s))], "identity"
-    )
-
-
 def _free_at(burndown: Burndown, time_s: float) -> float:
     """The free amount at a later time, at the rate of the last seven days."""
     share = (time_s - burndown["as_of_s"]) / (burndown["runs_out_s"] - burndown["as_of_s"])
@@ -110,7 +97,8 @@ def _time_marks(plot: Plot, burndown: Burndown) -> str:
     parts = [plot.vertical(burndown["as_of_s"], "leg"), _note(plot, date, now_x, is_left=is_left)]
     ends_s = burndown["ends_s"]
     if ends_s and burndown["as_of_s"] < ends_s <= plot.x.high:
-        end_name, taken = _end_name(burndown), 0.0 if is_left else _width(date)
+        end_name = "credit ends" if burndown["unit"] == "US$" else "quota resets"
+        taken = 0.0 if is_left else _width(date)
         parts.append(plot.vertical(ends_s, "leg"))
         if plot.at_x(ends_s) - now_x > _width(end_name) + taken:
             parts.append(_note(plot, end_name, plot.at_x(ends_s), is_left=True))
@@ -125,31 +113,12 @@ def _note(plot: Plot, note: str, x: float, is_left: bool) -> str:
     return svg.text(note, x - 4 if is_left else x + 4, plot.top + 9, "note", "end" if is_left else "start")
 
 
-def _end_name(burndown: Burndown) -> str:
-    return "credit ends" if burndown["unit"] == "US$" else "quota resets"
-
-
-def _legend(burndown: Burndown) -> list[tuple[str, str]]:
-    entries = [("left", svg.line(-11, 0, 11, 0, "curve b"))]
-    if burndown["reserved"]:
-        entries.append(("reserved", svg.rect(-5, -6, 10, 12, "booked")))
-    if _ahead_until_s(burndown) > burndown["as_of_s"]:
-        entries.append(("projection (last 7 days)", svg.line(-11, 0, 11, 0, "identity")))
-    return entries
-
-
 # --------------------------------------------------------------------------------------- text
 def _amount(burndown: Burndown, value: float) -> str:
     """`value` with its unit and no place for a line break."""
     return (dollars(value) if burndown["unit"] == "US$" else with_unit(plain(value, 2), "h")).replace(
         " ", _NO_BREAK_SPACE
     )
-
-
-def _desc(burndown: Burndown) -> str:
-    (first_s, first), (now_s, left) = burndown["points"][0], burndown["points"][-1]
-    before, after = _amount(burndown, first), _amount(burndown, left)
-    return f"Stepped line from {before} on {day(first_s)} to {after} on {day(now_s)}. {_rate_text(burndown)}"
 
 
 def _caption(burndown: Burndown) -> str:

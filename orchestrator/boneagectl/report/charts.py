@@ -55,7 +55,7 @@ class Series:
         return next((value for value in reversed(self.values) if value is not None), None)
 
 
-def draw_curves(
+def plot_curves(
     key: str, title: str, desc: str, label: str, epochs: Sequence[float], series: Sequence[Series],
     legs: Mapping[float, str], best: Point | None = None,
 ) -> str:  # fmt: skip
@@ -84,7 +84,7 @@ def _leg_marks(plot: Plot, legs: Mapping[float, str]) -> str:
 
 
 # ------------------------------------------------------------------------ predicted vs. reference
-def draw_scatter(key: str, title: str, desc: str, boys: Sequence[Point], girls: Sequence[Point]) -> str:
+def plot_scatter(key: str, title: str, desc: str, boys: Sequence[Point], girls: Sequence[Point]) -> str:
     """Reference against predicted age in months, with the line of identity."""
     ages = age_axis("Reference bone age (months)", [value for point in (*boys, *girls) for value in point])
     plot = Plot(ages, replace(ages, label="Predicted bone age (months)"), height=400)
@@ -106,7 +106,7 @@ def _identity(plot: Plot, ages: Axis) -> str:
     return svg.polyline([plot.at(ages.low, ages.low), plot.at(ages.high, ages.high)], "identity")
 
 
-def draw_bland_altman(
+def plot_bland_altman(
     key: str, title: str, desc: str, boys: Sequence[Point], girls: Sequence[Point], levels: Sequence[tuple[float, str]]
 ) -> str:
     """Mean of both ages against their difference; `levels` are bias and limits, each (months, label)."""
@@ -126,7 +126,7 @@ def draw_bland_altman(
     return svg.drawing(key, title, desc, plot.height, [*parts, legend(entries)])
 
 
-def draw_calibration(key: str, title: str, desc: str, points: Sequence[Point]) -> str:
+def plot_calibration(key: str, title: str, desc: str, points: Sequence[Point]) -> str:
     """Mean predicted against mean reference age of each bin, joined in order, with the line of identity."""
     ages = age_axis("Mean predicted age (months)", [value for point in points for value in point])
     plot = Plot(ages, replace(ages, label="Mean reference age (months)"), height=400)
@@ -137,7 +137,7 @@ def draw_calibration(key: str, title: str, desc: str, points: Sequence[Point]) -
     return svg.drawing(key, title, desc, plot.height, [plot.frame(), _identity(plot, ages), curve, legend(entries)])
 
 
-def draw_histogram(
+def plot_histogram(
     key: str, title: str, desc: str, edges: Sequence[float], boys: Sequence[int], girls: Sequence[int]
 ) -> str:
     """Counts by sex between `edges` (one more than counts), as a filled and a dashed outline."""
@@ -185,66 +185,58 @@ class StackedBar:
     parts: tuple[float, ...]
 
 
-def draw_columns(key: str, title: str, desc: str, label: str, bars: Sequence[Bar], high: float) -> str:
+def plot_columns(key: str, title: str, desc: str, label: str, bars: Sequence[Bar], high: float) -> str:
     """Vertical bars with whiskers on a scale of 0..`high`; each value is above its own whisker."""
     plot = Plot(Axis.from_ticks("", (0, 1)), axis(label, [_HEADROOM * high], zero=True), height=270, top=32)
     step = (RIGHT - plot.left) / len(bars)
-    parts = [_column(plot, bar, plot.left + step * (index + 0.5), step) for index, bar in enumerate(bars)]
-    return svg.drawing(key, title, desc, plot.height, [plot.y_side(), *parts, plot.base()])
+    width, parts = min(_MAX_BAR_WIDTH, 0.6 * step), [plot.y_side()]
+    for index, bar in enumerate(bars):
+        x, y = plot.left + step * (index + 0.5), plot.at_y(bar.value)
+        parts.append(svg.rect(x - width / 2, y, width, plot.bottom - y, "bar"))
+        if bar.interval:
+            low, high_end = map(plot.at_y, bar.interval)
+            parts.append(svg.line(x, low, x, high_end, "whisker"))
+            parts += [svg.line(x - _WHISKER_CAP, y, x + _WHISKER_CAP, y, "whisker") for y in (low, high_end)]
+        parts.append(svg.text(bar.text, x, plot.at_y(bar.top) - 7, "value", "middle"))
+        parts.append(svg.text(bar.name, x, plot.bottom + 18, "tick", "middle"))
+        parts.append(svg.text(bar.note, x, plot.bottom + 35, "note", "middle"))
+    return svg.drawing(key, title, desc, plot.height, [*parts, plot.base()])
 
 
-def _column(plot: Plot, bar: Bar, x: float, step: float) -> str:
-    width, y = min(_MAX_BAR_WIDTH, 0.6 * step), plot.at_y(bar.value)
-    parts = [svg.rect(x - width / 2, y, width, plot.bottom - y, "bar")]
-    if bar.interval:
-        low, high = map(plot.at_y, bar.interval)
-        parts.append(svg.line(x, low, x, high, "whisker"))
-        parts += [svg.line(x - _WHISKER_CAP, end, x + _WHISKER_CAP, end, "whisker") for end in (low, high)]
-    parts.append(svg.text(bar.text, x, plot.at_y(bar.top) - 7, "value", "middle"))
-    parts.append(svg.text(bar.name, x, plot.bottom + 18, "tick", "middle"))
-    parts.append(svg.text(bar.note, x, plot.bottom + 35, "note", "middle"))
-    return "".join(parts)
-
-
-def draw_bars(key: str, title: str, desc: str, bars: Sequence[Bar], high: float) -> str:
+def plot_bars(key: str, title: str, desc: str, bars: Sequence[Bar], high: float) -> str:
     """Horizontal bars on a scale of 0..`high`, with name and value on a line above each."""
-    scale = svg.WIDTH / high if high > 0 else 0
-    parts = [_bar(bar, index * _ROW_HEIGHT, scale) for index, bar in enumerate(bars)]
+    scale, parts = svg.WIDTH / high if high > 0 else 0, []
+    for index, bar in enumerate(bars):
+        y = index * _ROW_HEIGHT
+        parts += [_bar_heading(bar, y), svg.rect(0, y + 20, svg.WIDTH, 10, "track")]
+        parts.append(svg.rect(0, y + 20, bar.value * scale, 10, "bar lead" if bar.is_lead else "bar"))
+        if bar.interval:
+            ends = [end * scale for end in bar.interval]
+            parts.append(svg.line(ends[0], y + 25, ends[1], y + 25, "whisker"))
+            parts += [svg.line(x, y + 18, x, y + 32, "whisker") for x in ends]
     return svg.drawing(key, title, desc, _ROW_HEIGHT * len(bars), parts)
 
 
-def _bar(bar: Bar, y: float, scale: float) -> str:
-    parts = [svg.text(bar.name, 0, y + 13, "label"), svg.text(bar.text, svg.WIDTH, y + 13, "value", "end")]
-    parts.append(svg.rect(0, y + 20, svg.WIDTH, 10, "track"))
-    parts.append(svg.rect(0, y + 20, bar.value * scale, 10, "bar lead" if bar.is_lead else "bar"))
-    if bar.interval:
-        low, high = (end * scale for end in bar.interval)
-        parts.append(svg.line(low, y + 25, high, y + 25, "whisker"))
-        parts += [svg.line(end, y + 18, end, y + 32, "whisker") for end in (low, high)]
-    return "".join(parts)
+def _bar_heading(bar: Bar | StackedBar, y: float) -> str:
+    return svg.text(bar.name, 0, y + 13, "label") + svg.text(bar.text, svg.WIDTH, y + 13, "value", "end")
 
 
-def draw_stacked_bars(key: str, title: str, desc: str, names: Sequence[str], bars: Sequence[StackedBar]) -> str:
+def plot_stacked_bars(key: str, title: str, desc: str, names: Sequence[str], bars: Sequence[StackedBar]) -> str:
     """Horizontal bars on one scale, each split into the parts `names`; the legend above has four per line."""
     top = _LEGEND_ROW * -(-len(names) // _LEGEND_COLUMNS) + 8
-    scale = svg.WIDTH / max(sum(bar.parts) for bar in bars)
-    parts = []
+    scale, parts = svg.WIDTH / max(sum(bar.parts) for bar in bars), []
     for index, name in enumerate(names):
         row, column = divmod(index, _LEGEND_COLUMNS)
         x, y = column * svg.WIDTH / _LEGEND_COLUMNS, row * _LEGEND_ROW
         parts += [svg.rect(x + 1, y + 3, 14, 10, f"part p{index}"), svg.text(name, x + 20, y + 12)]
-    parts += [_stacked_bar(bar, top + index * _ROW_HEIGHT, scale) for index, bar in enumerate(bars)]
+    for row, bar in enumerate(bars):
+        x, y = 0.0, top + row * _ROW_HEIGHT
+        parts.append(_bar_heading(bar, y))
+        for index, value in enumerate(bar.parts):
+            if value > 0:
+                parts.append(svg.rect(x, y + 20, value * scale, 12, f"part p{index}"))
+            x += value * scale
     return svg.drawing(key, title, desc, top + _ROW_HEIGHT * len(bars), parts)
-
-
-def _stacked_bar(bar: StackedBar, y: float, scale: float) -> str:
-    parts = [svg.text(bar.name, 0, y + 13, "label"), svg.text(bar.text, svg.WIDTH, y + 13, "value", "end")]
-    x = 0.0
-    for index, value in enumerate(bar.parts):
-        if value > 0:
-            parts.append(svg.rect(x, y + 20, value * scale, 12, f"part p{index}"))
-        x += value * scale
-    return "".join(parts)
 
 
 # --------------------------------------------------------------------------------- sparklines

@@ -77,7 +77,14 @@ def run_facts(flow: Workflow, run: Run) -> dict[str, Any]:
     known = [value for value in spent if value is not None]
     return {
         "run_id": run.run_id,
-        "legs": [_leg_facts(flow, leg) for leg in run.legs],
+        "legs": [
+            {
+                "id": leg.leg_id, "number": leg.number, "target": leg.target, "state": str(leg.state),
+                "reason": leg.reason, "started": leg.created, "hours": leg.elapsed_s / 3600,
+                "elapsed_s": leg.elapsed_s, "trainer_s": _trainer_s(flow, leg),
+            }
+            for leg in run.legs
+        ],
         "cost_usd": units.to_usd(sum(known)) if len(known) == len(spent) else None,
         "quota_hours": _quota_hours(flow, run),
         "config": as_json(run.config),
@@ -85,21 +92,7 @@ def run_facts(flow: Workflow, run: Run) -> dict[str, Any]:
         "bundle_sha256": run.bundle_sha256,
         "created": run.created,
         "command": f"boneagectl report {run.run_id}",
-    }
-
-
-def _leg_facts(flow: Workflow, leg: Leg) -> dict[str, Any]:
-    return {
-        "id": leg.leg_id,
-        "number": leg.number,
-        "target": leg.target,
-        "state": str(leg.state),
-        "reason": leg.reason,
-        "started": leg.created,
-        "hours": leg.elapsed_s / 3600,
-        "elapsed_s": leg.elapsed_s,
-        "trainer_s": _trainer_s(flow, leg),
-    }
+    }  # fmt: skip
 
 
 def _trainer_s(flow: Workflow, leg: Leg) -> float | None:

@@ -59,12 +59,13 @@ def render_comparison(comparison: Comparison) -> str:
     """One HTML file that needs nothing beside it and contains no script."""
     return fill(
         TEMPLATE, title=comparison.title, research_only=RESEARCH_ONLY, notes=comparison.notes,
-        tables=comparison.tables, figures=[_draw_errors(comparison.runs), _draw_times(comparison.runs)],
+        tables=comparison.tables, figures=[draw_errors(comparison.runs), draw_times(comparison.runs)],
         curves=[_curve_row(run) for run in comparison.runs], command=comparison.command,
     )  # fmt: skip
 
 
-def _draw_errors(runs: Sequence[ComparedRun]) -> ReportFigure:
+def draw_errors(runs: Sequence[ComparedRun]) -> ReportFigure:
+    """The mean absolute error of each run that has one."""
     bars = []
     for run in runs:
         low, high = run.values["mae_ci95_low_months"], run.values["mae_ci95_high_months"]
@@ -75,7 +76,7 @@ def _draw_errors(runs: Sequence[ComparedRun]) -> ReportFigure:
         return ReportFigure.absent("errors", "No run has a test error yet.")
     desc = "; ".join(f"{bar.name} {bar.text}" for bar in bars) + "."
     title = "Mean absolute error on the test set"
-    drawing = charts.draw_bars("errors", title, desc, bars, max(bar.top for bar in bars))
+    drawing = charts.plot_bars("errors", title, desc, bars, max(bar.top for bar in bars))
     more = f" Runs without a test error: {len(runs) - len(bars)}." if len(bars) < len(runs) else ""
     caption = (
         "Mean absolute error of each run on its own test set; lower is better. Whiskers are 95 % confidence intervals. "
@@ -85,7 +86,8 @@ def _draw_errors(runs: Sequence[ComparedRun]) -> ReportFigure:
     return ReportFigure("errors", drawing, caption, ("Run", "MAE (months)"), rows)
 
 
-def _draw_times(runs: Sequence[ComparedRun]) -> ReportFigure:
+def draw_times(runs: Sequence[ComparedRun]) -> ReportFigure:
+    """The time of each run by activity."""
     parts = {run.run_id: [run.values[key] for key, _ in TIME_PARTS] for run in runs}
     bars = [
         charts.StackedBar(run.run_id, text.duration(run.values["total_s"]), tuple(v or 0.0 for v in parts[run.run_id]))
@@ -96,7 +98,7 @@ def _draw_times(runs: Sequence[ComparedRun]) -> ReportFigure:
         return ReportFigure.absent("times", "No run has been timed yet.")
     names = [name for _, name in TIME_PARTS]
     desc = "; ".join(f"{bar.name} {bar.text}" for bar in bars) + "."
-    drawing = charts.draw_stacked_bars("times", "Time by activity", desc, names, bars)
+    drawing = charts.plot_stacked_bars("times", "Time by activity", desc, names, bars)
     caption = (
         "Time of each run by activity, in the order of the legend; an unknown part takes no room. Loading and "
         "computing are timed separately, so that a slow disk is not mistaken for a slow GPU."

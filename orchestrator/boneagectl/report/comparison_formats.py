@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import re
 import textwrap
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from boneagectl.output import table as aligned
 from boneagectl.report.comparison import Comparison
 from boneagectl.report.comparison_tables import PAPER_NOTE, PAPER_TIMINGS, ComparisonTable, differing_settings
 from boneagectl.report.evaluation import RunPair
+from boneagectl.report.export import csv_number, to_finite
 
 SCHEMA = 1
 _TEXT_WIDTH = 110
@@ -135,7 +135,7 @@ def _csv_cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+        return csv_number(value)
     text = _one_line(str(value))
     return f"'{text}" if not isinstance(value, int) and text.lstrip().startswith(_FORMULA) else text
 
@@ -152,13 +152,9 @@ def to_json(comparison: Comparison) -> str:
         "research_only": RESEARCH_ONLY,
         "command": comparison.command,
         "notes": comparison.notes,
-        "runs": [{key: _finite(value) for key, value in run.values.items()} for run in comparison.runs],
+        "runs": [to_finite(run.values) for run in comparison.runs],
         "pairs": [{**asdict(pair), "verdict": pair.verdict} for pair in comparison.pairs],
         "differing_settings": differing_settings(comparison.runs),
         "reference": {"note": PAPER_NOTE, "timings": [asdict(timing) for timing in PAPER_TIMINGS]},
     }
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +45,7 @@ def load_compared(folder: RunFolder, facts: Mapping[str, Any], computed: Compute
 def run_values(data: ReportData) -> dict[str, Any]:
     """The run's numbers in the order of the tables, with units in the names."""
     cost_usd, epochs, gpu = number(data.facts.get("cost_usd")), len(data.epochs) or None, describe_gpu(data)
-    test = _test_values(data)
+    test = accuracy_values(data)
     gained = test["gained_months"]
     # None too where the model is no better than its baseline.
     usd_per_month = cost_usd / gained if cost_usd is not None and gained is not None and gained > 0 else None
@@ -57,17 +56,18 @@ def run_values(data: ReportData) -> dict[str, Any]:
         "gpu": None if gpu == UNKNOWN else gpu,
         "epochs": epochs,
         **test,
-        **_time_values(data),
-        **_session_counts(data),
+        **time_values(data),
+        **session_counts(data),
         "cost_usd": cost_usd,
         "quota_hours": number(data.facts.get("quota_hours")),
         "usd_per_epoch": cost_usd / epochs if cost_usd is not None and epochs else None,
         "usd_per_month_gained": usd_per_month,
-        **_identity_values(data),
+        **identity_values(data),
     }
 
 
-def _test_values(data: ReportData) -> dict[str, Any]:
+def accuracy_values(data: ReportData) -> dict[str, Any]:
+    """The metrics of the test set, and the MAE improvement over the median baseline in months."""
     metrics = data.set_metrics("test")
     known = {key: number(metrics.get(key)) for key in (*MEASURED, "baseline_median_mae_months")}
     low, high = numbers(metrics.get(CI95), 2) or (None, None)
@@ -81,14 +81,15 @@ def _started_legs(data: ReportData) -> list[Mapping[str, Any]]:
     return [leg for leg in legs if leg.get("state") not in ("released", "reserved")]
 
 
-def _session_counts(data: ReportData) -> dict[str, Any]:
+def session_counts(data: ReportData) -> dict[str, Any]:
     """How many sessions the run took, and how many of them ended before it was complete."""
     legs = _started_legs(data)
     interrupted = sum(leg.get("state") in ("paused", "failed", "lost") for leg in legs)
     return {"sessions": len(legs) or None, "interruptions": interrupted if legs else None}
 
 
-def _time_values(data: ReportData) -> dict[str, Any]:
+def time_values(data: ReportData) -> dict[str, Any]:
+    """The total time in seconds, its parts, which add up to it, and means over the epochs."""
     total_s = sum(number(leg.get("elapsed_s")) or 0.0 for leg in _started_legs(data)) or None
     parts = {
         "prepare_s": _outside_trainer_s(data),
@@ -97,13 +98,8 @@ def _time_values(data: ReportData) -> dict[str, Any]:
         "evaluate_s": number(section(data.environment.get("times")).get("evaluate_s")),
     }
     rest_s = None if total_s is None else max(0.0, total_s - sum(value or 0.0 for value in parts.values()))
-    means = {key: _epoch_mean(data, key) for key in ("epoch_s", "load_ms_per_image", "compute_ms_per_image")}
+    means = {key: data.epoch_mean(key) for key in ("epoch_s", "load_ms_per_image", "compute_ms_per_image")}
     return {"total_s": total_s, **parts, "rest_s": rest_s, **means}
-
-
-def _epoch_mean(data: ReportData, key: str) -> float | None:
-    known = [value for epoch in data.epochs if (value := number(epoch.get(key))) is not None]
-    return statistics.fmean(known) if known else None
 
 
 def _outside_trainer_s(data: ReportData) -> float | None:
@@ -127,7 +123,7 @@ def _startup_s(data: ReportData) -> float | None:
     return sum(known) if known and len(known) == len(by_leg) else None
 
 
-def _identity_values(data: ReportData) -> dict[str, Any]:
+def identity_values(data: ReportData) -> dict[str, Any]:
     """What must be equal for a fair comparison."""
     config = section(data.facts.get("config"))
     settings = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest() if config else None

@@ -14,17 +14,24 @@ from boneagectl.report.text import UNKNOWN
 _HASH_DIGITS = 12
 _MAX_VALUES = 6
 _MAX_LABEL_LETTERS = 60
+_TEXT_COLUMNS = frozenset(
+    ("Run", "Target", "GPU", "State", "Settings", "Data fingerprint", "Test images", "Reference ages", "Verdict")
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonTable:
-    """A table ready to print; the first cell of a row names it."""
+    """A table ready to print; the first cell of a row names it. Columns of text are not aligned as numbers."""
 
     key: str
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+
+    @property
+    def text_columns(self) -> frozenset[str]:
+        return _TEXT_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +157,9 @@ def build_tables(runs: Sequence[ComparedRun], pairs: Sequence[RunPair]) -> list[
     """All tables, each with one row per run."""
     note = "Equal entries are identical; only the first digits are shown."
     return [
-        _accuracy_table(runs),
-        _pair_table(runs[0].run_id, pairs),
-        _time_table(runs),
+        accuracy_table(runs),
+        pair_table(runs[0].run_id, pairs),
+        time_table(runs),
         _table("cost", "Sessions and cost", _COST, runs, _COST_NOTE),
         _table("same", "Settings and data", _IDENTITY, runs, note),
     ]
@@ -165,7 +172,7 @@ def _table(
     return ComparisonTable(key, caption, ("Run", *(column.heading for column in columns)), rows, note)
 
 
-def _accuracy_table(runs: Sequence[ComparedRun]) -> ComparisonTable:
+def accuracy_table(runs: Sequence[ComparedRun]) -> ComparisonTable:
     """The accuracy of each run, with the interval of the MAE beside it."""
     table = _table("accuracy", "Accuracy on each run's own test set", _ACCURACY, runs)
     at = table.columns.index("MAE (months)") + 1
@@ -176,7 +183,7 @@ def _accuracy_table(runs: Sequence[ComparedRun]) -> ComparisonTable:
     return ComparisonTable(table.key, table.caption, (*table.columns[:at], "95 % CI", *table.columns[at:]), rows)
 
 
-def _time_table(runs: Sequence[ComparedRun]) -> ComparisonTable:
+def time_table(runs: Sequence[ComparedRun]) -> ComparisonTable:
     """The times of each run; the paper's rows below have a total only."""
     table = _table("time", "Time by activity", _TIME, runs)
     paper = []
@@ -188,7 +195,8 @@ def _time_table(runs: Sequence[ComparedRun]) -> ComparisonTable:
     return ComparisonTable(table.key, table.caption, table.columns, (*table.rows, *paper), f"{_TIME_NOTE} {PAPER_NOTE}")
 
 
-def _pair_table(first: str, pairs: Sequence[RunPair]) -> ComparisonTable:
+def pair_table(first: str, pairs: Sequence[RunPair]) -> ComparisonTable:
+    """Each further run against the run `first`, image by image."""
     rows = tuple(
         (
             pair.run_id,
@@ -241,15 +249,13 @@ def _settings_note(runs: Sequence[ComparedRun]) -> tuple[bool, str]:
     different = differing_settings(runs)
     if not different:
         return False, f"Same settings in all runs ({_short_hash(runs[0].values['settings_sha256'])})."
-    shown = "; ".join(f"{key} {_distinct(values)}" for key, values in different.items())
+    differences = []
+    for key, values in different.items():
+        distinct = list(dict.fromkeys(map(text.inline, values)))
+        more = f" and {len(distinct) - _MAX_VALUES} others" if len(distinct) > _MAX_VALUES else ""
+        differences.append(f"{key} {' | '.join(distinct[:_MAX_VALUES])}{more}")
+    shown = "; ".join(differences)
     return True, f"Settings differ: results are not attributable to the environment alone ({shown})."
-
-
-def _distinct(values: Sequence[Any]) -> str:
-    """The different values, the first few of many."""
-    shown = list(dict.fromkeys(map(text.inline, values)))
-    more = f" and {len(shown) - _MAX_VALUES} others" if len(shown) > _MAX_VALUES else ""
-    return " | ".join(shown[:_MAX_VALUES]) + more
 
 
 def _identity_note(runs: Sequence[ComparedRun], key: str, what: str) -> tuple[bool, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,8 @@ class ReportData:
 
     `facts` is the caller's: ``run_id``, ``legs``, ``cost_usd``, ``quota_hours``, ``config``,
     ``bundle_sha256``, ``command``, ``samples_png`` (base64) and ``accounts`` (what is left of those its
-    legs used, as `burndown.limit_series` makes them), each of which may be absent. `computed` says whether the
-    trainer's module added metrics that the evaluation lacked, `problem` why it could not.
+    legs used, as `burndown.limit_series` makes them), each of which may be absent. `is_computed` says whether
+    the trainer's module added metrics that the evaluation lacked, `problem` why it could not.
     """
 
     facts: Mapping[str, Any]
@@ -94,6 +95,11 @@ class ReportData:
         """The sum of `key` over all epochs in seconds; None where no epoch has it."""
         known = [value for epoch in self.epochs if (value := number(epoch.get(key))) is not None]
         return sum(known) if known else None
+
+    def epoch_mean(self, key: str) -> float | None:
+        """The mean of `key` over the epochs that have it; None where none has."""
+        known = [value for epoch in self.epochs if (value := number(epoch.get(key))) is not None]
+        return statistics.fmean(known) if known else None
 
 
 def load_run(

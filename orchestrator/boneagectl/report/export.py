@@ -54,7 +54,7 @@ def to_json(data: ReportData) -> dict[str, Any]:
         "environment": data.environment,
         "missing": data.missing,
     }
-    return {key: _finite(value) for key, value in raw.items()}
+    return {key: to_finite(value) for key, value in raw.items()}
 
 
 def _groups(data: ReportData, name: str) -> Iterator[tuple[str, dict[str, float | None]]]:
@@ -62,12 +62,12 @@ def _groups(data: ReportData, name: str) -> Iterator[tuple[str, dict[str, float 
         yield group, metrics.flatten(values)
 
 
-def _finite(value: Any) -> Any:
+def to_finite(value: Any) -> Any:
     """`value` as JSON can hold it: tuples as lists, NaN and infinity as None."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
+        return {str(key): to_finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
+        return [to_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -83,7 +83,7 @@ def to_csv(data: ReportData) -> str:
     writer.writerow(CSV_COLUMNS)
     for name, group, metric, value, unit in _csv_rows(data):
         if value is not None:
-            writer.writerow((name, group, metric, _csv_number(value), unit))
+            writer.writerow((name, group, metric, csv_number(value), unit))
     return stream.getvalue()
 
 
@@ -99,6 +99,6 @@ def _csv_rows(data: ReportData) -> Iterator[tuple[str, str, str, float | None, s
         yield "run", "all", key, number(data.facts.get(key)), unit
 
 
-def _csv_number(value: float) -> str:
+def csv_number(value: float) -> str:
     """A count without a point, anything else in full."""
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)

@@ -53,15 +53,11 @@ def build_row(folder: RunFolder | None, facts: Mapping[str, Any], report: Path, 
     if folder:
         data = load_run(folder, facts, with_predictions=False)
     href = quote(os.path.relpath(report, page.parent).replace(os.sep, "/")) if report.exists() else ""
-    return IndexRow(data.run_id, href, _cells(data))
-
-
-def _cells(data: ReportData) -> tuple[IndexCell, ...]:
     values, best = run_values(data), data.best_epoch
-    last_leg, created = (data.facts.get("legs") or [{}])[-1], str(data.facts.get("created") or "")
+    last_leg, created = (facts.get("legs") or [{}])[-1], str(facts.get("created") or "")
     lowest = number(best["val_mae_months"]) if best else None
     interval = (values["mae_ci95_low_months"], values["mae_ci95_high_months"])
-    return (
+    cells = (
         _text_cell(last_leg.get("state")),
         _text_cell(values["target"]),
         _text_cell(values["gpu"]),
@@ -75,6 +71,7 @@ def _cells(data: ReportData) -> tuple[IndexCell, ...]:
         _number_cell(values["quota_hours"], text.plain(values["quota_hours"], 2)),
         IndexCell(created[:10] or text.UNKNOWN, created),
     )
+    return IndexRow(data.run_id, href, cells)
 
 
 def _text_cell(value: Any) -> IndexCell:
@@ -99,5 +96,5 @@ def render_index(rows: Sequence[IndexRow], accounts: Sequence[Mapping[str, Any]]
     `accounts` are what `burndown.limit_series` made, each of which becomes a figure.
     """
     heads = [{"name": name, "is_words": is_text} for name, is_text in COLUMNS]
-    left = budget_figures.draw_accounts(accounts)
+    left = [*map(budget_figures.draw_burndown, accounts)]
     return fill(TEMPLATE, research_only=RESEARCH_ONLY, heads=heads, entries=rows, left=left)

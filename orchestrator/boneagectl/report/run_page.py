@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from boneage_trainer.contract import RESEARCH_ONLY
 from boneagectl.report import accuracy_figures, budget_figures, training_figures
@@ -34,31 +33,42 @@ Rows = list[tuple[str, ...]]
 
 def render_run(data: ReportData) -> str:
     """The report as one HTML file that needs nothing beside it."""
-    drawn = [*training_figures.draw_training(data), *accuracy_figures.draw_accuracy(data)]
     return fill(
         TEMPLATE,
         run_id=data.run_id,
         research_only=RESEARCH_ONLY,
-        status=_status(data),
-        notes=_notes(data),
-        hero=_headline(data),
+        status=status_text(data),
+        notes=report_notes(data),
+        hero=headline(data),
         sets=data.set_names,
-        accuracy=_accuracy(data),
-        run_numbers=_run_numbers(data),
-        figures={figure.key.replace("-", "_"): figure for figure in drawn},
+        accuracy=accuracy_rows(data),
+        run_numbers=run_rows(data),
+        figures={
+            "ruler": accuracy_figures.draw_baselines(data),
+            "sexes": accuracy_figures.draw_parts(data),
+            "ages": accuracy_figures.draw_age_histogram(data),
+            "mae": training_figures.draw_mae(data),
+            "loss": training_figures.draw_loss(data),
+            "scatter": accuracy_figures.draw_scatter(data),
+            "bland_altman": accuracy_figures.draw_bland_altman(data),
+            "by_sex": accuracy_figures.draw_by_sex(data),
+            "by_age": accuracy_figures.draw_by_age_band(data),
+            "calibration": accuracy_figures.draw_calibration(data),
+            "time": training_figures.draw_time(data),
+        },
         set_name=data.set_name,
         samples_png=str(data.facts.get("samples_png") or ""),
-        left=budget_figures.draw_accounts(data.facts.get("accounts") or []),
-        worst=_worst_cases(data),
-        environment=_environment(data),
-        legs=_legs(data),
+        left=[*map(budget_figures.draw_burndown, data.facts.get("accounts") or [])],
+        worst=worst_case_rows(data),
+        environment=machine_rows(data),
+        legs=leg_rows(data),
         config=[(key, inline(value)) for key, value in section(data.facts.get("config")).items()],
-        provenance=_provenance(data),
+        provenance=provenance_rows(data),
         command=str(data.facts.get("command") or ""),
     )
 
 
-def _status(data: ReportData) -> str:
+def status_text(data: ReportData) -> str:
     """State, reason and progress in one line."""
     state, reason = data.state.get("state"), data.state.get("reason")
     done, planned = len(data.epochs), number(data.state.get("epochs"))
@@ -67,7 +77,7 @@ def _status(data: ReportData) -> str:
     return f"{str(state).capitalize() if state else 'State unknown'}{why}: {progress} done."
 
 
-def _notes(data: ReportData) -> list[str]:
+def report_notes(data: ReportData) -> list[str]:
     """What a reader must know is missing from this report."""
     notes = []
     if data.missing:
@@ -86,36 +96,27 @@ def _notes(data: ReportData) -> list[str]:
     return notes
 
 
-def _headline(data: ReportData) -> dict[str, str]:
+def headline(data: ReportData) -> dict[str, str]:
     """The result in a few words; before the evaluation, the best validation error; before that, that there is none."""
     metrics, best = data.metrics, data.best_epoch
-    if number(metrics.get("mae_months")) is not None:
-        return {
-            "mae": plain(metrics["mae_months"]),
-            "what": f"mean absolute error on the {data.set_name} set",
-            "detail": _headline_detail(data, metrics),
-        }
-    if best:
-        return {
-            "mae": plain(best["val_mae_months"]),
-            "what": "lowest validation error so far",
-            "detail": "Not evaluated yet: no confidence interval and no baseline.",
-        }
-    return {"mae": "", "what": "No result yet", "detail": "No epoch has been validated so far."}
-
-
-def _headline_detail(data: ReportData, metrics: Mapping[str, Any]) -> str:
+    if number(metrics.get("mae_months")) is None:
+        if best is None:
+            return {"mae": "", "what": "No result yet", "detail": "No epoch has been validated so far."}
+        detail = "Not evaluated yet: no confidence interval and no baseline."
+        return {"mae": plain(best["val_mae_months"]), "what": "lowest validation error so far", "detail": detail}
     ci = f"95 % confidence interval {interval(metrics.get(CI95))}. " if numbers(metrics.get(CI95), 2) else ""
     baseline = number(metrics.get("baseline_median_mae_months"))
     against = f" Baseline (always the median training age): {months(baseline)}." if baseline is not None else ""
     labels, split = data.evaluation.get("labels"), section(data.evaluation.get("split")).get("name")
-    return (
-        f"{ci}{count(metrics.get('n'))} radiographs; split: {split or 'unknown'}; "
-        f"reference ages: {labels or 'unknown'}.{against}"
-    )
+    return {
+        "mae": plain(metrics["mae_months"]),
+        "what": f"mean absolute error on the {data.set_name} set",
+        "detail": f"{ci}{count(metrics.get('n'))} radiographs; split: {split or 'unknown'}; "
+        f"reference ages: {labels or 'unknown'}.{against}",
+    }
 
 
-def _accuracy(data: ReportData) -> Rows:
+def accuracy_rows(data: ReportData) -> Rows:
     """A row for each metric, with a column for each evaluated set."""
     sets = [data.set_metrics(name) for name in data.set_names]
     rows = [(metric.label, *(metric.format(metrics.get(metric.key)) for metrics in sets)) for metric in METRICS]
@@ -123,9 +124,10 @@ def _accuracy(data: ReportData) -> Rows:
     return rows if sets else []
 
 
-def _run_numbers(data: ReportData) -> Rows:
+def run_rows(data: ReportData) -> Rows:
+    """Epochs, time, GPU, cost and data of the run."""
     best, split = data.best_epoch, section(data.evaluation.get("split"))
-    counts = ", ".join(f"{size} {name}" for name, size in section(split.get("counts")).items())
+    counts = ", ".join(f"{count(size)} {name}" for name, size in section(split.get("counts")).items())
     return [
         ("Epochs", str(len(data.epochs))),
         ("Best epoch (checkpoint used)", inline(best.get("epoch")) if best else UNKNOWN),
@@ -148,7 +150,7 @@ def describe_gpu(data: ReportData) -> str:
     return str(gpus) if gpus else UNKNOWN
 
 
-def _worst_cases(data: ReportData) -> Rows:
+def worst_case_rows(data: ReportData) -> Rows:
     """The largest errors of the shown set: id, sex, reference age, predicted age, error."""
     return [
         (
@@ -162,7 +164,7 @@ def _worst_cases(data: ReportData) -> Rows:
     ]
 
 
-def _environment(data: ReportData) -> Rows:
+def machine_rows(data: ReportData) -> Rows:
     """The machine and its software, in the order people ask for them."""
     environment = data.environment
     rows: Rows = [("GPU", describe_gpu(data))] if environment else []
@@ -170,7 +172,7 @@ def _environment(data: ReportData) -> Rows:
     return rows + [(name, inline(version)) for name, version in section(environment.get("packages")).items()]
 
 
-def _legs(data: ReportData) -> Rows:
+def leg_rows(data: ReportData) -> Rows:
     """Each leg: number, target, state with reason, start, hours."""
     return [
         (
@@ -184,7 +186,7 @@ def _legs(data: ReportData) -> Rows:
     ]
 
 
-def _provenance(data: ReportData) -> Rows:
+def provenance_rows(data: ReportData) -> Rows:
     """Where the numbers come from: data, split, bundle, versions, git state."""
     rows: Rows = [("Bundle sha256", inline(data.facts.get("bundle_sha256")))]
     rows.append(("Split sha256", inline(section(data.evaluation.get("split")).get("sha256"))))

@@ -151,17 +151,16 @@ def nice_step(span: float, count: int) -> float:
     return next(power * factor for factor in _STEPS if power * factor >= raw * 0.999_999)
 
 
-def _multiples(low: float, high: float, step: float) -> tuple[float, ...]:
-    """The multiples of `step` from the last one not above `low` to the first one not below `high`."""
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return tuple(index * step for index in range(first, max(last, first + 1) + 1))
-
-
 def axis(label: str, values: Iterable[float], *, count: int = 5, zero: bool = False) -> Axis:
-    """An axis that covers `values` with about `count` steps; `zero` includes zero."""
+    """An axis that covers `values` with about `count` steps, from one multiple of the step to another.
+
+    `zero` includes zero.
+    """
     known = [*values, *([0.0] if zero else [])] or [0.0]
     low, high = min(known), max(known)
-    return Axis.from_ticks(label, _multiples(low, high, nice_step(high - low, count)))
+    step = nice_step(high - low, count)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return Axis.from_ticks(label, tuple(index * step for index in range(first, max(last, first + 1) + 1)))
 
 
 def age_axis(label: str, values: Iterable[float]) -> Axis:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from dataclasses import replace
 
 from boneagectl.report import charts
@@ -20,11 +19,6 @@ _TIME_PARTS = (
 )
 _OUTLIER = 8
 """A value this many times the median would flatten the rest of its curve to the base line."""
-
-
-def draw_training(data: ReportData) -> list[ReportFigure]:
-    """All figures of this module; one that cannot be drawn yet says why."""
-    return [_draw_mae(data), _draw_loss(data), _draw_time(data)]
 
 
 def _values(data: ReportData, key: str) -> tuple[float | None, ...]:
@@ -50,13 +44,14 @@ def _epochs_text(data: ReportData) -> str:
 
 
 # -------------------------------------------------------------------------------------- curves
-def _draw_loss(data: ReportData) -> ReportFigure:
+def draw_loss(data: ReportData) -> ReportFigure:
+    """Training and validation loss by epoch."""
     training = charts.Series("training", "a", _values(data, "loss"))
     if training.first is None:
         return ReportFigure.absent("loss", "No epoch has a loss yet." if data.epochs else _NO_EPOCH)
     validation = charts.Series("validation", "b", _values(data, "val_loss"))
     desc = f"Line over {_epochs_text(data)}, from {plain(training.first, 3)} to {plain(training.last, 3)}."
-    drawing = charts.draw_curves(
+    drawing = charts.plot_curves(
         "loss", "Loss by epoch", desc, "Loss (no unit)", _epoch_numbers(data),
         [training] if validation.first is None else [training, validation], _leg_starts(data),
     )  # fmt: skip
@@ -80,24 +75,31 @@ def _draw_loss(data: ReportData) -> ReportFigure:
     return ReportFigure("loss", drawing, caption, columns, rows)
 
 
-def _draw_mae(data: ReportData) -> ReportFigure:
+def draw_mae(data: ReportData) -> ReportFigure:
+    """Mean absolute error by epoch, without outliers that would flatten the rest, and the best epoch."""
     training = charts.Series("training", "a", _values(data, "mae_months"))
     validation = charts.Series("validation", "b", _values(data, "val_mae_months"))
     series = [curve for curve in (training, validation) if curve.first is not None]
     if not series:
         return ReportFigure.absent("mae", "No epoch has an error in months yet." if data.epochs else _NO_EPOCH)
-    high = _OUTLIER * statistics.median([value for curve in series for value in curve.values if value is not None])
+    known = [value for curve in series for value in curve.values if value is not None]
+    high = _OUTLIER * statistics.median(known)
+    outliers = sum(value > high for value in known)
+    drawn = [
+        replace(curve, values=tuple(None if value is None or value > high else value for value in curve.values))
+        for curve in series
+    ]
     desc = " ".join(f"{one.name.capitalize()} from {plain(one.first)} to {plain(one.last)} months." for one in series)
     best = data.best_epoch
     point = (_epoch_numbers(data)[data.epochs.index(best)], float(best["val_mae_months"])) if best else None
-    drawing = charts.draw_curves(
+    drawing = charts.plot_curves(
         "mae", "Mean absolute error by epoch", desc, "Mean absolute error (months)", _epoch_numbers(data),
-        [_cut_above(curve, high) for curve in series], _leg_starts(data), point,
+        drawn, _leg_starts(data), point,
     )  # fmt: skip
     caption = (
         f"Mean absolute error on the training images and on the validation set after each of {_epochs_text(data)}."
         + (f" Best epoch (checkpoint used): {count(point[0])}, {plain(point[1], 2)} months." if point else "")
-        + _outliers_text(series, high)
+        + (f" Values above {months(high, 0)} are in the table only: {outliers}." if outliers else "")
     )
     rows = tuple(
         (count(epoch), plain(line.get("mae_months"), 2), plain(line.get("val_mae_months"), 2))
@@ -106,18 +108,9 @@ def _draw_mae(data: ReportData) -> ReportFigure:
     return ReportFigure("mae", drawing, caption, ("Epoch", "Training (months)", "Validation (months)"), rows)
 
 
-def _cut_above(curve: charts.Series, high: float) -> charts.Series:
-    """`curve` without its values above `high`."""
-    return replace(curve, values=tuple(None if value is None or value > high else value for value in curve.values))
-
-
-def _outliers_text(series: Sequence[charts.Series], high: float) -> str:
-    outliers = sum(value is not None and value > high for curve in series for value in curve.values)
-    return f" Values above {months(high, 0)} are in the table only: {outliers}." if outliers else ""
-
-
 # ---------------------------------------------------------------------------------------- time
-def _draw_time(data: ReportData) -> ReportFigure:
+def draw_time(data: ReportData) -> ReportFigure:
+    """Wall time of the epochs by activity."""
     parts = [(name, data.total_s(key)) for key, name in _TIME_PARTS]
     # The environment has this part, not the epochs.
     parts.append(("Start-up", number(section(data.environment.get("times")).get("startup_s"))))
@@ -127,7 +120,7 @@ def _draw_time(data: ReportData) -> ReportFigure:
         return ReportFigure.absent("time", "No epoch has been timed yet.")
     bars = [charts.Bar(name, "", seconds, f"{duration(seconds)} · {share(seconds / total)}") for name, seconds in spent]
     desc = "; ".join(f"{bar.name} {bar.text}" for bar in bars) + "."
-    drawing = charts.draw_bars("time", "Time by activity", desc, bars, max(seconds for _, seconds in spent))
+    drawing = charts.plot_bars("time", "Time by activity", desc, bars, max(seconds for _, seconds in spent))
     caption = (
         f"Wall time of {_epochs_text(data)} by activity, {duration(total)} in total. Loading and computing are timed "
         "separately, so that a slow disk is not mistaken for a slow GPU."
