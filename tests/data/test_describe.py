@@ -1,4 +1,4 @@
-"""The figures of a data set, from a tree, a csv and a pack."""
+"""The statistics of a dataset, from a tree, a csv and a pack."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ def figures(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str,
     return found
 
 
-def test_the_figures_of_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_statistics_of_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "some.csv"
     path.write_text("id,boneage,male\na,6,True\nb,11,True\nc,12,False\nd,36,True\nd,40,True\ne,,True\n")
     assert figures(capsys, path) == {
@@ -38,7 +38,7 @@ def test_the_figures_of_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     }  # fmt: skip
 
 
-def test_a_tree_says_which_images_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tree_counts_found_and_missing_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_tree(tmp_path / "set", 5)
     (root / "images/images/2.png").rename(root / "images/images/22.png")
     found = figures(capsys, root)
@@ -58,7 +58,7 @@ def test_tree_csv_and_pack_agree(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_the_paper_split_is_scikit_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The test set is the head of its permutation; that this is its way, the real set's known figures show."""
+    """The test set is the head of its permutation; the known statistics of the real dataset confirm it."""
     path = tmp_path / "some.csv"
     path.write_text("id,boneage,male\n" + "".join(f"{at},{at},{at < 5}\n" for at in range(11)))
     split = describe(open_data_set(path), "paper")["split"]
@@ -71,7 +71,7 @@ def test_the_paper_split_is_scikit_learns(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.skipif("BONEAGE_RSNA" not in os.environ, reason="BONEAGE_RSNA names no unpacked real data set")
-def test_the_real_set_has_its_known_figures() -> None:
+def test_the_real_dataset_has_its_known_statistics() -> None:
     found = describe(open_data_set(Path(os.environ["BONEAGE_RSNA"])), "paper")
     assert [found[key] for key in ("count", "male", "female", "images_found")] == [12611, 6833, 5778, 12611]
     ages = found["ages"]

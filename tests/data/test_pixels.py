@@ -30,7 +30,7 @@ def palette_backwards(gray: Gray) -> Image.Image:
 
 
 @pytest.mark.parametrize("kind", ["L", "RGB", "RGBA", "LA", "palette", "16 bit", "jpeg", "jpeg rgb", "1 bit"])
-def test_every_flavour_comes_out_as_the_same_gray(kind: str) -> None:
+def test_every_image_format_decodes_to_the_same_gray(kind: str) -> None:
     gray = ramp()
     image = Image.fromarray(gray)
     flavours = {
@@ -71,7 +71,7 @@ def test_a_png_without_its_last_chunk_or_with_a_flipped_bit_is_broken() -> None:
 
 
 @pytest.mark.parametrize("junk", [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xd9", b"<html>404</html>", b"\0" * 5000])
-def test_what_is_no_image_is_broken(junk: bytes) -> None:
+def test_bytes_that_are_not_an_image_are_broken(junk: bytes) -> None:
     assert decode_square(junk, 32) is None
 
 
@@ -112,7 +112,7 @@ def test_the_box_filter_agrees_with_inter_area() -> None:
 
 @pytest.mark.parametrize("ground", [0, 255])
 @pytest.mark.parametrize(("shape", "inside"), [((200, 100), np.s_[:, 16:48]), ((100, 200), np.s_[16:48, :])])
-def test_padding_goes_on_with_the_ground(ground: int, shape: tuple[int, int], inside: tuple[slice, slice]) -> None:
+def test_padding_extends_the_background(ground: int, shape: tuple[int, int], inside: tuple[slice, slice]) -> None:
     gray = np.full(shape, ground, np.uint8)
     gray[80:120, 40:60] = 128
     got = fit_square(gray, 64)

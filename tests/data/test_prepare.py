@@ -1,4 +1,4 @@
-"""What a pack holds, what is left out of it, and when an existing one is accepted."""
+"""What a pack contains, what is left out of it, and when an existing one is accepted."""
 
 import csv
 import json
@@ -76,14 +76,14 @@ def test_every_problem_is_named_and_counted(tmp_path: Path, capsys: pytest.Captu
         ("77", "images/images/77.png", "unlabelled"),
     ]
     out = capsys.readouterr().out
-    assert "left out: 7 (1 broken, 2 missing, 2 unlabelled, 2 duplicate), each named in" in out
+    assert "7 (1 broken, 2 missing, 2 unlabelled, 2 duplicate)" in out
     images = np.load(pack / "images.npy")
     assert [line.split(",")[0] for line in (pack / "index.csv").read_text().splitlines()[1:]] == ["1", "2", "6", "8"]
     for at, id_ in enumerate((1, 2, 6, 8)):
         np.testing.assert_array_equal(images[at], fit_square(picture(id_), 32))
 
 
-def test_with_json_the_summary_of_what_was_left_out_is_still_said(
+def test_with_json_the_summary_of_what_was_left_out_is_printed_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(spoiled(tmp_path / "set")), "--out", str(tmp_path / "pack"), "--json"]) == 0
@@ -115,7 +115,7 @@ def test_a_tree_of_unusable_rows_makes_no_pack(tmp_path: Path, capsys: pytest.Ca
     assert "none of the 2 rows" in capsys.readouterr().err
 
 
-def test_a_file_name_that_is_no_text_reaches_the_report(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf_8_is_reported(tmp_path: Path) -> None:
     root = make_tree(tmp_path / "set", 2)
     try:
         (root / os.fsdecode(b"images/images/caf\xe9.png")).write_bytes(png(picture(9)))
@@ -189,7 +189,9 @@ def test_a_changed_file_of_the_same_size_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["size", "card", "array", "foreign", "file"])
-def test_another_thing_in_the_way_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: str) -> None:
+def test_something_else_at_out_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: str
+) -> None:
     root, pack = make_tree(tmp_path / "set", 3), PackFolder(tmp_path / "pack")
     if spoil == "foreign":
         pack.root.mkdir()
@@ -208,7 +210,7 @@ def test_another_thing_in_the_way_is_left_alone(tmp_path: Path, capsys: pytest.C
     assert contents(tmp_path) == before
 
 
-def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+def test_an_empty_folder_is_used(tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
     assert prepare(make_tree(tmp_path / "set", 2), tmp_path / "pack")["count"] == 2
 
@@ -222,7 +224,7 @@ def test_piped_progress_is_plain_lines_and_stdout_only_the_card(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("arguments", [["--size-px", "7"], ["--size-px", "big"], ["--workers", "0"], []])
-def test_a_wrong_call_is_told_so(tmp_path: Path, arguments: list[str]) -> None:
+def test_wrong_arguments_exit_with_2(tmp_path: Path, arguments: list[str]) -> None:
     out = ["--out", str(tmp_path / "pack")] if arguments else []
     with pytest.raises(SystemExit) as caught:
         main([str(tmp_path), *out, *arguments])

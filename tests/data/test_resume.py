@@ -1,4 +1,4 @@
-"""Killed at any moment, the same command goes on; two at once do not meet."""
+"""Killed at any time, the same command resumes; two processes do not write one pack."""
 
 import errno
 import os
@@ -82,7 +82,7 @@ def test_killed_again_and_again_it_makes_the_same_pack(
             time.sleep(0.01)
     done = run("data.prepare", root, "--out", out)
     assert done.returncode == 0
-    assert "going on where an earlier run stopped" in done.stderr
+    assert "resuming: " in done.stderr
     assert contents(out) == uninterrupted
     assert [path.name for path in tmp_path.iterdir()] == ["pack"]
 
@@ -136,7 +136,9 @@ def test_a_kill_while_finishing_loses_no_image(
     assert contents(tmp_path / "pack") == contents(tmp_path / "whole")
 
 
-def test_a_kill_after_the_pack_got_its_name_leaves_only_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_after_the_pack_got_its_name_leaves_only_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root, pack = make_tree(tmp_path / "set", 6), PackFolder(tmp_path / "pack")
     with killed_at(monkeypatch, pack_writer.shutil, "rmtree", after=2):
         prepare(root, pack.root)
@@ -173,7 +175,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rows
 
 
-def test_only_the_rest_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_missing_rows_are_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, pack = half_done(tmp_path, monkeypatch)
     rows = counted(monkeypatch)
     prepare(root, pack.root, workers=1)
@@ -198,7 +200,7 @@ def test_a_cut_line_and_pixels_that_never_reached_the_disk_are_done_again(
 
 
 @pytest.mark.parametrize("change", ["size", "csv", "algorithm", "file", "plan"])
-def test_it_starts_afresh_when_something_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+def test_it_starts_over_when_something_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     root, pack = half_done(tmp_path, monkeypatch)
     if change == "csv":
         (root / "labels.csv").write_text((root / "labels.csv").read_text().replace("1,12,", "1,13,"))
@@ -214,7 +216,7 @@ def test_it_starts_afresh_when_something_changed(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no flock")
-def test_two_at_once_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_cannot_prepare_one_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, pack = half_done(tmp_path, monkeypatch)
     import fcntl
 
@@ -266,7 +268,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_disk_that_fills_up_is_one_clear_line_and_can_go_on(
+def test_a_disk_that_fills_up_is_one_clear_line_and_can_be_resumed(
     tiny_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, pack = make_tree(tmp_path / "set", 40), tiny_disk / "pack"
@@ -295,7 +297,7 @@ def test_a_read_only_folder_is_one_clear_line(tmp_path: Path, capsys: pytest.Cap
     assert "locked" in capsys.readouterr().err
 
 
-def test_an_unreadable_source_stops_the_run_rather_than_spoil_the_pack(
+def test_an_unreadable_source_fails_instead_of_spoiling_the_pack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_tree(tmp_path / "set", 3)

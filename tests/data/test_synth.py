@@ -1,4 +1,4 @@
-"""The synthetic set: the real one's tree, repeatable, with an age to be seen."""
+"""The synthetic dataset: the tree of the real one, repeatable, with a visible age."""
 
 import json
 from pathlib import Path
@@ -83,21 +83,21 @@ def test_bone_fills_the_gaps_as_the_hand_ages() -> None:
 def test_the_same_set_is_accepted_and_another_refused(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(small)
     assert main([str(small), "--n", "12", "--size-px", "64"]) == 0
-    assert "already there" in capsys.readouterr().out
+    assert "already made" in capsys.readouterr().out
     for other in (["--n", "11"], ["--seed", "2"], ["--size-px", "65"]):
         assert main([str(small), "--n", "12", "--size-px", "64", *other]) == 2
-        assert "remove it or choose another folder" in capsys.readouterr().err
+        assert str(small) in capsys.readouterr().err
     assert contents(small) == before
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ContractError, match="holds something else"):
+    with pytest.raises(ContractError, match="remove it or choose"):
         synthesize(tmp_path, n=1)
     assert contents(tmp_path) == {"thesis.txt": b"years of work"}
 
 
-def test_a_file_in_the_way_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_where_a_folder_is_needed_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert main([str(tmp_path / "file/set"), "--n", "1"]) == 3
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'file'}")
@@ -105,7 +105,7 @@ def test_a_file_in_the_way_is_one_clear_line(tmp_path: Path, capsys: pytest.Capt
 
 def test_an_interrupted_run_leaves_nothing_under_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("boneage_trainer.data.synth.csv_text", lambda _: 1 / 0)
+        patch.setattr("boneage_trainer.data.synth.format_csv", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             synthesize(tmp_path / "set", n=2, size_px=32)
     assert not (tmp_path / "set").exists()

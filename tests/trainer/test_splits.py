@@ -1,4 +1,4 @@
-"""The paper's split, and the others."""
+"""The paper's split, hold-out splits and splits from a csv."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def test_a_csv_decides_row_by_row(tmp_path: Path) -> None:
         ("holdout:2:1", "fraction"),
         ("holdout:x", "holdout:FRACTION:SEED"),
         ("bad.csv", "columns id,split"),
-        ("other.csv", "no image|is no image"),
+        ("other.csv", "'999999' is not in the pack"),
         ("empty.csv", "empty"),
     ],
 )
-def test_what_is_no_split_is_refused(name: str, said: str, tmp_path: Path) -> None:
+def test_invalid_splits_are_refused(name: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     (tmp_path / "other.csv").write_text("id,split\n999999,test\n")
     (tmp_path / "empty.csv").write_text("id,split\n1,test\n")

@@ -1,4 +1,4 @@
-"""Opens a pack for training: images stay on disk, the index is small."""
+"""Opens a pack for training: the images stay on disk, the index is in memory."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Images = npt.NDArray[np.uint8]
 
 
 class StoredImages:
-    """The uint8 array (n, px, px) of an .npy file, of which only the rows asked for are ever in memory.
+    """The uint8 array (n, px, px) of an .npy file, of which only the requested rows are ever in memory.
 
-    A memory map would do the same in fewer lines, but each page it touched counts as this process'
-    memory, so that a training seems to grow to the size of its pack, and is killed for it in a container.
+    A memory map would take fewer lines, but every page it touches counts as memory of this process, which
+    then seems to grow to the size of its pack, and is killed for it in a container.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError or ValueError where `path` is no such file."""
+        """Raises OSError or ValueError where `path` is not such a file."""
         array = np.load(path, mmap_mode="r")
         self.shape, self.dtype, self._start = array.shape, array.dtype, array.offset
         self._file = os.open(path, os.O_RDONLY)
@@ -36,7 +36,7 @@ class StoredImages:
         return int(self.shape[0])
 
     def __getitem__(self, rows: Sequence[int] | npt.NDArray[np.intp]) -> Images:
-        """Copies of the images numbered `rows`, in that order; threads may read at the same time."""
+        """Copies of the images numbered `rows`, in that order; safe to call from several threads."""
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
         for image, row in zip(images, rows, strict=True):
             if os.preadv(self._file, [image], self._start + int(row) * image.nbytes) != image.nbytes:
@@ -60,16 +60,20 @@ class Pack:
 
 
 def open_pack(root: Path, expected: dict[str, Any]) -> Pack:
-    """The labelled pack at `root`; `expected` is what the job says of its data.
+    """The labelled pack at `root`; `expected` is the `data` of the job.
 
-    An empty ``fingerprint`` there accepts any images, but of the job's ``image_size_px``.
+    An empty ``fingerprint`` there accepts any images of the job's ``image_size_px``.
 
     Raises:
         ContractError: no pack, a torn or unlabelled one, or other images than the job was made for.
     """
     folder = PackFolder(root)
     card = folder.read_card()
-    _check_expected(root, card, expected)
+    fingerprint, size_px = expected["fingerprint"], expected["image_size_px"]
+    if fingerprint and card["fingerprint"] != fingerprint:
+        raise ContractError(f"pack {root} has fingerprint {card['fingerprint'][:12]}, the job needs {fingerprint[:12]}")
+    if not fingerprint and card["image_size_px"] != size_px:
+        raise ContractError(f"pack {root} has images of {card['image_size_px']} px, the job needs {size_px} px")
     try:
         images = StoredImages(folder.images)
         index = pd.read_csv(folder.index, dtype={"id": str, "male": str, "sha256": str})
@@ -84,13 +88,3 @@ def open_pack(root: Path, expected: dict[str, Any]) -> Pack:
         raise ContractError(f"pack {root} has images without an age")
     male = (index["male"] == "True").to_numpy(np.float32)
     return Pack(images, index["id"].tolist(), male, months, root, index["sha256"].tolist())
-
-
-def _check_expected(root: Path, card: dict[str, Any], expected: dict[str, Any]) -> None:
-    wanted = expected["fingerprint"]
-    if wanted and card["fingerprint"] != wanted:
-        raise ContractError(f"pack {root} has fingerprint {card['fingerprint'][:12]}, the job {wanted[:12]}")
-    if not wanted and card["image_size_px"] != expected["image_size_px"]:
-        raise ContractError(
-            f"pack {root} has images of {card['image_size_px']} px, the job wants {expected['image_size_px']} px"
-        )

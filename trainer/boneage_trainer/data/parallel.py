@@ -1,4 +1,4 @@
-"""Spreads work over the processor cores, in processes that do not outlive their parent."""
+"""Runs work on all processor cores, in processes that do not outlive their parent."""
 
 from __future__ import annotations
 
@@ -19,41 +19,44 @@ Result = TypeVar("Result")
 
 
 def count_cores() -> int:
-    """The cores this process may use; a container often has fewer than the machine."""
+    """The cores that this process may use; a container often has fewer than the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_chunks(
     work: Callable[[list[Item]], Result], items: Sequence[Item], workers: int | None, chunk: int = 16
 ) -> Iterator[Result]:
-    """What `work` makes of each chunk of `items`, as soon as it is made, in no fixed order.
+    """The result of `work` for each chunk of `items`, as soon as it is ready, in no fixed order.
 
     Few items, or one worker, stay in this process: starting another costs as much as 20 images.
 
     Raises:
-        OSError: a worker process died. What `work` raises comes through as it is.
+        OSError: a worker process died. What `work` raises is raised unchanged.
     """
-    chunks = [list(items[at : at + chunk]) for at in range(0, len(items), chunk)]
+    chunks = [list(items[start : start + chunk]) for start in range(0, len(items), chunk)]
     workers = min(workers or count_cores(), len(chunks))
     if workers <= 1:
         yield from map(work, chunks)
         return
     spawn = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_settle_in)
+    executor = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
     try:
         for future in as_completed([executor.submit(work, some) for some in chunks]):
             yield future.result()
     except BrokenProcessPool:
-        raise OSError(errno.ENOMEM, "a worker process died, for want of memory perhaps; try --workers 1") from None
+        raise OSError(errno.ENOMEM, "a worker process died, perhaps out of memory; try --workers 1") from None
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-def _settle_in() -> None:
-    """One thread a worker, Ctrl-C left to the parent, and an end when the parent ends, even killed."""
+def _start_worker() -> None:
+    """One thread per worker, Ctrl-C left to the parent, and an end when the parent ends, even by SIGKILL."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _drop_decoder_talk()
+    # libpng writes "libpng error: ..." past Python into the progress line; the report names the file.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -61,10 +64,3 @@ def _end_with_parent() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
-
-
-def _drop_decoder_talk() -> None:
-    """libpng writes "libpng error: ..." past Python into the progress line; the report names the file."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    os.close(null)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 ALGORITHM = "box-1"
-"""Changes whenever the pixels of a pack would."""
+"""Changes whenever the pixels of a pack would change."""
 
 Gray = npt.NDArray[np.uint8]
 _Ints = npt.NDArray[np.int64]
@@ -22,7 +22,7 @@ def decode_square(data: bytes, size_px: int) -> Gray | None:
 
 def decode_gray(data: bytes) -> Gray | None:
     """PNG or JPEG bytes as (height, width) uint8; colour, palette, alpha and 16 bits are converted."""
-    if not _whole(data):
+    if not _is_complete(data):
         return None
     try:
         gray = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
@@ -32,8 +32,8 @@ def decode_gray(data: bytes) -> Gray | None:
     return None if gray is None or not gray.size else np.asarray(gray, np.uint8)
 
 
-def _whole(data: bytes) -> bool:
-    """Whether the file reaches its end mark: OpenCV 4 returns the upper part of a cut JPEG unasked."""
+def _is_complete(data: bytes) -> bool:
+    """Whether the file reaches its end mark: OpenCV 4 returns the upper part of a truncated JPEG without an error."""
     if data.startswith(b"\xff\xd8"):
         return b"\xff\xd9" in data[-1024:]  # some programs append a few bytes of their own
     if not data.startswith(_PNG):
@@ -50,10 +50,10 @@ def _whole(data: bytes) -> bool:
 def fit_square(gray: Gray, size_px: int) -> Gray:
     """`gray` (height, width) scaled to fit (size_px, size_px), aspect kept, padded evenly.
 
-    The padding takes the median of the two edges it continues. Radiographs come on black and on
-    white ground; a fixed 0 would draw a bar along the second kind and shift its mean and contrast.
+    The padding has the median gray level of the two edges it extends. Radiographs have black or white
+    backgrounds; a fixed 0 would draw a bar along the second kind and shift its mean and contrast.
     """
-    small = _fit(gray, size_px)
+    small = _scale_to_fit(gray, size_px)
     height, width = small.shape
     if height == width:
         return small
@@ -64,7 +64,7 @@ def fit_square(gray: Gray, size_px: int) -> Gray:
     return padded
 
 
-def _fit(gray: Gray, size_px: int) -> Gray:
+def _scale_to_fit(gray: Gray, size_px: int) -> Gray:
     height, width = gray.shape
     longest = max(height, width)
     fitted = [max(1, (2 * side * size_px + longest) // (2 * longest)) for side in (height, width)]
@@ -76,14 +76,16 @@ def _fit(gray: Gray, size_px: int) -> Gray:
 def box_filter(gray: Gray, height_px: int, width_px: int) -> Gray:
     """Exact area average of `gray` onto a grid no finer than its own, rounded half up.
 
-    A summed-area table, read between its entries, gives the sum over any rectangle with fractional
-    sides. Counted in units of 1/height_px and 1/width_px of a pixel everything is an integer, so
-    no machine rounds differently, and it takes a quarter of the time of OpenCV's INTER_AREA.
+    A summed-area table, interpolated between its entries, gives the sum over any rectangle with fractional
+    sides. In units of 1/height_px and 1/width_px of a pixel everything is an integer, so no machine rounds
+    differently, and it takes a quarter of the time of OpenCV's INTER_AREA.
     """
     rows, columns = gray.shape
-    y, fraction_y = _edges(rows, height_px)
-    x, fraction_x = _edges(columns, width_px)
-    table = _summed_area(gray)
+    y, fraction_y = _cell_borders(rows, height_px)
+    x, fraction_x = _cell_borders(columns, width_px)
+    # (rows + 1, columns + 1) sums of all pixels above and left; 32 bits hold them up to 8.4 megapixels.
+    depth = cv2.CV_32S if gray.size * 255 < 2**31 else cv2.CV_64F
+    table: npt.NDArray[np.generic] = np.asarray(cv2.integral(gray, sdepth=depth))
 
     def along(line: npt.NDArray[np.generic]) -> _Ints:
         below, above = line[:, x].astype(np.int64), line[:, np.minimum(x + 1, columns)].astype(np.int64)
@@ -96,13 +98,7 @@ def box_filter(gray: Gray, height_px: int, width_px: int) -> Gray:
     return np.asarray((2 * sums + area) // (2 * area), np.uint8)
 
 
-def _edges(source_px: int, target_px: int) -> tuple[_Ints, _Ints]:
+def _cell_borders(source_px: int, target_px: int) -> tuple[_Ints, _Ints]:
     """Cell borders on the source: whole pixels, and the rest in 1/target_px of one; each (target_px + 1,)."""
     borders = np.arange(target_px + 1, dtype=np.int64) * source_px
     return borders // target_px, borders % target_px
-
-
-def _summed_area(gray: Gray) -> npt.NDArray[np.generic]:
-    """(height + 1, width + 1) sums of all pixels above and left; 32 bits hold them up to 8.4 megapixels."""
-    fits = gray.size * 255 < 2**31
-    return np.asarray(cv2.integral(gray, sdepth=cv2.CV_32S if fits else cv2.CV_64F))

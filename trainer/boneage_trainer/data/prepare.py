@@ -1,8 +1,8 @@
-"""Turns a tree of radiographs into a pack: one array of small gray squares, and what they are.
+"""Turns a tree of radiographs into a pack: one array of small gray squares, an index and a card.
 
     python -m boneage_trainer.data.prepare SRC --out PACK [--size-px 128] [--csv NAME] [--workers N] [--json]
 
-Killed at any moment, the same command goes on where it was.
+If it is killed, the same command resumes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PROBLEMS = ("broken", "missing", "unlabelled", "duplicate")
 
 
 class ScaledFile(NamedTuple):
-    """One source file after the work: `pixels` are the bytes of (size_px, size_px), or None if broken."""
+    """One source file, scaled: `pixels` are the bytes of (size_px, size_px), or None if the file is broken."""
 
     row: int
     sha256: str
@@ -50,150 +50,38 @@ class ScaledFile(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """One line of the report: an image or a row that is not in the pack."""
+    """One line of ``problems.csv``: an image or a row that is not in the pack."""
 
     id: str
     file: str
     problem: str
 
 
-# ------------------------------------------------------------------------------------ the command
 def prepare(
     source: Path, out: Path, size_px: int = 128, csv_name: str | None = None, workers: int | None = None
 ) -> dict[str, Any]:
-    """Makes the pack `out` of the tree `source`, or finds it made.
+    """Makes the pack `out` of the tree `source`, unless it is there already.
 
     Returns:
         The pack's card with ``pack``, ``already_prepared``, ``left_out`` and ``elapsed_s``.
 
     Raises:
-        ContractError: no usable data set, `out` holds something else, or no image could be read.
+        ContractError: no usable dataset, `out` holds something else, or no image could be read.
         OSError: the disk is full, or a file or folder cannot be read or written.
     """
     started_s = time.monotonic()
     tree, pack = read_tree(source, csv_name), PackFolder(out)
-    card = _found(pack, tree, size_px)
-    already = card is not None
+    card = _read_existing_card(pack, tree, size_px)
+    already_prepared = card is not None
     if card is None:
-        card = _make(pack, tree, size_px, workers)
+        card = _make_pack(pack, tree, size_px, workers)
     elapsed_s = round(time.monotonic() - started_s, 3)
     left_out = sum(card["problems"].values())
-    return {**card, "pack": str(out), "already_prepared": already, "left_out": left_out, "elapsed_s": elapsed_s}
+    result = {"already_prepared": already_prepared, "left_out": left_out, "elapsed_s": elapsed_s}
+    return {**card, "pack": str(out), **result}
 
 
-def _make(pack: PackFolder, tree: Tree, size_px: int, workers: int | None) -> dict[str, Any]:
-    usable = [at for at, row in enumerate(tree.rows) if not row.problem]
-    if not usable:
-        raise ContractError(f"none of the {len(tree.rows)} rows of {tree.labels.path.name} has a label and an image")
-    plan = {**pack_identity(tree, size_px), "seen_sha256": hash_listing(tree, with_times=True)}
-    _check_space(pack, len(usable) * size_px * size_px)
-    with PackWriter(pack, plan, len(usable), size_px) as partial:
-        _fill(partial, [tree.rows[at] for at in usable], size_px, workers)
-        made = {usable[at]: one for at, one in partial.made.items()}
-        good = _without_copies(made)
-        if not good:
-            raise ContractError(f"none of the {len(usable)} images of {tree.root} could be read: all are broken")
-        left = _left_out(tree, made, good)
-        rows = [(tree.rows[at], made[at].sha256) for at in good]
-        card = _card(tree, size_px, rows, left)
-        position = {at: place for place, at in enumerate(usable)}
-        return partial.finish([position[at] for at in good], card, _index(rows), _csv(LeftOut._fields, left))
-
-
-def _check_space(pack: PackFolder, needed_bytes: int) -> None:
-    """Before the work, not after an hour of it; what an earlier run wrote is counted as free."""
-    pack.partial.parent.mkdir(parents=True, exist_ok=True)
-    there = sum(file.stat().st_blocks * 512 for file in pack.partial.glob("rows.npy")) if sys.platform != "win32" else 0
-    if free_bytes(pack.partial.parent) + there < needed_bytes:
-        raise OSError(errno.ENOSPC, f"the pack needs {needed_bytes / 1e6:,.0f} MB", str(pack.partial.parent))
-
-
-# ------------------------------------------------------------------------------------- the pixels
-def _fill(partial: PackWriter, rows: Sequence[Row], size_px: int, workers: int | None) -> None:
-    """Shrinks every file that an earlier run has not."""
-    todo = [(at, str(row.file)) for at, row in enumerate(rows) if at not in partial.made]
-    if partial.made and todo:
-        print_status(f"going on where an earlier run stopped: {len(partial.made):,} of {len(rows):,} images are done")
-    progress = ProgressLine("prepared", len(rows), done=len(partial.made))
-    for some in map_chunks(functools.partial(scale_files, size_px=size_px), todo, workers):
-        made = [
-            PreparedRow(one.row, one.sha256, "" if one.pixels else "broken", zlib.crc32(one.pixels or b""))
-            for one in some
-        ]
-        partial.add(made, [rows[one.row].id for one in some], [one.pixels for one in some])
-        progress.add(len(some))
-
-
-def scale_files(jobs: list[tuple[int, str]], size_px: int) -> list[ScaledFile]:
-    """Reads, hashes and shrinks the files of `jobs` (row, path); runs in the worker processes.
-
-    A file that cannot be read at all raises: the disk or its rights are at fault, not the image.
-    """
-    done = []
-    for row, path in jobs:
-        data = Path(path).read_bytes()
-        pixels = decode_square(data, size_px)
-        done.append(ScaledFile(row, hashlib.sha256(data).hexdigest(), None if pixels is None else pixels.tobytes()))
-    return done
-
-
-def _without_copies(made: dict[int, PreparedRow]) -> list[int]:
-    """The rows with a good image, ascending; of equal files only the first."""
-    first: dict[str, int] = {}
-    for at in sorted(made):
-        if not made[at].problem:
-            first.setdefault(made[at].sha256, at)
-    return sorted(first.values())
-
-
-def _left_out(tree: Tree, made: dict[int, PreparedRow], good: Sequence[int]) -> list[LeftOut]:
-    """Everything that is not in the pack: rows in csv order, then files that no row names."""
-    kept = set(good)
-    left = []
-    for at, row in enumerate(tree.rows):
-        if at not in kept:
-            problem = row.problem or made[at].problem or "duplicate"
-            left.append(LeftOut(row.id, tree.relative(row.file) if row.file else "", problem))
-    return left + [LeftOut(printable(file.stem), tree.relative(file), "unlabelled") for file in tree.strays]
-
-
-# --------------------------------------------------------------------------------- what it says
-def _card(tree: Tree, size_px: int, rows: Sequence[tuple[Row, str]], left: Sequence[LeftOut]) -> dict[str, Any]:
-    made_of = pack_identity(tree, size_px)
-    listing = made_of.pop("listing_sha256")
-    counts = Counter(one.problem for one in left)
-    return {
-        **made_of,
-        "fingerprint": compute_fingerprint(size_px, rows),
-        "count": len(rows),
-        "labelled": tree.labels.labelled,
-        "opencv": cv2.__version__,
-        "source": {
-            "csv": tree.labels.path.name, "folder": tree.root.resolve().name, "listing_sha256": listing,
-        },
-        "problems": {kind: counts[kind] for kind in PROBLEMS},
-    }  # fmt: skip
-
-
-def _index(rows: Iterable[tuple[Row, str]]) -> str:
-    lines = ([row.id, row.male, months_text(row.boneage_months), sha256] for row, sha256 in rows)
-    return _csv(("id", "male", "boneage_months", "sha256"), lines)
-
-
-def months_text(months: float | None) -> str:
-    return "" if months is None else f"{months:g}" if months == round(months) else repr(months)
-
-
-def _csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return text.getvalue()
-
-
-# ------------------------------------------------------------------------------- a pack that is there
-def _found(pack: PackFolder, tree: Tree, size_px: int) -> dict[str, Any] | None:
+def _read_existing_card(pack: PackFolder, tree: Tree, size_px: int) -> dict[str, Any] | None:
     """The card of a pack that is already what would be made; None where nothing is there.
 
     Raises:
@@ -205,42 +93,148 @@ def _found(pack: PackFolder, tree: Tree, size_px: int) -> dict[str, Any] | None:
     try:
         card = pack.read_card()
     except ContractError as error:
-        raise ContractError(f"{error}, so it is left alone; {way_out}") from None
+        raise ContractError(f"{error}, so it is not overwritten; {way_out}") from None
     if not matches_source(pack, card, tree, size_px):
-        made = f"{card.get('count')} images of {card.get('image_size_px')} px"
-        wanted = f"{size_px} px of {tree.root.resolve().name} as it is now"
-        raise ContractError(f"{pack.root} holds another pack ({made}) than asked for ({wanted}); {way_out}")
+        existing = f"{card.get('count')} images of {card.get('image_size_px')} px"
+        requested = f"{size_px} px of {tree.root.resolve().name} as it is now"
+        raise ContractError(f"{pack.root} holds another pack ({existing}) than requested ({requested}); {way_out}")
     shutil.rmtree(pack.partial, ignore_errors=True)  # left by a kill between the last two steps
     return card
 
 
+def _make_pack(pack: PackFolder, tree: Tree, size_px: int, workers: int | None) -> dict[str, Any]:
+    rows = [(position, row) for position, row in enumerate(tree.rows) if not row.problem]
+    if not rows:
+        raise ContractError(f"none of the {len(tree.rows)} rows of {tree.labels.path.name} has a label and an image")
+    plan = {**pack_identity(tree, size_px), "seen_sha256": hash_listing(tree, with_times=True)}
+    _check_space(pack, len(rows) * size_px * size_px)
+    with PackWriter(pack, plan, len(rows), size_px) as writer:
+        _scale_rows(writer, [row for _, row in rows], size_px, workers)
+        # Of equal files only the first is kept.
+        first: dict[str, int] = {}
+        for index in sorted(writer.prepared):
+            if not writer.prepared[index].problem:
+                first.setdefault(writer.prepared[index].sha256, index)
+        kept = sorted(first.values())
+        if not kept:
+            raise ContractError(f"none of the {len(rows)} images of {tree.root} could be read: all are broken")
+        entries = {position: writer.prepared[index] for index, (position, _) in enumerate(rows)}
+        left_out = _list_left_out(tree, entries, {rows[index][0] for index in kept})
+        contents = [(rows[index][1], writer.prepared[index].sha256) for index in kept]
+        card = _make_card(tree, size_px, contents, left_out)
+        lines = ([row.id, row.male, format_months(row.boneage_months), sha256] for row, sha256 in contents)
+        index_csv = _format_csv(("id", "male", "boneage_months", "sha256"), lines)
+        return writer.finish(kept, card, index_csv, _format_csv(LeftOut._fields, left_out))
+
+
+def _check_space(pack: PackFolder, needed_bytes: int) -> None:
+    """Checks before the work, not after an hour of it; what an earlier process wrote counts as free."""
+    pack.partial.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    if sys.platform != "win32":
+        written = sum(file.stat().st_blocks * 512 for file in pack.partial.glob("rows.npy"))
+    if free_bytes(pack.partial.parent) + written < needed_bytes:
+        raise OSError(errno.ENOSPC, f"the pack needs {needed_bytes / 1e6:,.0f} MB", str(pack.partial.parent))
+
+
+# ------------------------------------------------------------------------------------- the pixels
+def _scale_rows(writer: PackWriter, rows: Sequence[Row], size_px: int, workers: int | None) -> None:
+    """Scales every file that an earlier process has not."""
+    todo = [(index, str(row.file)) for index, row in enumerate(rows) if index not in writer.prepared]
+    if writer.prepared and todo:
+        print_status(f"resuming: {len(writer.prepared):,} of {len(rows):,} images are prepared")
+    progress = ProgressLine("prepared", len(rows), done=len(writer.prepared))
+    for files in map_chunks(functools.partial(scale_files, size_px=size_px), todo, workers):
+        entries = [
+            PreparedRow(file.row, file.sha256, "" if file.pixels else "broken", zlib.crc32(file.pixels or b""))
+            for file in files
+        ]
+        writer.add(entries, [rows[file.row].id for file in files], [file.pixels for file in files])
+        progress.add(len(files))
+
+
+def scale_files(jobs: list[tuple[int, str]], size_px: int) -> list[ScaledFile]:
+    """Reads, hashes and scales the files of `jobs` (row, path); runs in the worker processes.
+
+    A file that cannot be read at all raises OSError: the disk or its permissions are at fault, not the image.
+    """
+    files = []
+    for row, path in jobs:
+        data = Path(path).read_bytes()
+        pixels = decode_square(data, size_px)
+        files.append(ScaledFile(row, hashlib.sha256(data).hexdigest(), None if pixels is None else pixels.tobytes()))
+    return files
+
+
+# --------------------------------------------------------------------------------- what it writes
+def _list_left_out(tree: Tree, entries: dict[int, PreparedRow], kept: set[int]) -> list[LeftOut]:
+    """Everything that is not in the pack: rows in csv order, then files without a row."""
+    left_out = []
+    for position, row in enumerate(tree.rows):
+        if position not in kept:
+            problem = row.problem or entries[position].problem or "duplicate"
+            left_out.append(LeftOut(row.id, tree.relative(row.file) if row.file else "", problem))
+    return left_out + [LeftOut(printable(file.stem), tree.relative(file), "unlabelled") for file in tree.strays]
+
+
+def _make_card(
+    tree: Tree, size_px: int, contents: Sequence[tuple[Row, str]], left_out: Sequence[LeftOut]
+) -> dict[str, Any]:
+    identity = pack_identity(tree, size_px)
+    listing_sha256 = identity.pop("listing_sha256")
+    counts = Counter(entry.problem for entry in left_out)
+    return {
+        **identity,
+        "fingerprint": compute_fingerprint(size_px, contents),
+        "count": len(contents),
+        "labelled": tree.labels.labelled,
+        "opencv": cv2.__version__,
+        "source": {
+            "csv": tree.labels.path.name, "folder": tree.root.resolve().name, "listing_sha256": listing_sha256,
+        },
+        "problems": {kind: counts[kind] for kind in PROBLEMS},
+    }  # fmt: skip
+
+
+def format_months(months: float | None) -> str:
+    return "" if months is None else f"{months:g}" if months == round(months) else repr(months)
+
+
+def _format_csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(lines)
+    return text.getvalue()
+
+
 # ------------------------------------------------------------------------------------ command line
-def _summary(result: dict[str, Any], pack: PackFolder) -> str:
+def _summarize(result: dict[str, Any], pack: PackFolder) -> list[str]:
     count, size_px = result["count"], result["image_size_px"]
     head = "already prepared" if result["already_prepared"] else "prepared"
     lines = [f"{head}: {count:,} images of {size_px} px in {result['pack']} ({result['elapsed_s']:.1f} s)"]
     if result["left_out"]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in result["problems"].items() if count)
-        lines.append(f"left out: {result['left_out']:,} ({kinds}), each named in {pack.problems}")
-    return "\n".join([*lines, f"fingerprint: {result['fingerprint']}"])
+        lines.append(f"left out: {result['left_out']:,} ({kinds}), listed in {pack.problems}")
+    return [*lines, f"fingerprint: {result['fingerprint']}"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m boneage_trainer.data.prepare", description=__doc__.split("\n")[0])
-    parser.add_argument("source", type=Path, metavar="SRC", help="the unpacked data set: a csv and its images")
-    parser.add_argument("--out", type=Path, required=True, metavar="PACK", help="the folder to make")
-    parser.add_argument("--size-px", type=int_in_range(8, 2048), default=128, help="side of the squares (128)")
-    parser.add_argument("--csv", metavar="NAME", help="which csv, where there are several")
-    parser.add_argument("--workers", type=int_in_range(1, 256), help="processes (one a core)")
+    parser.add_argument("source", type=Path, metavar="SRC", help="the unpacked dataset: a csv and its images")
+    parser.add_argument("--out", type=Path, required=True, metavar="PACK", help="folder to create")
+    parser.add_argument("--size-px", type=int_in_range(8, 2048), default=128, help="image side in pixels (128)")
+    parser.add_argument("--csv", metavar="NAME", help="csv to use, where there are several")
+    parser.add_argument("--workers", type=int_in_range(1, 256), help="number of processes (default: one per core)")
     parser.add_argument("--json", action="store_true", help="print the pack's card as JSON")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
 
     def command() -> None:
-        result = prepare(given.source, given.out, given.size_px, given.csv, given.workers)
-        text = _summary(result, PackFolder(given.out))
-        if given.json and result["left_out"]:
-            print_status(text.split("\n")[1])
-        print_result(result, text, given.json)
+        result = prepare(arguments.source, arguments.out, arguments.size_px, arguments.csv, arguments.workers)
+        lines = _summarize(result, PackFolder(arguments.out))
+        if arguments.json and result["left_out"]:
+            print_status(lines[1])
+        print_result(result, "\n".join(lines), arguments.json)
 
     return run_command(command)
 

@@ -1,12 +1,12 @@
-"""Reads a bone age data set as it was unpacked: one csv and the folders its radiographs lie in.
+"""Reads a bone age dataset as it was unpacked: one csv and the folders with its radiographs.
 
-Three headers are known, in any case and with spaces around the names:
+Three headers are supported, in any case and with spaces around the names:
 
     id,boneage,male                      the training csv (True/False)
     Case ID,Sex                          the test csv (M/F, no ages)
     Image ID,male,Bone Age (months)      the official validation csv (TRUE/FALSE)
 
-A file is only ever found by listing the tree, never by building a path from an id, so no id can
+Files are only ever found by listing the tree, never by building a path from an id, so no id can
 lead out of it.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """A csv, read: its rows in file order. `labelled` is false where it has no age column."""
+    """The content of a csv: its rows in file order. `labelled` is false where it has no age column."""
 
     path: Path
     labelled: bool
@@ -52,7 +52,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A data set on disk: `strays` are the images in its folders that no row names."""
+    """A dataset on disk: `strays` are the images in its folders without a row in the csv."""
 
     root: Path
     labels: Labels
@@ -64,76 +64,96 @@ class Tree:
 
 
 def printable(name: str) -> str:
-    """A file name as text that every encoding takes; old archives unpack to names that are no UTF-8."""
+    """A file name as text that every encoding can print; old archives contain names that are not UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def read_tree(root: Path, csv_name: str | None = None) -> Tree:
-    """The data set under `root`; `csv_name` chooses among several csv files.
+    """The dataset under `root`; `csv_name` chooses among several csv files.
 
     Raises:
         ContractError: no folder, no usable csv, several of them, or none of the images it names.
     """
     labels = read_labels(find_csv(root, csv_name))
     images = _images_by_folder(root)
-    used = _folders_of(labels, images)
+    used = _choose_folders(labels, images)
     if not used:
-        raise ContractError(_nothing_found(root, labels, images))
+        found = [f"{folder.relative_to(root).as_posix()} ({len(files)} images)" for folder, files in images.items()]
+        raise ContractError(
+            f"none of the {len(labels.rows)} images of {labels.path.name} are in {root}"
+            f" (found: {', '.join(found) or 'no images at all'});"
+            " unpack the images beside the csv or choose another --csv"
+        )
     files = {stem: file for folder in used for stem, file in images[folder].items()}
-    named = {row.id for row in labels.rows}
-    strays = tuple(file for stem, file in files.items() if stem not in named)
-    return Tree(root, labels, tuple(_with_file(row, files) for row in labels.rows), strays)
-
-
-def _with_file(row: Row, files: dict[str, Path]) -> Row:
-    file = files.get(row.id)
-    return replace(row, file=file, problem=row.problem or ("" if file else "missing"))
+    ids = {row.id for row in labels.rows}
+    strays = tuple(file for stem, file in files.items() if stem not in ids)
+    rows = (
+        replace(row, file=files.get(row.id), problem=row.problem or ("" if row.id in files else "missing"))
+        for row in labels.rows
+    )
+    return Tree(root, labels, tuple(rows), strays)
 
 
 # ------------------------------------------------------------------------------------------- csv
 def find_csv(root: Path, name: str | None = None) -> Path:
-    """The csv to use: `name`, the only one, or the training one; ContractError where none is clear."""
+    """The csv to use: `name`, the only one, the only one with ages, or the only such one named after training.
+
+    Raises:
+        ContractError: none, or several to choose from.
+    """
     if not root.is_dir():
-        raise ContractError(f"{root} is not a folder; give the one that holds the csv and the images")
+        raise ContractError(f"{root} is not a folder; give the one with the csv and the images")
+    csv_files = sorted(
+        path
+        for path in root.iterdir()
+        if path.suffix.lower() == ".csv" and not path.name.startswith(".") and path.is_file()
+    )
+    existing = _join_names(csv_files) or "no csv at all"
     if name is not None:
         if (chosen := root / name).is_file():
             return chosen
-        raise ContractError(f"there is no {name} in {root}; it has {_listed(_csv_files(root))}")
-    readable = [path for path in _csv_files(root) if _columns(_header(path))]
-    if not readable:
-        raise ContractError(f"no csv with the columns {_EXPECTED} in {root}; it has {_listed(_csv_files(root))}")
-    return _clear_choice(root, readable)
-
-
-def _clear_choice(root: Path, candidates: list[Path]) -> Path:
-    """The only candidate, the only one with ages, or the only such one called training."""
-    with_age = [path for path in candidates if "age" in (_columns(_header(path)) or {})]
+        raise ContractError(f"there is no {name} in {root}; it has {existing}")
+    columns = {path: _find_columns(_read_header(path)) for path in csv_files}
+    usable = [path for path in csv_files if columns[path]]
+    if not usable:
+        raise ContractError(f"no csv with the columns {_EXPECTED} in {root}; it has {existing}")
+    with_age = [path for path in usable if "age" in (columns[path] or {})]
     training = [path for path in with_age if "train" in path.name.lower()]
-    for some in (candidates, with_age, training):
-        if len(some) == 1:
-            return some[0]
-    raise ContractError(f"{root} has several csv files ({_listed(candidates)}); choose one with --csv NAME")
+    for candidates in (usable, with_age, training):
+        if len(candidates) == 1:
+            return candidates[0]
+    raise ContractError(f"{root} has several csv files ({_join_names(usable)}); choose one with --csv NAME")
+
+
+def _join_names(paths: list[Path]) -> str:
+    return ", ".join(path.name for path in paths)
 
 
 def read_labels(path: Path) -> Labels:
-    """The rows of the csv at `path`; those that cannot be used carry their problem.
+    """The rows of the csv at `path`; those that cannot be used have a problem.
 
     Raises:
         ContractError: unreadable text, an unknown header, or no row at all.
     """
-    lines = _lines(path)
+    lines = _read_lines(path)
     header = next(lines, [])
-    columns = _columns(header)
+    columns = _find_columns(header)
     if not columns:
         raise ContractError(f"{path.name} has the columns {','.join(header) or '(none)'}; expected {_EXPECTED}")
-    rows = tuple(_without_repeats(_row(line, columns) for line in lines if any(cell.strip() for cell in line)))
+    rows: list[Row] = []
+    ids: set[str] = set()
+    for line in lines:
+        if any(cell.strip() for cell in line):
+            row = _parse_row(line, columns)
+            rows.append(replace(row, problem="duplicate") if row.id in ids else row)
+            ids.add(row.id)
     if not rows:
         raise ContractError(f"{path.name} has a header but no rows")
-    return Labels(path, "age" in columns, rows)
+    return Labels(path, "age" in columns, tuple(rows))
 
 
-def _lines(path: Path) -> Iterator[list[str]]:
-    """The cells of each line; utf-8-sig drops the mark that spreadsheet programs put in front."""
+def _read_lines(path: Path) -> Iterator[list[str]]:
+    """The cells of each line; utf-8-sig drops the byte order mark of spreadsheet programs."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             yield from csv.reader(stream, skipinitialspace=True)
@@ -143,34 +163,34 @@ def _lines(path: Path) -> Iterator[list[str]]:
         raise ContractError(f"{path.name} is not a readable csv: {error}") from None
 
 
-def _header(path: Path) -> list[str]:
+def _read_header(path: Path) -> list[str]:
     try:
-        return next(_lines(path), [])
+        return next(_read_lines(path), [])
     except ContractError:
         return []
 
 
-def _columns(header: list[str]) -> dict[str, int] | None:
-    """Where id, sex and (if there) age stand; None without the first two."""
+def _find_columns(header: list[str]) -> dict[str, int] | None:
+    """The positions of id, sex and (if present) age; None without the first two."""
     names = [" ".join(cell.lower().split()) for cell in header]
-    found = {
-        key: next((at for at, name in enumerate(names) if name in known), -1)
+    columns = {
+        key: next(position for position, name in enumerate(names) if name in known)
         for key, known in (("id", _IDS), ("sex", _SEXES), ("age", _AGES))
+        if any(name in known for name in names)
     }
-    columns = {key: at for key, at in found.items() if at >= 0}
     return columns if {"id", "sex"} <= columns.keys() else None
 
 
-def _row(line: list[str], columns: dict[str, int]) -> Row:
-    cells = {key: line[at].strip() if at < len(line) else "" for key, at in columns.items()}
+def _parse_row(line: list[str], columns: dict[str, int]) -> Row:
+    cells = {key: line[position].strip() if position < len(line) else "" for key, position in columns.items()}
     male = _MALE.get(cells["sex"].lower())
-    months = _months(cells["age"]) if "age" in cells else None
+    months = _parse_months(cells["age"]) if "age" in cells else None
     unusable = male is None or not cells["id"] or ("age" in cells and months is None)
     return Row(cells["id"], bool(male), months, problem="unlabelled" if unusable else "")
 
 
-def _months(text: str) -> float | None:
-    """An age in months, or None where `text` is none a child's hand can have."""
+def _parse_months(text: str) -> float | None:
+    """An age in months, or None where `text` is not one that a child's hand can have."""
     try:
         months = float(text)
     except ValueError:
@@ -178,69 +198,43 @@ def _months(text: str) -> float | None:
     return months if math.isfinite(months) and 0 <= months <= MAX_AGE_MONTHS else None
 
 
-def _without_repeats(rows: Iterable[Row]) -> Iterator[Row]:
-    seen: set[str] = set()
-    for row in rows:
-        yield replace(row, problem="duplicate") if row.id in seen else row
-        seen.add(row.id)
-
-
-def _csv_files(root: Path) -> list[Path]:
-    return sorted(
-        p for p in root.iterdir() if p.suffix.lower() == ".csv" and not p.name.startswith(".") and p.is_file()
-    )
-
-
 # ---------------------------------------------------------------------------------------- images
 def _images_by_folder(root: Path) -> dict[Path, dict[str, Path]]:
     """Images by file stem, for `root` and the folders up to two below it (``X/X/<id>.png``)."""
     folders = {}
-    for folder in _folders(root, depth=2):
-        # Sorted with png last, so that of 1.jpg and 1.png the lossless one stays.
-        files = sorted(_images(folder), key=lambda file: (file.suffix.lower() == ".png", file.name))
+    for folder in _list_folders(root, depth=2):
+        files = [
+            Path(entry.path)
+            for entry in os.scandir(folder)
+            if entry.name.lower().endswith(_SUFFIXES) and not entry.name.startswith(".") and entry.is_file()
+        ]
         if files:
+            # Sorted with png last, so that of 1.jpg and 1.png the lossless one is used.
+            files.sort(key=lambda file: (file.suffix.lower() == ".png", file.name))
             folders[folder] = {file.stem: file for file in files}
     return folders
 
 
-def _folders(root: Path, depth: int) -> Iterator[Path]:
+def _list_folders(root: Path, depth: int) -> Iterator[Path]:
     yield root
     if depth:
         for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
             if entry.is_dir() and not entry.name.startswith((".", "__")):
-                yield from _folders(Path(entry.path), depth - 1)
+                yield from _list_folders(Path(entry.path), depth - 1)
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    for entry in os.scandir(folder):
-        if entry.name.lower().endswith(_SUFFIXES) and not entry.name.startswith(".") and entry.is_file():
-            yield Path(entry.path)
+def _choose_folders(labels: Labels, images: dict[Path, dict[str, Path]]) -> list[Path]:
+    """The folders that hold the csv's images, the one with the most first.
 
-
-def _folders_of(labels: Labels, images: dict[Path, dict[str, Path]]) -> list[Path]:
-    """The folders that hold the csv's images, fullest first.
-
-    The official validation set comes in two; but a folder that repeats ids already found (a resized
-    copy, say) is left alone, so that no image comes from it unnoticed.
+    The official validation set has two folders; but a folder that repeats ids already found (a resized
+    copy, say) is not used, so that no image is taken from it unnoticed.
     """
-    wanted = {row.id for row in labels.rows}
-    held = {folder: wanted & files.keys() for folder, files in images.items()}
+    ids = {row.id for row in labels.rows}
+    ids_of = {folder: ids & files.keys() for folder, files in images.items()}
     used: list[Path] = []
     found: set[str] = set()
-    for folder in sorted(held, key=lambda folder: (-len(held[folder]), folder)):
-        if held[folder] and not held[folder] & found:
+    for folder in sorted(ids_of, key=lambda folder: (-len(ids_of[folder]), folder)):
+        if ids_of[folder] and not ids_of[folder] & found:
             used.append(folder)
-            found |= held[folder]
+            found |= ids_of[folder]
     return used
-
-
-def _nothing_found(root: Path, labels: Labels, images: dict[Path, dict[str, Path]]) -> str:
-    held = [f"{folder.relative_to(root).as_posix()} ({len(files)} images)" for folder, files in images.items()]
-    return (
-        f"none of the {len(labels.rows)} images that {labels.path.name} names lie in {root}"
-        f" (there: {', '.join(held) or 'no images at all'}); unpack the images beside the csv or choose another --csv"
-    )
-
-
-def _listed(paths: list[Path]) -> str:
-    return ", ".join(path.name for path in paths) or "no csv at all"

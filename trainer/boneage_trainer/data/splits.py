@@ -1,4 +1,8 @@
-"""Who is trained on, validated on and tested on: by name, reproducible on every machine."""
+"""Which images are trained on, validated on and tested on, by name; reproducible on every machine.
+
+A run records its split in ``split.csv`` by the content of the source files, not by their names, so that a later
+evaluation on any pack can count the images that the model was trained on.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +24,12 @@ from boneage_trainer.data.pack import Pack
 
 PART_NAMES = ("train", "validation", "test")
 MIN_IMAGES = 10
+_DIGITS = 16  # of sha256: two of a million images share them with a chance of 3 in 100 million
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Row numbers of each part, in the order the split drew them."""
+    """Row numbers of each part, in the order in which the split drew them."""
 
     name: str
     train: list[int]
@@ -37,7 +42,7 @@ class Split:
 
 
 def make_split(name: str, ids: Sequence[str], folder: Path | None = None) -> Split:
-    """Splits the rows with these `ids`; `folder` is where a csv's relative path is meant from.
+    """Splits the rows with these `ids`; a csv's path is relative to `folder`.
 
     `sha256` is that of the test ids in split order, joined by newlines: two models were tested on the
     same images if it is equal.
@@ -48,18 +53,18 @@ def make_split(name: str, ids: Sequence[str], folder: Path | None = None) -> Spl
     if len(ids) < MIN_IMAGES:
         raise ContractError(f"{len(ids)} images are too few to split; at least {MIN_IMAGES} are needed")
     if name == "paper":
-        parts = _drawn(len(ids), 0.2, 2018)
+        parts = _draw_parts(len(ids), 0.2, 2018)
     elif name.startswith("holdout:"):
-        parts = _drawn(len(ids), *parse_holdout(name))
+        parts = _draw_parts(len(ids), *parse_holdout(name))
     else:
-        parts = _from_csv((folder or Path()) / name, ids)
+        parts = _read_parts((folder or Path()) / name, ids)
     digest = hashlib.sha256("\n".join(ids[row] for row in parts[2]).encode()).hexdigest()
     return Split(name, *parts, digest)
 
 
-def _drawn(count: int, fraction: float, seed: int) -> tuple[list[int], list[int], list[int]]:
-    """As scikit-learn's train_test_split draws train and test, then as Keras' validation_split cuts
-    validation: the *first* rows of the shuffled train frame."""
+def _draw_parts(count: int, fraction: float, seed: int) -> tuple[list[int], list[int], list[int]]:
+    """Draws train and test as scikit-learn's train_test_split does, then cuts validation as Keras' validation_split
+    does: the *first* rows of the shuffled train frame."""
     order = np.random.RandomState(seed).permutation(count).tolist()
     test_count = math.ceil(fraction * count)
     kept = order[test_count : test_count + math.floor((1 - fraction) * count)]
@@ -67,7 +72,7 @@ def _drawn(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]
     return kept[validation_count:], kept[:validation_count], order[:test_count]
 
 
-def _from_csv(path: Path, ids: Sequence[str]) -> tuple[list[int], list[int], list[int]]:
+def _read_parts(path: Path, ids: Sequence[str]) -> tuple[list[int], list[int], list[int]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             rows = [(row["id"], row["split"]) for row in csv.DictReader(stream)]
@@ -77,44 +82,40 @@ def _from_csv(path: Path, ids: Sequence[str]) -> tuple[list[int], list[int], lis
         ) from None
     except (KeyError, UnicodeDecodeError):
         raise ContractError(f"split csv {path} must have the columns id,split") from None
-    place = {key: row for row, key in enumerate(ids)}
+    unused = {id_: row for row, id_ in enumerate(ids)}
     parts: dict[str, list[int]] = {part: [] for part in PART_NAMES}
-    for key, part in rows:
-        if key not in place or part not in parts:
-            raise ContractError(
-                f"split csv {path}: no image {key!r} in the pack, or {part!r} is not one of {', '.join(PART_NAMES)}"
-            )
-        parts[part].append(place.pop(key))  # a second mention of an id is no image any more
+    for id_, part in rows:
+        if part not in parts:
+            raise ContractError(f"split csv {path}: image {id_!r} has split {part!r}; known: {', '.join(PART_NAMES)}")
+        if id_ not in unused:
+            raise ContractError(f"split csv {path}: image {id_!r} is not in the pack, or has two rows")
+        parts[part].append(unused.pop(id_))
     if empty := [part for part in PART_NAMES if not parts[part]]:
         raise ContractError(f"split csv {path} leaves {', '.join(empty)} empty")
     return parts["train"], parts["validation"], parts["test"]
 
 
-# == seen: Which images a model has seen: ``split.csv``, by the content of the source files, not by their names.
-
-_DIGITS = 16  # of sha256: two of a million images share them with a chance of 3 in 100 million
-
-
+# ----------------------------------------------------------------------------- training membership
 def write_split_csv(folder: RunFolder, pack: Pack, parts: Split) -> None:
     """Writes ``split.csv``: id,split,sha256 (its first 16 digits) of every image of `parts`, in pack order."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("id", "split", "sha256"))
-    named = {row: name for name in PART_NAMES for row in getattr(parts, name)}
-    writer.writerows((pack.ids[row], named[row], pack.sha256[row][:_DIGITS]) for row in sorted(named))
+    part_of_row = {row: name for name in PART_NAMES for row in getattr(parts, name)}
+    writer.writerows((pack.ids[row], part_of_row[row], pack.sha256[row][:_DIGITS]) for row in sorted(part_of_row))
     write_atomic(folder.split, buffer.getvalue())
 
 
 def parts_by_sha256(pack: Pack, parts: Split) -> dict[str, str]:
-    """The part each image of `parts` was in, by the digits of its sha256; training comes before the others."""
+    """The part of each image of `parts`, by the digits of its sha256; training overrides the other parts."""
     return {pack.sha256[row][:_DIGITS]: name for name in reversed(PART_NAMES) for row in getattr(parts, name)}
 
 
 def read_split_csv(folder: RunFolder) -> dict[str, str] | None:
-    """As `of_split`, from the ``split.csv`` of a run; None where it has none.
+    """As `parts_by_sha256`, from the ``split.csv`` of a run; None where it has none.
 
     Raises:
-        ContractError: it is not one.
+        ContractError: the file is not a ``split.csv``.
     """
     try:
         with open(folder.split, encoding="utf-8", newline="") as stream:
@@ -123,23 +124,23 @@ def read_split_csv(folder: RunFolder) -> dict[str, str] | None:
         return None
     except (KeyError, UnicodeDecodeError, csv.Error):
         raise ContractError(f"{folder.split} must have the columns id,split,sha256") from None
-    if strange := {name for _, name in rows} - set(PART_NAMES):
-        raise ContractError(f"{folder.split} has the split {min(strange)!r}; known: {', '.join(PART_NAMES)}")
-    return {sha256: name for wanted in reversed(PART_NAMES) for sha256, name in rows if name == wanted}
+    if unknown := {name for _, name in rows} - set(PART_NAMES):
+        raise ContractError(f"{folder.split} has the split {min(unknown)!r}; known: {', '.join(PART_NAMES)}")
+    return {sha256: name for part in reversed(PART_NAMES) for sha256, name in rows if name == part}
 
 
-def count_training_overlap(pack: Pack, rows: Sequence[int], seen: Mapping[str, str] | None) -> dict[str, Any]:
-    """What of `rows` the model had seen.
+def count_training_overlap(pack: Pack, rows: Sequence[int], membership: Mapping[str, str] | None) -> dict[str, Any]:
+    """Counts the images among `rows` that the model was trained or validated on.
 
     Returns:
-        trained_on, trained_on_count, and validated_on_count: images that chose the epoch that was kept.
-        All null where `seen` is None: then nobody knows.
+        trained_on, trained_on_count, and validated_on_count: images that decided which epoch was saved.
+        All None where `membership` is None, since then it is unknown.
     """
-    if seen is None:
+    if membership is None:
         return {"trained_on": None, "trained_on_count": None, "validated_on_count": None}
-    found = Counter(seen.get(pack.sha256[row][:_DIGITS]) for row in rows)
+    counts = Counter(membership.get(pack.sha256[row][:_DIGITS]) for row in rows)
     return {
-        "trained_on": found["train"] > 0,
-        "trained_on_count": found["train"],
-        "validated_on_count": found["validation"],
+        "trained_on": counts["train"] > 0,
+        "trained_on_count": counts["train"],
+        "validated_on_count": counts["validation"],
     }

@@ -1,8 +1,9 @@
-"""Makes a synthetic data set in exactly the tree and csv of the Kaggle one, the same for the same seed.
+"""Makes a synthetic dataset with the same folders and csv as the Kaggle one; the same seed makes the same bytes.
 
     python -m boneage_trainer.data.synth DEST [--n 600] [--size-px 128] [--seed 1] [--workers N] [--json]
 
-For trying out and testing: the pictures carry an age signal, but they are nobody's hands.
+For trying out and testing: a left hand is drawn as a radiograph shows it, and its bones follow the age, but no
+picture is of a real hand.
 """
 
 from __future__ import annotations
@@ -32,189 +33,7 @@ _MALE_SHARE = 0.54
 _MEAN_MONTHS = {True: 135.0, False: 118.0}
 _SD_MONTHS = 41.0
 _HALF_YEARS = 0.78
-"""Share of ages read off as whole half years, as the atlas has them; others hit one by chance."""
-
-
-def synthesize(
-    dest: Path, n: int = 600, size_px: int = 128, seed: int = 1, workers: int | None = None
-) -> dict[str, Any]:
-    """Makes `n` radiographs with their csv in `dest`, or finds them made.
-
-    Raises:
-        ContractError: `dest` holds something else.
-        OSError: the disk is full or `dest` cannot be written.
-    """
-    started_s = time.monotonic()
-    people = [draw_subject(seed, id_) for id_ in _ids(n)]
-    already = _is_there(dest, people, size_px, seed)
-    if not already:
-        _make(dest, people, size_px, seed, workers)
-    male = sum(person.male for person in people)
-    return {
-        "dest": str(dest), "count": n, "male": male, "female": n - male, "image_size_px": size_px, "seed": seed,
-        "already_made": already, "elapsed_s": round(time.monotonic() - started_s, 3),
-    }  # fmt: skip
-
-
-def _make(dest: Path, people: Sequence[SyntheticSubject], size_px: int, seed: int, workers: int | None) -> None:
-    """Under another name first, so that `dest` is either whole or not there."""
-    partial = dest.with_name(dest.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    images = _images(partial)
-    images.mkdir(parents=True)
-    work = functools.partial(_write, folder=images, size_px=size_px, seed=seed)
-    progress = ProgressLine("drawn", len(people))
-    for count in map_chunks(work, _ids(len(people)), workers):
-        progress.add(count)
-    write_atomic(_csv(partial), csv_text(people))
-    if dest.is_dir():
-        dest.rmdir()  # empty, or it would have been refused
-    partial.rename(dest)
-
-
-def _write(ids: list[int], folder: Path, size_px: int, seed: int) -> int:
-    for id_ in ids:
-        path = folder / f"{id_}.png"
-        with attach_path(path):
-            path.write_bytes(radiograph_png(seed, id_, size_px))
-    return len(ids)
-
-
-def _is_there(dest: Path, people: Sequence[SyntheticSubject], size_px: int, seed: int) -> bool:
-    """Whether `dest` holds this very set: csv, names, and first and last picture byte for byte."""
-    if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
-        return False
-    images, ids = _images(dest), _ids(len(people))
-    try:
-        same = _csv(dest).read_text(encoding="utf-8") == csv_text(people)
-        same = same and {file.name for file in images.iterdir()} == {f"{id_}.png" for id_ in ids}
-        same = same and all(
-            (images / f"{at}.png").read_bytes() == radiograph_png(seed, at, size_px) for at in (ids[0], ids[-1])
-        )
-    except (OSError, UnicodeDecodeError):
-        same = False
-    if not same:
-        raise ContractError(f"{dest} holds something else than this synthetic set; remove it or choose another folder")
-    return True
-
-
-def _ids(n: int) -> range:
-    return range(FIRST_ID, FIRST_ID + n)
-
-
-def _csv(root: Path) -> Path:
-    return root / f"{NAME}.csv"
-
-
-def _images(root: Path) -> Path:
-    return root / NAME / NAME
-
-
-def csv_text(people: Sequence[SyntheticSubject]) -> str:
-    lines = (f"{FIRST_ID + at},{person.boneage_months:g},{person.male}\n" for at, person in enumerate(people))
-    return "id,boneage,male\n" + "".join(lines)
-
-
-# ---------------------------------------------------------------------------------- one subject
-def draw_subject(seed: int, id_: int) -> SyntheticSubject:
-    """Sex, age and pose of `id_`, from (seed, id) alone: a larger set begins with the smaller one."""
-    random = np.random.default_rng([seed, id_])
-    male = bool(random.random() < _MALE_SHARE)
-    months = _age(random, _MEAN_MONTHS[male])
-    # Hands grow too, but a tall child is no old one: the jitter is wide against the trend.
-    grown = 0.76 + 0.22 * min(1.0, months / 200)
-    return SyntheticSubject(
-        male=male,
-        boneage_months=months,
-        spread=random.uniform(0.8, 1.5),
-        stout=random.uniform(0.9, 1.12),
-        size=grown * random.uniform(0.92, 1.05),
-        turn_degrees=random.uniform(-14, 14),
-        shift=(random.uniform(-0.05, 0.05), random.uniform(-0.01, 0.05)),
-    )
-
-
-def _age(random: np.random.Generator, mean_months: float) -> float:
-    """Whole months in 1..228, most of them multiples of 6."""
-    while True:
-        months = random.normal(mean_months, _SD_MONTHS)
-        months = 6 * round(months / 6) if random.random() < _HALF_YEARS else round(months)
-        if 1 <= months <= 228:
-            return float(months)
-
-
-# ---------------------------------------------------------------------------------- one picture
-def radiograph_png(seed: int, id_: int, size_px: int) -> bytes:
-    """The radiograph of `id_` as the bytes of an 8-bit gray PNG, (size_px, size_px)."""
-    random = np.random.default_rng([seed, id_, size_px])
-    hand = draw_hand(draw_subject(seed, id_), size_px)
-    gray = _exposed(hand, random)
-    _mark(gray, random)
-    if random.random() < 0.2:
-        _collimate(gray, random)
-    done, data = cv2.imencode(".png", gray, [cv2.IMWRITE_PNG_COMPRESSION, 6])
-    if not done:
-        raise ContractError(f"OpenCV could not encode a PNG of {size_px} px")
-    return bytes(data)
-
-
-def _exposed(hand: HandImage, random: np.random.Generator) -> Gray:
-    """Adds bone texture, ground, gain and noise; some rooms expose on light ground, some underexpose."""
-    side_px = len(hand)
-    coarse = random.normal(1, 0.10, (side_px // 4 + 1, side_px // 4 + 1)).astype(np.float32)
-    texture = cv2.resize(coarse, (side_px, side_px), interpolation=cv2.INTER_CUBIC)
-    ground = random.uniform(70, 130) if random.random() < 0.15 else random.uniform(2, 22)
-    gain = random.uniform(0.5, 0.75) if ground > 60 else random.choice([0.4, 0.9, 1.1, 1.25], p=[0.1, 0.3, 0.3, 0.3])
-    slope = np.linspace(-1, 1, side_px, dtype=np.float32) * random.uniform(-6, 6)
-    noise = random.normal(0, random.uniform(1, 4), hand.shape)
-    return np.asarray(np.clip(np.rint(hand * texture * gain + ground + slope + noise), 0, 255), np.uint8)
-
-
-def _mark(gray: Gray, random: np.random.Generator) -> None:
-    """The lead letter L on a small plate, on the side of the little finger."""
-    side_px = len(gray)
-    tall_px = max(4, round(side_px * random.uniform(0.05, 0.08)))
-    left, top = (round(side_px * random.uniform(low, high)) for low, high in ((0.03, 0.1), (0.05, 0.85)))
-    plate = gray[top : top + round(1.5 * tall_px), left : left + tall_px]
-    plate[:] = np.minimum(255, plate.astype(np.int64) + 25)
-    stroke, inset = max(1, tall_px // 6), max(1, tall_px // 4)
-    plate[inset : inset + tall_px, inset : inset + stroke] = 245
-    plate[inset + tall_px - stroke : inset + tall_px, inset : inset + tall_px // 2] = 245
-
-
-def _collimate(gray: Gray, random: np.random.Generator) -> None:
-    """Blackens, or rarely whitens, a frame that the collimator kept dark."""
-    side_px = len(gray)
-    level = 250 if random.random() < 0.2 else random.integers(0, 12)
-    top, bottom, left, right = np.rint(side_px * random.uniform(0.01, 0.06, 4)).astype(int)
-    gray[:top] = gray[side_px - bottom :] = level
-    gray[:, :left] = gray[:, side_px - right :] = level
-
-
-# ----------------------------------------------------------------------------------- command line
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m boneage_trainer.data.synth", description=__doc__.split("\n")[0])
-    parser.add_argument("dest", type=Path, metavar="DEST", help="the folder to make")
-    parser.add_argument("--n", type=int_in_range(1, 100_000), default=600, help="how many radiographs (600)")
-    parser.add_argument("--size-px", type=int_in_range(32, 2048), default=128, help="side of each (128)")
-    parser.add_argument("--seed", type=int_in_range(0, 2**32 - 1), default=1, help="another seed, other hands (1)")
-    parser.add_argument("--workers", type=int_in_range(1, 256), help="processes (one a core)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    given = parser.parse_args(argv)
-
-    def command() -> None:
-        made = synthesize(given.dest, given.n, given.size_px, given.seed, given.workers)
-        head = "already there" if made["already_made"] else "drawn"
-        text = f"{head}: {made['count']:,} radiographs of {made['image_size_px']} px in {made['dest']}"
-        print_result(
-            made, f"{text} ({made['male']:,} boys, {made['female']:,} girls; {made['elapsed_s']:.1f} s)", given.json
-        )
-
-    return run_command(command)
-
-
-# == hand: Draws a left hand as a radiograph from the back shows it, as old as it is told.
-
+"""Share of ages that are whole half years, as in the atlas; other ages are one by chance."""
 Points = npt.NDArray[np.float64]
 HandImage = npt.NDArray[np.float32]
 
@@ -226,7 +45,7 @@ _SOFT, _BONE, _CORTEX = 74, 64, 106
 
 
 class Ray(NamedTuple):
-    """A metacarpal and its phalanges: where it starts, its angle (right of upright), its bones."""
+    """A metacarpal and its phalanges: its start, its angle (right of upright), the lengths of its bones."""
 
     base: tuple[float, float]
     degrees: float
@@ -259,7 +78,7 @@ _FOREARM = (  # x, half width at the wrist and further up, maturity at which the
 
 @dataclass(frozen=True, slots=True)
 class SyntheticSubject:
-    """Whose hand it is, with what an X-ray room adds; `spread` and `stout` are factors around 1."""
+    """Sex, age and pose of a synthetic hand; `spread` and `stout` are factors around 1."""
 
     male: bool
     boneage_months: float
@@ -275,8 +94,161 @@ class SyntheticSubject:
         return min(1.0, self.boneage_months / ADULT_MONTHS[self.male])
 
 
+def synthesize(
+    dest: Path, n: int = 600, size_px: int = 128, seed: int = 1, workers: int | None = None
+) -> dict[str, Any]:
+    """Makes `n` radiographs and their csv in `dest`, unless they are there already.
+
+    Raises:
+        ContractError: `dest` holds something else.
+        OSError: the disk is full or `dest` cannot be written.
+    """
+    started_s = time.monotonic()
+    subjects = [draw_subject(seed, id_) for id_ in _ids(n)]
+    already_made = _is_made(dest, subjects, size_px, seed)
+    if not already_made:
+        # Under another name first, so that `dest` is either complete or not there.
+        partial = dest.with_name(dest.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        _image_folder(partial).mkdir(parents=True)
+        work = functools.partial(_write_images, folder=_image_folder(partial), size_px=size_px, seed=seed)
+        progress = ProgressLine("drawn", n)
+        for count in map_chunks(work, _ids(n), workers):
+            progress.add(count)
+        write_atomic(_csv_path(partial), format_csv(subjects))
+        if dest.is_dir():
+            dest.rmdir()  # empty, or it would have been refused
+        partial.rename(dest)
+    male = sum(subject.male for subject in subjects)
+    return {
+        "dest": str(dest), "count": n, "male": male, "female": n - male, "image_size_px": size_px, "seed": seed,
+        "already_made": already_made, "elapsed_s": round(time.monotonic() - started_s, 3),
+    }  # fmt: skip
+
+
+def _write_images(ids: list[int], folder: Path, size_px: int, seed: int) -> int:
+    """Writes the radiographs of `ids`; runs in the worker processes. Returns how many."""
+    for id_ in ids:
+        path = folder / f"{id_}.png"
+        with attach_path(path):
+            path.write_bytes(radiograph_png(seed, id_, size_px))
+    return len(ids)
+
+
+def _is_made(dest: Path, subjects: Sequence[SyntheticSubject], size_px: int, seed: int) -> bool:
+    """Whether `dest` holds this very dataset: csv, file names, and first and last image byte for byte."""
+    if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
+        return False
+    images, ids = _image_folder(dest), _ids(len(subjects))
+    try:
+        same = _csv_path(dest).read_text(encoding="utf-8") == format_csv(subjects)
+        same = same and {file.name for file in images.iterdir()} == {f"{id_}.png" for id_ in ids}
+        same = same and all(
+            (images / f"{id_}.png").read_bytes() == radiograph_png(seed, id_, size_px) for id_ in (ids[0], ids[-1])
+        )
+    except (OSError, UnicodeDecodeError):
+        same = False
+    if not same:
+        raise ContractError(f"{dest} is not this synthetic dataset; remove it or choose another folder")
+    return True
+
+
+def _ids(n: int) -> range:
+    return range(FIRST_ID, FIRST_ID + n)
+
+
+def _csv_path(root: Path) -> Path:
+    return root / f"{NAME}.csv"
+
+
+def _image_folder(root: Path) -> Path:
+    return root / NAME / NAME
+
+
+def format_csv(subjects: Sequence[SyntheticSubject]) -> str:
+    lines = (f"{FIRST_ID + at},{subject.boneage_months:g},{subject.male}\n" for at, subject in enumerate(subjects))
+    return "id,boneage,male\n" + "".join(lines)
+
+
+# ---------------------------------------------------------------------------------- one subject
+def draw_subject(seed: int, id_: int) -> SyntheticSubject:
+    """Sex, age and pose of `id_`, from (seed, id) alone: a larger dataset begins with the smaller one."""
+    random = np.random.default_rng([seed, id_])
+    male = bool(random.random() < _MALE_SHARE)
+    months = _draw_age(random, _MEAN_MONTHS[male])
+    # Hands grow too, but size is a poor sign of age: the jitter is wide compared with the trend.
+    grown = 0.76 + 0.22 * min(1.0, months / 200)
+    return SyntheticSubject(
+        male=male,
+        boneage_months=months,
+        spread=random.uniform(0.8, 1.5),
+        stout=random.uniform(0.9, 1.12),
+        size=grown * random.uniform(0.92, 1.05),
+        turn_degrees=random.uniform(-14, 14),
+        shift=(random.uniform(-0.05, 0.05), random.uniform(-0.01, 0.05)),
+    )
+
+
+def _draw_age(random: np.random.Generator, mean_months: float) -> float:
+    """Whole months in 1..228, most of them multiples of 6."""
+    while True:
+        months = random.normal(mean_months, _SD_MONTHS)
+        months = 6 * round(months / 6) if random.random() < _HALF_YEARS else round(months)
+        if 1 <= months <= 228:
+            return float(months)
+
+
+# ---------------------------------------------------------------------------------- one picture
+def radiograph_png(seed: int, id_: int, size_px: int) -> bytes:
+    """The radiograph of `id_` as the bytes of an 8-bit gray PNG, (size_px, size_px)."""
+    random = np.random.default_rng([seed, id_, size_px])
+    hand = draw_hand(draw_subject(seed, id_), size_px)
+    gray = _expose(hand, random)
+    _draw_marker(gray, random)
+    if random.random() < 0.2:
+        _darken_frame(gray, random)
+    encoded, data = cv2.imencode(".png", gray, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    if not encoded:
+        raise ContractError(f"OpenCV could not encode a PNG of {size_px} px")
+    return bytes(data)
+
+
+def _expose(hand: HandImage, random: np.random.Generator) -> Gray:
+    """Adds bone texture, background, gain and noise; some have a light background, some are underexposed."""
+    side_px = len(hand)
+    coarse = random.normal(1, 0.10, (side_px // 4 + 1, side_px // 4 + 1)).astype(np.float32)
+    texture = cv2.resize(coarse, (side_px, side_px), interpolation=cv2.INTER_CUBIC)
+    ground = random.uniform(70, 130) if random.random() < 0.15 else random.uniform(2, 22)
+    gain = random.uniform(0.5, 0.75) if ground > 60 else random.choice([0.4, 0.9, 1.1, 1.25], p=[0.1, 0.3, 0.3, 0.3])
+    slope = np.linspace(-1, 1, side_px, dtype=np.float32) * random.uniform(-6, 6)
+    noise = random.normal(0, random.uniform(1, 4), hand.shape)
+    return np.asarray(np.clip(np.rint(hand * texture * gain + ground + slope + noise), 0, 255), np.uint8)
+
+
+def _draw_marker(gray: Gray, random: np.random.Generator) -> None:
+    """Draws the lead letter L on a small plate, on the side of the little finger."""
+    side_px = len(gray)
+    tall_px = max(4, round(side_px * random.uniform(0.05, 0.08)))
+    left, top = (round(side_px * random.uniform(low, high)) for low, high in ((0.03, 0.1), (0.05, 0.85)))
+    plate = gray[top : top + round(1.5 * tall_px), left : left + tall_px]
+    plate[:] = np.minimum(255, plate.astype(np.int64) + 25)
+    stroke, inset = max(1, tall_px // 6), max(1, tall_px // 4)
+    plate[inset : inset + tall_px, inset : inset + stroke] = 245
+    plate[inset + tall_px - stroke : inset + tall_px, inset : inset + tall_px // 2] = 245
+
+
+def _darken_frame(gray: Gray, random: np.random.Generator) -> None:
+    """Blackens, or rarely whitens, the frame that a collimator shields."""
+    side_px = len(gray)
+    level = 250 if random.random() < 0.2 else random.integers(0, 12)
+    top, bottom, left, right = np.rint(side_px * random.uniform(0.01, 0.06, 4)).astype(int)
+    gray[:top] = gray[side_px - bottom :] = level
+    gray[:, :left] = gray[:, side_px - right :] = level
+
+
+# ------------------------------------------------------------------------------------- the hand
 class Canvas:
-    """A square of `side_px` with two layers, soft tissue and bone, drawn in hand units."""
+    """A square of `side_px` with two layers, soft tissue and bone, in units of the hand."""
 
     def __init__(self, side_px: int, subject: SyntheticSubject) -> None:
         self.soft: Gray = np.zeros((side_px, side_px), np.uint8)
@@ -286,11 +258,11 @@ class Canvas:
         self._origin = side_px * (np.array([0.45, 0.79]) + subject.shift)
         self._rim_px = max(1, round(self._unit_px * 0.0075))
 
-    def flesh(self, outline: Points) -> None:
+    def draw_flesh(self, outline: Points) -> None:
         cv2.fillPoly(self.soft, [self._fixed(outline)], _SOFT, cv2.LINE_AA, _SUBPIXEL_BITS)
 
-    def ossified(self, outline: Points, density: float = 1.0) -> None:
-        """A bone: spongy inside, with a denser rim, as cortex seen edge on."""
+    def draw_bone(self, outline: Points, density: float = 1.0) -> None:
+        """A bone: spongy inside, with a denser rim, like cortex seen edge on."""
         points = [self._fixed(outline)]
         cv2.fillPoly(self.bone, points, _BONE * density, cv2.LINE_AA, _SUBPIXEL_BITS)
         cv2.polylines(self.bone, points, True, _CORTEX * density, self._rim_px, cv2.LINE_AA, _SUBPIXEL_BITS)
@@ -301,18 +273,18 @@ class Canvas:
 
 
 def draw_hand(subject: SyntheticSubject, side_px: int) -> HandImage:
-    """The hand on empty ground: float32 (side_px, side_px), about 0..180."""
-    fine = Canvas(side_px * max(1, round(384 / side_px)), subject)
+    """The hand on an empty background: float32 (side_px, side_px), about 0..180."""
+    canvas = Canvas(side_px * max(1, round(384 / side_px)), subject)
     for ray in _RAYS:
-        _draw_ray(fine, ray, subject)
-    _draw_palm(fine, subject)
-    _draw_forearm(fine, subject)
+        _draw_ray(canvas, ray, subject)
+    _draw_palm(canvas, subject)
+    _draw_forearm(canvas, subject)
     for x, y, half_width, half_height, onset in _CARPALS:
         if (grown := _grown(subject.maturity, onset, 0.75)) > 0:
             factor = 0.3 + 0.7 * grown
-            fine.ossified(_oval((x, y), half_width * factor, half_height * factor, 0.0), 0.85)
-    soft = _blurred(box_filter(fine.soft, side_px, side_px), side_px * 0.012)
-    bone = _blurred(box_filter(fine.bone, side_px, side_px), side_px * 0.0035)
+            canvas.draw_bone(_oval((x, y), half_width * factor, half_height * factor, 0.0), 0.85)
+    soft = _blurred(box_filter(canvas.soft, side_px, side_px), side_px * 0.012)
+    bone = _blurred(box_filter(canvas.bone, side_px, side_px), side_px * 0.0035)
     return np.asarray(soft + bone * (0.6 + 0.4 * subject.maturity), np.float32)
 
 
@@ -321,34 +293,34 @@ def _draw_ray(canvas: Canvas, ray: Ray, subject: SyntheticSubject) -> None:
     degrees = ray.degrees * subject.spread
     along = _rotation(degrees) @ np.array([0.0, -1.0])
     joint = np.array(ray.base)
-    for place, length in enumerate(ray.lengths):
+    for bone, length in enumerate(ray.lengths):
         tip = joint + along * length
-        half_width = ray.half_width * subject.stout * (1 - 0.13 * place)
-        fleshy = half_width * (2.6 if place == 0 else 2.4)
-        canvas.flesh(_tube(joint, tip + along * 0.012, fleshy, fleshy * 0.92, fleshy * 0.92))
+        half_width = ray.half_width * subject.stout * (1 - 0.13 * bone)
+        fleshy = half_width * (2.6 if bone == 0 else 2.4)
+        canvas.draw_flesh(_tube(joint, tip + along * 0.012, fleshy, fleshy * 0.92, fleshy * 0.92))
         # The plate of a finger's metacarpal lies at its head, all others at the base.
-        at_head = place == 0 and len(ray.lengths) == 4
+        at_head = bone == 0 and len(ray.lengths) == 4
         ends = (tip, joint) if at_head else (joint, tip)
-        last = place == len(ray.lengths) - 1
-        _draw_long_bone(canvas, ends, half_width, 0.06 + 0.02 * place, subject.maturity, tapers=last)
+        last = bone == len(ray.lengths) - 1
+        _draw_long_bone(canvas, ends, half_width, 0.06 + 0.02 * bone, subject.maturity, tapers=last)
         joint = tip
 
 
 def _draw_long_bone(
     canvas: Canvas, ends: tuple[Points, Points], half_width: float, onset: float, maturity: float, tapers: bool
 ) -> None:
-    """A shaft with an epiphysis before its first end; in the young both end short of the joint."""
+    """A shaft with an epiphysis before its first end; in young hands both end short of the joint."""
     plate, far = ends
     along = (far - plate) / np.hypot(*(far - plate))
     cartilage = half_width * (0.2 + 0.75 * (1 - maturity))
-    gap = half_width * 0.75 * _fading(maturity)
+    gap = half_width * 0.75 * _openness(maturity)
     cap = half_width * 0.42
     start = plate + along * (cartilage + (2 * cap + gap) * (maturity > onset))
     stop = far - along * cartilage * 0.6
-    canvas.ossified(_tube(start, stop, half_width * 1.15, half_width * 0.72, half_width * (0.55 if tapers else 1.0)))
+    canvas.draw_bone(_tube(start, stop, half_width * 1.15, half_width * 0.72, half_width * (0.55 if tapers else 1.0)))
     if maturity > onset:
         width = half_width * (0.3 + 0.9 * _grown(maturity, onset, 0.7))
-        canvas.ossified(
+        canvas.draw_bone(
             _oval(plate + along * (cartilage + cap), width, cap, np.degrees(np.arctan2(along[0], -along[1])))
         )
 
@@ -356,22 +328,22 @@ def _draw_long_bone(
 def _draw_palm(canvas: Canvas, subject: SyntheticSubject) -> None:
     palm = np.array([[-0.115, 0.03], [-0.155, -0.13], [-0.185, -0.33], [0.02, -0.42], [0.145, -0.40],
                      [0.165, -0.27], [0.21, -0.19], [0.13, 0.03]])  # fmt: skip
-    canvas.flesh(palm * [subject.stout, 1.0])
+    canvas.draw_flesh(palm * [subject.stout, 1.0])
 
 
 def _draw_forearm(canvas: Canvas, subject: SyntheticSubject) -> None:
     arm = np.array([[-0.115, 0.0], [-0.100, 0.12], [-0.125, 0.9], [0.125, 0.9], [0.105, 0.12], [0.130, 0.0]])
-    canvas.flesh(arm * [subject.stout, 1.0])
+    canvas.draw_flesh(arm * [subject.stout, 1.0])
     for x, wrist, shaft, onset in _FOREARM:
         cap = wrist * 0.36
-        gap = 0.018 * _fading(subject.maturity)
+        gap = 0.018 * _openness(subject.maturity)
         top = 0.005 + 0.02 * (x < 0)
         if subject.maturity > onset:
             width = wrist * (0.3 + 0.7 * _grown(subject.maturity, onset, 0.75))
-            canvas.ossified(_oval((x, top + cap), width, cap, 0.0))
+            canvas.draw_bone(_oval((x, top + cap), width, cap, 0.0))
         head = top + 2 * cap + gap + 0.01 * (1 - subject.maturity)
         flare = np.array([[-wrist, 0], [-shaft, 0.10], [-shaft, 0.9], [shaft, 0.9], [shaft, 0.10], [wrist, 0]])
-        canvas.ossified(flare * [0.95, 1.0] + [x, head])
+        canvas.draw_bone(flare * [0.95, 1.0] + [x, head])
 
 
 # ------------------------------------------------------------------------------------- geometry
@@ -380,8 +352,8 @@ def _grown(maturity: float, onset: float, full: float) -> float:
     return float(np.clip((maturity - onset) / (full - onset), 0, 1))
 
 
-def _fading(maturity: float) -> float:
-    """How open the growth plates are: wide until 0.55, shut at 1."""
+def _openness(maturity: float) -> float:
+    """How open the growth plates are: fully until 0.55, closed at 1."""
     return 1 - _grown(maturity, 0.55, 1.0)
 
 
@@ -391,7 +363,7 @@ def _rotation(degrees: float) -> Points:
 
 
 def _oval(centre: tuple[float, float] | Points, half_width: float, half_height: float, degrees: float) -> Points:
-    """(24, 2) outline, boxier than an ellipse, as small bones are."""
+    """(24, 2) outline, boxier than an ellipse, like small bones."""
     turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     cosine, sine = np.cos(turn), np.sin(turn)
     shape = np.stack([np.sign(cosine) * np.abs(cosine) ** 0.8, np.sign(sine) * np.abs(sine) ** 0.8], axis=1)
@@ -414,6 +386,28 @@ def _tube(start: Points, stop: Points, base: float, waist: float, head: float) -
 
 def _blurred(layer: Gray, sigma_px: float) -> HandImage:
     return np.asarray(cv2.GaussianBlur(layer.astype(np.float32), (0, 0), max(sigma_px, 0.3)), np.float32)
+
+
+# ----------------------------------------------------------------------------------- command line
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m boneage_trainer.data.synth", description=__doc__.split("\n")[0])
+    parser.add_argument("dest", type=Path, metavar="DEST", help="folder to create")
+    parser.add_argument("--n", type=int_in_range(1, 100_000), default=600, help="number of radiographs (600)")
+    parser.add_argument("--size-px", type=int_in_range(32, 2048), default=128, help="image side in pixels (128)")
+    parser.add_argument("--seed", type=int_in_range(0, 2**32 - 1), default=1, help="seed of ages and poses (1)")
+    parser.add_argument("--workers", type=int_in_range(1, 256), help="number of processes (default: one per core)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    arguments = parser.parse_args(argv)
+
+    def command() -> None:
+        made = synthesize(arguments.dest, arguments.n, arguments.size_px, arguments.seed, arguments.workers)
+        head = "already made" if made["already_made"] else "drawn"
+        text = f"{head}: {made['count']:,} radiographs of {made['image_size_px']} px in {made['dest']}"
+        print_result(
+            made, f"{text} ({made['male']:,} boys, {made['female']:,} girls; {made['elapsed_s']:.1f} s)", arguments.json
+        )
+
+    return run_command(command)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def test_the_training_csv_is_chosen_among_several(tmp_path: Path) -> None:
         find_csv(tmp_path)
 
 
-def test_errors_name_what_is_there(tmp_path: Path) -> None:
+def test_errors_list_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="is not a folder"):
         read_tree(tmp_path / "nowhere")
     with pytest.raises(ContractError, match="no csv at all"):
