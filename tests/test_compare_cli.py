@@ -1,4 +1,4 @@
-"""compare, report --all and the curve in show, as people meet them; the jobs are processes of the fake trainer."""
+"""compare, report --all and the curve in show, through the CLI; the jobs are processes of the fake trainer."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def two(project: Path, home: Path, cli: Cli) -> tuple[str, str]:
 
 # ------------------------------------------------------------------------------------- compare
 def test_two_runs_as_text_by_default(two: tuple[str, str], cli: Cli) -> None:
-    said = cli("compare", *two).out
-    assert said.startswith(RESEARCH_ONLY)
-    assert "Same settings in all runs" in said
-    assert "second-run  120 of 120 (first-run: 120)  +0.7" in said
-    assert "Paper 2026-11: Azure, Tesla K80" in said
+    output = cli("compare", *two).out
+    assert output.startswith(RESEARCH_ONLY)
+    assert "Same settings in all runs" in output
+    assert "second-run  120 of 120 (first-run: 120)  +0.7" in output
+    assert "Paper 2026-11: Azure, Tesla K80" in output
 
 
 def test_every_format_is_written(two: tuple[str, str], cli: Cli, home: Path, tmp_path: Path) -> None:
@@ -77,15 +77,13 @@ def test_open_writes_the_page_and_shows_it(
     assert (tmp_path / "opened").read_text().strip() == (home / "runs" / "comparison.html").as_uri()
 
 
-def test_a_run_without_results_is_compared_as_far_as_it_goes(
-    two: tuple[str, str], cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_without_results_can_be_compared(two: tuple[str, str], cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "crash")
     cli("submit", "--name", "third-run", "-q")
     cli("watch", "third-run", "--every", 0.1, "-q", code=4)
-    said = cli("compare", "first-run", "third-run").out
-    assert "Not complete: third-run." in said
-    assert "no test predictions yet" in said
+    output = cli("compare", "first-run", "third-run").out
+    assert "Not complete: third-run." in output
+    assert "no test predictions yet" in output
 
 
 # ---------------------------------------------------------------------------------- report --all
@@ -116,9 +114,9 @@ def test_reports_are_written_again_only_where_something_is_newer(two: tuple[str,
 def test_all_without_runs_and_with_a_torn_one(two: tuple[str, str], cli: Cli, home: Path) -> None:
     cli("report", "--all")
     (home / "runs" / "first-run" / "legs" / "01" / "artifacts" / "evaluation.json").write_text("{")
-    said = cli("report", "--all")
-    assert "first-run: evaluation.json is not JSON" in said.err
-    assert "second-run" in Path(said.out.strip()).read_text()
+    output = cli("report", "--all")
+    assert "first-run: evaluation.json is not JSON" in output.err
+    assert "second-run" in Path(output.out.strip()).read_text()
     assert "omit RUN" in cli("report", "first-run", "--all", code=2).err
     assert "omit RUN" in cli("report", "--all", "--format", "csv", code=2).err
 
@@ -131,7 +129,7 @@ def test_a_page_elsewhere_links_back(two: tuple[str, str], cli: Cli, home: Path,
 
 
 # -------------------------------------------------------------------------------- the run report
-def test_radiographs_come_into_a_report_on_request_only(two: tuple[str, str], cli: Cli, tmp_path: Path) -> None:
+def test_a_report_contains_radiographs_on_request_only(two: tuple[str, str], cli: Cli, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
     sheet.write_bytes(PNG)
     assert "<img" not in Path(cli("report", "first-run").out.strip()).read_text()
@@ -146,8 +144,8 @@ def test_an_unknown_cost_is_not_zero(project: Path, cli: Cli, monkeypatch: pytes
     cli("submit", "--name", "long-run", "-q")
     while not cli("show", "long-run", "--json").json["epoch"]:
         pass
-    told = json.loads(cli("report", "long-run", "--format", "json").out)
-    assert (told["cost_usd"], told["quota_hours"]) == (None, 0.0)
+    document = json.loads(cli("report", "long-run", "--format", "json").out)
+    assert (document["cost_usd"], document["quota_hours"]) == (None, 0.0)
     cli("stop", "long-run", "--yes")
     assert json.loads(cli("report", "long-run", "--format", "json").out)["cost_usd"] == 0.0
 
@@ -176,13 +174,13 @@ def test_the_curve_joins_all_legs(project: Path, cli: Cli, monkeypatch: pytest.M
     monkeypatch.setenv("FAKE_EPOCHS", str(epoch + 2))
     cli("resume", "first-run", "-q")
     cli("watch", "--every", 0.1, "-q")
-    said = cli("show", "first-run").out
-    assert "val MAE  31.0 █" in said
-    assert f"lowest {31 / (epoch + 2):.1f} in epoch {epoch + 2}" in said
+    output = cli("show", "first-run").out
+    assert "val MAE  31.0 █" in output
+    assert f"lowest {31 / (epoch + 2):.1f} in epoch {epoch + 2}" in output
 
 
 # --------------------------------------------------------------------------- what is left over time
-def test_what_budget_calls_free_is_what_the_reports_draw(
+def test_reports_draw_the_free_amount_that_budget_prints(
     project: Path, cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_EPOCHS", "1000")

@@ -1,4 +1,4 @@
-"""The complete run, its report and its page, each made once."""
+"""The complete run, its report and its page, each created once."""
 
 from __future__ import annotations
 

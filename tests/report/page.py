@@ -1,4 +1,4 @@
-"""Reads a report's HTML as a reader would: headings, figures with their tables, other tables, texts."""
+"""Parses a report's HTML: figures with their tables, other tables, texts."""
 
 from __future__ import annotations
 

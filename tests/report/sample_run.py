@@ -1,4 +1,4 @@
-"""A run folder as a trainer would leave it: 24 epochs over two legs, 2,523 predictions, always the same."""
+"""A run folder as the trainer writes it: 24 epochs in two legs, 2,523 predictions, always the same."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def epoch_lines() -> list[dict[str, Any]]:
 
 
 def predictions(counts: dict[str, int] = COUNTS) -> list[dict[str, Any]]:
-    """Rows as in the csv: ages near the data set's, a network that pulls the extremes towards the mean."""
+    """Rows as in the csv: ages near the data set's, a model with regression to the mean."""
     chance, rows = Random(2018), []  # noqa: S311
     for split, count in counts.items():
         for number in range(count):

@@ -39,11 +39,11 @@ def fill(folder: RunFolder, rows: list[dict[str, Any]], epochs: int = 24, leg: s
     write_split(folder.split, rows)
     errors = [abs(row["predicted_months"] - row["boneage_months"]) for row in rows]
     mae = sum(errors) / len(errors)
-    told = {"n": len(rows), "mae_months": mae, "mae_ci95_months": [mae - 0.4, mae + 0.4], "rmse_months": mae + 2,
+    test = {"n": len(rows), "mae_months": mae, "mae_ci95_months": [mae - 0.4, mae + 0.4], "rmse_months": mae + 2,
             "r2": 0.94, "bias_months": -0.2, "within_6_months": 0.4, "within_12_months": 0.9, "within_24_months": 1.0,
             "baseline_median_mae_months": BASELINE_MONTHS}  # fmt: skip
     split = {"name": "paper", "sha256": "77aa" * 16, "counts": {"test": len(rows)}}
-    document = {"schema": 1, "labels": "single reader", "split": split, "sets": {"test": told}}
+    document = {"schema": 1, "labels": "single reader", "split": split, "sets": {"test": test}}
     folder.evaluation.write_text(json.dumps(document), encoding="utf-8")
     times = {"startup_s": 40.0, "evaluate_s": 21.5}
     folder.environment.write_text(json.dumps({**ENVIRONMENT, "data": DATA, "times": times}), encoding="utf-8")
@@ -52,7 +52,7 @@ def fill(folder: RunFolder, rows: list[dict[str, Any]], epochs: int = 24, leg: s
 
 
 def facts(run_id: str, **more: Any) -> dict[str, Any]:
-    """What the ledger says of a run of two sessions that cost a dollar fifty."""
+    """What the ledger knows about a run of two sessions that cost 1.50 dollars."""
     legs = [
         {"number": 1, "target": "azure", "state": "paused", "elapsed_s": 1500, "trainer_s": 1400.0},
         {"number": 2, "target": "azure", "state": "complete", "elapsed_s": 1600, "trainer_s": 1550.0},

@@ -1,4 +1,4 @@
-"""What is left of the accounts: the figures say what their numbers say, in drawing, words and table alike."""
+"""The burn-down figures: drawing, caption and table agree with their numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from boneage_trainer.contract import RunFolder
 from boneagectl.report import budget_figures, index_page
 from boneagectl.report.data import load_run
 from boneagectl.report.run_page import render_run
-from report.browser import look
+from report.browser import check_page
 from report.page import Page, Part
 from report.sample_run import FACTS
 
@@ -36,8 +36,8 @@ HOURS: dict[str, Any] = {
 
 def part(**changed: Any) -> Part:
     """The one figure of the page over all runs."""
-    (found,) = Page.of(index_page.render_index([], [DOLLARS | changed])).figures.values()
-    return found
+    (figure,) = Page.of(index_page.render_index([], [DOLLARS | changed])).figures.values()
+    return figure
 
 
 def ends(path: str) -> list[tuple[float, float]]:
@@ -46,9 +46,9 @@ def ends(path: str) -> list[tuple[float, float]]:
 
 
 # --------------------------------------------------------------------------------- the drawing
-def test_the_line_falls_in_steps_and_what_is_reserved_hangs_from_its_end() -> None:
-    found = part()
-    ((line,), (ahead,), (booked,)) = found.paths["curve b"][:1], found.paths["identity"][:1], found.rects[:1]
+def test_the_line_falls_in_steps_and_the_reserved_amount_starts_at_its_end() -> None:
+    figure = part()
+    ((line,), (ahead,), (booked,)) = figure.paths["curve b"][:1], figure.paths["identity"][:1], figure.rects[:1]
     corners, (begin, end) = ends(line), ends(ahead)
     assert all(a[0] == b[0] or a[1] == b[1] for a, b in itertools.pairwise(corners)), "steps only"
     per_usd = (corners[-1][1] - corners[0][1]) / 20
@@ -64,23 +64,23 @@ def test_the_line_falls_in_steps_and_what_is_reserved_hangs_from_its_end() -> No
 
 
 def test_a_projection_ends_where_nothing_is_left() -> None:
-    found = part(runs_out_s=NOW_S + 7 * DAY_S)
-    _, (_, y) = ends(found.paths["identity"][0])
-    assert y == ends(found.paths["axis"][0])[0][1]
-    assert "lasts until 3 Dec 2026." in found.texts["figcaption"]
+    figure = part(runs_out_s=NOW_S + 7 * DAY_S)
+    _, (_, y) = ends(figure.paths["identity"][0])
+    assert y == ends(figure.paths["axis"][0])[0][1]
+    assert "lasts until 3 Dec 2026." in figure.texts["figcaption"]
 
 
 def test_a_projection_ends_where_the_limit_does() -> None:
-    found = part(ends_s=NOW_S + 7 * DAY_S)
-    (begin_x, begin_y), (x, y) = ends(found.paths["identity"][0])
-    marks = [ends(path)[0][0] for path in found.paths["leg"]]
+    figure = part(ends_s=NOW_S + 7 * DAY_S)
+    (begin_x, begin_y), (x, y) = ends(figure.paths["identity"][0])
+    marks = [ends(path)[0][0] for path in figure.paths["leg"]]
     assert marks == [begin_x, x]
-    base = ends(found.paths["axis"][0])[0][1]
+    base = ends(figure.paths["axis"][0])[0][1]
     assert (y - begin_y) / (base - begin_y) == pytest.approx(7 / 35, abs=0.01)
-    assert "credit ends" in found.labels
+    assert "credit ends" in figure.labels
 
 
-def test_steps_that_fall_on_one_place_are_one() -> None:
+def test_steps_at_one_position_are_drawn_once() -> None:
     many = [[BEGUN_S + 10 * at, 100 - at / 100] for at in range(2000)]
     path = part(points=[*many, [NOW_S, 80.0]]).paths["curve b"][0]
     assert path.count("L") < 40
@@ -94,14 +94,14 @@ def test_steps_that_fall_on_one_place_are_one() -> None:
     {"points": [[BEGUN_S - 2000 * DAY_S, 100.0], [NOW_S, 0.0]]}, {**HOURS}, {**HOURS, "runs_out_s": None},
     {**HOURS, "ends_s": NOW_S + 600}, {**HOURS, "ends_s": NOW_S + 6 * DAY_S},
 ])  # fmt: skip
-def test_no_label_lies_on_another_or_outside(changed: dict[str, Any]) -> None:
-    """Counted as wide as a browser draws them, and then some."""
+def test_labels_neither_overlap_nor_leave_the_figure(changed: dict[str, Any]) -> None:
+    """Text counts as a little wider than a browser draws it."""
     drawn = budget_figures.draw_burndown(DOLLARS | changed).svg
     rows: dict[str, list[tuple[float, float]]] = {}
-    for x, y, class_, anchor, words in re.findall(
+    for x, y, class_, anchor, text in re.findall(
         r'<text x="(\S+)" y="(\S+)" class="(\w+)" text-anchor="(\w+)">([^<]*)<', drawn
     ):
-        width = len(words) * (6.2 if class_ == "note" else 6.5)
+        width = len(text) * (6.2 if class_ == "note" else 6.5)
         begin = float(x) - width * {"start": 0, "middle": 0.5, "end": 1}[anchor]
         rows.setdefault(y, []).append((begin, begin + width))
     for row in rows.values():
@@ -111,8 +111,8 @@ def test_no_label_lies_on_another_or_outside(changed: dict[str, Any]) -> None:
         assert all(one[1] <= other[0] for one, other in itertools.pairwise(row)), rows
 
 
-# ----------------------------------------------------------------------------------- the words
-def test_the_caption_says_it_in_a_sentence() -> None:
+# ----------------------------------------------------------------------------------- the text
+def test_the_caption_describes_the_figure() -> None:
     assert part().texts["figcaption"].replace("\u00a0", " ") == (
         "Account azure: US$ 80.00 of its cap of US$ 100.00 left on 26 Nov 2026, 01:00 UTC. Reserved for legs "
         "that are not settled: US$ 5.00; free: US$ 75.00. Spent in the last seven days: US$ 15.00; at that rate the "
@@ -124,7 +124,7 @@ def test_the_caption_says_it_in_a_sentence() -> None:
     )
 
 
-@pytest.mark.parametrize(("changed", "words"), [
+@pytest.mark.parametrize(("changed", "text"), [
     ({"runs_out_s": None}, "Nothing was spent in the last seven days."),
     ({"runs_out_s": None, "ends_s": NOW_S + DAY_S}, "seven days. The credit ends on 27 Nov 2026."),
     ({"ends_s": NOW_S - DAY_S}, "US$ 15.00. The credit ended on 25 Nov 2026."),
@@ -133,20 +133,20 @@ def test_the_caption_says_it_in_a_sentence() -> None:
     ({"free": 0.0, "runs_out_s": NOW_S}, "US$ 15.00. Nothing is free."),
     ({"runs_out_s": NOW_S + 1e15}, "lasts until more than ten years from now, beyond this figure."),
 ])  # fmt: skip
-def test_what_comes_first_is_told(changed: dict[str, Any], words: str) -> None:
-    found = part(**changed)
-    assert found.texts["figcaption"].replace("\u00a0", " ").endswith(words)
-    assert found.texts["desc"].replace("\u00a0", " ").endswith(words)
+def test_the_caption_names_what_comes_first(changed: dict[str, Any], text: str) -> None:
+    figure = part(**changed)
+    assert figure.texts["figcaption"].replace("\u00a0", " ").endswith(text)
+    assert figure.texts["desc"].replace("\u00a0", " ").endswith(text)
 
 
-def test_the_table_has_a_row_a_day_and_the_figure_its_names() -> None:
-    found = part()
-    assert found.rows == [
+def test_the_table_has_one_row_per_day_and_the_figure_ids_and_a_title() -> None:
+    figure = part()
+    assert figure.rows == [
         ("Day (UTC)", "Spent (US$)", "Left (US$)"), ("start, 18 Nov 2026", "0.00", "100.00"),
         ("18 Nov 2026", "5.00", "95.00"), ("23 Nov 2026", "15.00", "80.00"), ("reserved now", "5.00", "75.00"),
     ]  # fmt: skip
-    assert found.ids == ["left-azure-usd-title", "left-azure-usd-desc"]
-    assert found.texts["title"] == "Remaining cap of account azure"
+    assert figure.ids == ["left-azure-usd-title", "left-azure-usd-desc"]
+    assert figure.texts["title"] == "Remaining cap of account azure"
 
 
 # ----------------------------------------------------------------------------------- the pages
@@ -156,11 +156,11 @@ def test_a_run_shows_its_accounts_and_the_index_all_of_them(complete: RunFolder)
     assert [*Page.of(index_page.render_index([], [DOLLARS, HOURS])).figures] == ["left-azure-usd", "left-kaggle-hours"]
 
 
-def test_where_nothing_is_known_nothing_is_shown(html: str) -> None:
+def test_without_accounts_there_is_no_budget_section(html: str) -> None:
     assert "Remaining budget" not in html
     assert "Remaining budget" not in index_page.render_index([])
 
 
-def test_axe_finds_nothing(complete: RunFolder, tmp_path: Path) -> None:
-    look(render_run(load_run(complete, FACTS | {"accounts": [DOLLARS, HOURS]})), tmp_path)
-    look(index_page.render_index([], [DOLLARS, HOURS]), tmp_path)
+def test_axe_finds_no_violation(complete: RunFolder, tmp_path: Path) -> None:
+    check_page(render_run(load_run(complete, FACTS | {"accounts": [DOLLARS, HOURS]})), tmp_path)
+    check_page(index_page.render_index([], [DOLLARS, HOURS]), tmp_path)

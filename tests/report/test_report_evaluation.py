@@ -64,7 +64,7 @@ def test_a_complete_evaluation_needs_no_process_and_stays_as_it_is(complete: Run
     assert not data.is_computed
 
 
-def test_the_report_comes_without_numpy_and_says_what_to_install(bare: RunFolder, without_numpy: str) -> None:
+def test_without_numpy_the_report_is_written_and_names_the_install_command(bare: RunFolder, without_numpy: str) -> None:
     computed = compute_metrics(without_numpy, [bare])
     page = Page.of(render_run(load_run(bare, FACTS, computed)))
     assert f"Some accuracy metrics and figures are missing: numpy is not installed in {without_numpy}." in page.text
@@ -100,7 +100,7 @@ def test_modules_of_the_current_folder_are_not_imported(
     assert compute_metrics(sys.executable, [bare]).problem == ""
 
 
-def test_a_set_with_a_prediction_that_is_no_number_is_left_out(bare: RunFolder) -> None:
+def test_a_set_with_a_nan_prediction_is_left_out(bare: RunFolder) -> None:
     rows = predictions({"test": 40, "validation": 40})
     rows[3]["predicted_months"] = "nan"
     write_csv(bare.predictions, rows)

@@ -17,7 +17,7 @@ def rows(data: ReportData) -> dict[tuple[str, str, str], dict[str, str]]:
     return {(row["set"], row["group"], row["metric"]): row for row in csv.DictReader(io.StringIO(to_csv(data)))}
 
 
-def test_csv_has_one_row_a_number(data: ReportData, rows: dict[tuple[str, str, str], dict[str, str]]) -> None:
+def test_csv_has_one_row_per_number(data: ReportData, rows: dict[tuple[str, str, str], dict[str, str]]) -> None:
     text = to_csv(data)
     assert text.splitlines()[0] == ",".join(CSV_COLUMNS)
     assert len(rows) == len(text.splitlines()) - 1, "no key comes twice"
@@ -50,23 +50,23 @@ def test_csv_holds_epochs_and_the_run(data: ReportData, rows: dict[tuple[str, st
 
 
 def test_json_is_valid_stable_and_complete(data: ReportData) -> None:
-    told = to_json(data)
-    assert json.dumps(told, allow_nan=False) == json.dumps(to_json(data), allow_nan=False)
-    assert sorted(told) == [
+    document = to_json(data)
+    assert json.dumps(document, allow_nan=False) == json.dumps(to_json(data), allow_nan=False)
+    assert sorted(document) == [
         "best_epoch", "bundle_sha256", "command", "config", "cost_usd", "environment", "epochs", "labels", "legs",
         "missing", "quota_hours", "research_only", "run_id", "schema", "sets", "split", "state", "totals", "worst",
     ]  # fmt: skip
-    assert told["sets"]["test"]["all"]["mae_months"] == data.set_metrics("test")["mae_months"]
-    assert told["sets"]["test"]["age:0-59"]["n"] == data.set_metrics("test")["by_age_band"]["0-59"]["n"]
-    assert told["totals"]["compute_s"] == 24 * 84.0
-    assert len(told["epochs"]) == 24
+    assert document["sets"]["test"]["all"]["mae_months"] == data.set_metrics("test")["mae_months"]
+    assert document["sets"]["test"]["age:0-59"]["n"] == data.set_metrics("test")["by_age_band"]["0-59"]["n"]
+    assert document["totals"]["compute_s"] == 24 * 84.0
+    assert len(document["epochs"]) == 24
 
 
-def test_json_has_null_for_what_is_no_number(data: ReportData) -> None:
+def test_json_has_null_for_nan_and_infinity(data: ReportData) -> None:
     odd = ReportData(
         {}, ({"epoch": 1, "loss": float("nan")},), (), {"sets": {"test": {"mae_months": float("inf")}}}, {}, {}, ()
     )
-    told = to_json(odd)
-    assert told["epochs"][0]["loss"] is None
-    assert told["sets"]["test"]["all"] == {"mae_months": None}
+    document = to_json(odd)
+    assert document["epochs"][0]["loss"] is None
+    assert document["sets"]["test"]["all"] == {"mae_months": None}
     assert "nan" not in to_csv(odd)

@@ -1,4 +1,4 @@
-"""The page says what the files say: numbers are held against the data, drawings against their scales."""
+"""The page shows what the files hold: numbers are compared with the data, drawings with their scales."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def shown(value: float, digits: int = 1) -> str:
 
 
 def test_hero_states_error_interval_count_split_labels_and_baseline(data: ReportData, page: Page) -> None:
-    own = data.set_metrics("test")
-    low, high = own["mae_ci95_months"]
-    assert f"{shown(own['mae_months'])} months\nmean absolute error on the test set" in page.text
+    metrics = data.set_metrics("test")
+    low, high = metrics["mae_ci95_months"]
+    assert f"{shown(metrics['mae_months'])} months\nmean absolute error on the test set" in page.text
     assert (
         f"95 % confidence interval {shown(low)} to {shown(high)}. 2\u202f523 radiographs; split: paper; " in page.text
     )
@@ -29,41 +29,41 @@ def test_hero_states_error_interval_count_split_labels_and_baseline(data: Report
 
 @pytest.mark.parametrize(("column", "name"), [(1, "test"), (2, "validation")])
 def test_accuracy_table_holds_both_sets(data: ReportData, page: Page, column: int, name: str) -> None:
-    own = data.set_metrics(name)
-    told = {row[0]: row[column] for row in page.tables["Accuracy"]}
-    assert told["Metric"] == name.capitalize()
-    assert told["Mean absolute error (months)"] == shown(own["mae_months"])
-    assert told["Root mean square error (months)"] == shown(own["rmse_months"])
-    assert float(told["Bias, predicted − reference (months)"].replace("−", "-")) == pytest.approx(
-        own["bias_months"], abs=0.05
+    metrics = data.set_metrics(name)
+    cells = {row[0]: row[column] for row in page.tables["Accuracy"]}
+    assert cells["Metric"] == name.capitalize()
+    assert cells["Mean absolute error (months)"] == shown(metrics["mae_months"])
+    assert cells["Root mean square error (months)"] == shown(metrics["rmse_months"])
+    assert float(cells["Bias, predicted − reference (months)"].replace("−", "-")) == pytest.approx(
+        metrics["bias_months"], abs=0.05
     )
     for limit in (6, 12, 24):
-        assert told[f"Within {limit} months"] == f"{shown(100 * own[f'within_{limit}_months'])} %"
+        assert cells[f"Within {limit} months"] == f"{shown(100 * metrics[f'within_{limit}_months'])} %"
 
 
 def test_run_table_holds_epochs_time_gpu_and_cost(page: Page) -> None:
-    told = dict(page.tables["Run"])
-    assert told["Epochs"] == "24"
-    assert told["Training time"] == "44.0 min"
-    assert told["GPU"] == "Tesla T4"
-    assert told["Cost"] == "US$ 0.00"
-    assert told["Quota used"] == "0.8 h"
+    cells = dict(page.tables["Run"])
+    assert cells["Epochs"] == "24"
+    assert cells["Training time"] == "44.0 min"
+    assert cells["GPU"] == "Tesla T4"
+    assert cells["Cost"] == "US$ 0.00"
+    assert cells["Quota used"] == "0.8 h"
 
 
-def test_kept_epoch_is_the_one_with_the_lowest_validation_error(data: ReportData, page: Page) -> None:
+def test_best_epoch_has_the_lowest_validation_error(data: ReportData, page: Page) -> None:
     best = min(data.epochs, key=lambda epoch: epoch["val_mae_months"])
     assert dict(page.tables["Run"])["Best epoch (checkpoint used)"] == str(best["epoch"])
     assert f"Best epoch (checkpoint used): {best['epoch']}, " in page.figures["mae"].texts["figcaption"]
 
 
-def test_curve_tables_have_a_row_an_epoch(data: ReportData, page: Page) -> None:
+def test_curve_tables_have_one_row_per_epoch(data: ReportData, page: Page) -> None:
     assert page.figures["mae"].rows[1:] == [
         (str(line["epoch"]), shown(line["mae_months"], 2), shown(line["val_mae_months"], 2)) for line in data.epochs
     ]
     assert [row[2] for row in page.figures["loss"].rows[1:]] == [shown(line["loss"], 4) for line in data.epochs]
 
 
-def test_leg_boundary_stands_halfway_between_the_epochs_it_parts(page: Page) -> None:
+def test_leg_boundary_is_halfway_between_two_epochs(page: Page) -> None:
     mae = page.figures["mae"]
     (boundary,) = mae.paths["leg"]
     marks = [float(x) for x in re.findall(r"M([\d.]+) ", max(mae.paths["mark b"], key=len))]
@@ -74,7 +74,7 @@ def test_leg_boundary_stands_halfway_between_the_epochs_it_parts(page: Page) -> 
 
 
 @pytest.mark.parametrize("key", ["scatter", "bland-altman"])
-def test_clouds_hold_every_radiograph_once(data: ReportData, page: Page, key: str) -> None:
+def test_point_clouds_have_every_radiograph_once(data: ReportData, page: Page, key: str) -> None:
     part = page.figures[key]
     boys, girls = part.paths["dot boys"][0].count("M"), part.paths["cross girls"][0].count("M")
     assert boys == sum(row.male for row in data.shown)
@@ -82,7 +82,7 @@ def test_clouds_hold_every_radiograph_once(data: ReportData, page: Page, key: st
     assert sum(int(row[1]) + int(row[2]) for row in part.rows[1:]) == COUNTS["test"]
 
 
-def test_scatter_puts_points_where_their_months_are(data: ReportData, page: Page) -> None:
+def test_scatter_points_are_at_their_months(data: ReportData, page: Page) -> None:
     part = page.figures["scatter"]
     (x1, y1), (x2, y2) = (map(float, pair) for pair in re.findall(r"[ML]([\d.]+) ([\d.]+)", part.paths["identity"][0]))
     boy = next(row for row in data.shown if row.male)
@@ -93,46 +93,46 @@ def test_scatter_puts_points_where_their_months_are(data: ReportData, page: Page
 
 
 def test_bland_altman_names_bias_and_limits_as_evaluated(data: ReportData, page: Page) -> None:
-    own, part = data.set_metrics("test"), page.figures["bland-altman"]
+    metrics, part = data.set_metrics("test"), page.figures["bland-altman"]
     for key in ("loa_low_months", "bias_months", "loa_high_months"):
-        words = f"{own[key]:+.1f}".replace("-", "−")
+        words = f"{metrics[key]:+.1f}".replace("-", "−")
         assert words in part.labels
         assert words in part.texts["figcaption"]
     assert len(part.paths["level"]) == 3 + 1, "three levels and the sample in the legend"
 
 
 def test_bars_by_sex_and_band_hold_the_evaluation(data: ReportData, page: Page) -> None:
-    own = data.set_metrics("test")
+    metrics = data.set_metrics("test")
     for name, key in (("Boys", "male"), ("Girls", "female")):
-        assert (name, shown(own["by_sex"][key]["mae_months"], 2)) in [
+        assert (name, shown(metrics["by_sex"][key]["mae_months"], 2)) in [
             (row[0], row[2]) for row in page.figures["by-sex"].rows
         ]
-    for band in own["by_age_band"]:
-        assert shown(own["by_age_band"][band]["mae_months"]) in page.figures["by-age"].labels
+    for band in metrics["by_age_band"]:
+        assert shown(metrics["by_age_band"][band]["mae_months"]) in page.figures["by-age"].labels
     both = {row[0]: row[2] for row in page.figures["by-age"].rows}
-    assert both["Girls, 0–59"] == shown(own["by_sex_and_age_band"]["female"]["0-59"]["mae_months"], 2)
+    assert both["Girls, 0–59"] == shown(metrics["by_sex_and_age_band"]["female"]["0-59"]["mae_months"], 2)
 
 
 def test_bars_of_both_error_figures_have_one_scale(data: ReportData, page: Page) -> None:
-    own = data.set_metrics("test")
-    sex = float(page.figures["by-sex"].rects[0]["height"] or 0) / own["by_sex"]["male"]["mae_months"]
-    band = float(page.figures["by-age"].rects[0]["height"] or 0) / own["by_age_band"]["0-59"]["mae_months"]
+    metrics = data.set_metrics("test")
+    sex = float(page.figures["by-sex"].rects[0]["height"] or 0) / metrics["by_sex"]["male"]["mae_months"]
+    band = float(page.figures["by-age"].rects[0]["height"] or 0) / metrics["by_age_band"]["0-59"]["mae_months"]
     assert sex == pytest.approx(band, rel=0.01)
 
 
-def test_histogram_counts_everyone(data: ReportData, page: Page) -> None:
+def test_histogram_counts_every_radiograph(data: ReportData, page: Page) -> None:
     rows = page.figures["ages"].rows[1:]
     assert sum(int(row[1]) for row in rows) == sum(row.male for row in data.shown)
     assert sum(int(row[2]) for row in rows) == sum(not row.male for row in data.shown)
 
 
 def test_time_is_split_into_its_parts(page: Page) -> None:
-    told = {row[0]: row[1] for row in page.figures["time"].rows[1:]}
-    assert told == {"Load images": "300.0", "Compute": "2\u202f016.0", "Validate": "288.0",
+    cells = {row[0]: row[1] for row in page.figures["time"].rows[1:]}
+    assert cells == {"Load images": "300.0", "Compute": "2\u202f016.0", "Validate": "288.0",
                     "Save checkpoints": "14.4", "Start-up": "41.5"}  # fmt: skip
 
 
-def test_worst_cases_stand_in_order_with_their_sign(data: ReportData, page: Page) -> None:
+def test_worst_cases_are_in_order_with_signed_errors(data: ReportData, page: Page) -> None:
     first = data.set_metrics("test")["worst"][0]
     row = page.tables[""][1]
     assert row[0] == first["id"]
@@ -140,9 +140,9 @@ def test_worst_cases_stand_in_order_with_their_sign(data: ReportData, page: Page
 
 
 def test_provenance_names_data_split_bundle_and_commit(data: ReportData, page: Page) -> None:
-    told = dict(page.tables["Provenance"])
-    assert told["Bundle sha256"] == data.facts["bundle_sha256"]
-    assert told["Split sha256"] == data.evaluation["split"]["sha256"]
-    assert told["Data fingerprint"] == data.environment["data"]["fingerprint"]
-    assert told["Git commit"] == data.environment["provenance"]["git_commit"]
-    assert told["Git dirty sha256"] == "none"
+    cells = dict(page.tables["Provenance"])
+    assert cells["Bundle sha256"] == data.facts["bundle_sha256"]
+    assert cells["Split sha256"] == data.evaluation["split"]["sha256"]
+    assert cells["Data fingerprint"] == data.environment["data"]["fingerprint"]
+    assert cells["Git commit"] == data.environment["provenance"]["git_commit"]
+    assert cells["Git dirty sha256"] == "none"

@@ -1,4 +1,4 @@
-"""The page as a document: complete figures, nothing from outside, small, repeatable, safe, readable in both colours."""
+"""The page as a document: complete figures, self-contained, small, reproducible, safe, readable in both schemes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from boneage_trainer.contract import RESEARCH_ONLY, RunFolder
 from boneagectl.paths import data_dir
 from boneagectl.report.data import ReportData, load_run
 from boneagectl.report.run_page import render_run
-from report.browser import look
+from report.browser import check_page
 from report.page import Page
 from report.sample_run import FACTS
 
@@ -45,7 +45,7 @@ def test_ids_are_unique(page: Page) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_page_needs_nothing_from_outside_and_runs_nothing(page: Page, html: str) -> None:
+def test_page_is_self_contained_and_has_no_script(page: Page, html: str) -> None:
     assert not {"script", "iframe", "object", "embed", "img", "form"} & {tag for tag, _ in page.elements}
     assert [given["href"] for _, given in page.elements if "href" in given] == ["data:,"]
     assert not [name for _, given in page.elements for name in given if name.startswith("on") or name == "src"]
@@ -61,7 +61,7 @@ def test_same_run_gives_same_bytes(complete: RunFolder, html: str) -> None:
     assert render_run(load_run(complete, FACTS)) == html
 
 
-def test_research_line_stands_first_and_last(html: str) -> None:
+def test_research_notice_is_first_and_last(html: str) -> None:
     assert html.index(RESEARCH_ONLY) < html.index("<main>")
     assert html.rindex(RESEARCH_ONLY) > html.index("</main>")
 
@@ -98,13 +98,13 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def contrast(one: str, other: str) -> float:
-    low, high = sorted([luminance(one), luminance(other)])
+def contrast(first: str, second: str) -> float:
+    low, high = sorted([luminance(first), luminance(second)])
     return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_and_marks_stand_out_in_both_schemes(scheme: str) -> None:
+def test_text_and_marks_have_enough_contrast_in_both_schemes(scheme: str) -> None:
     css = (data_dir("templates") / "report" / "report.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root \{([^}]+)\}", css)
     colours = dict(re.findall(r"--([\w-]+): (#\w{6})", blocks[scheme == "dark"]))
@@ -112,5 +112,5 @@ def test_text_and_marks_stand_out_in_both_schemes(scheme: str) -> None:
         assert contrast(colours[text], colours[ground]) >= FEWEST_CONTRAST, (text, ground)
 
 
-def test_axe_finds_nothing(html: str, tmp_path: Path) -> None:
-    look(html, tmp_path)
+def test_axe_finds_no_violation(html: str, tmp_path: Path) -> None:
+    check_page(html, tmp_path)

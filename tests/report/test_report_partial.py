@@ -1,4 +1,4 @@
-"""A run that is not complete, or not sound, still has a report, and the report says what is missing."""
+"""An incomplete or broken run still has a report, and the report names what is missing."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def page_of(folder: RunFolder, facts: dict[str, Any] = FACTS) -> Page:
 def test_nothing_at_all(folder: RunFolder) -> None:
     page = page_of(folder, {})
     assert page.figures == {}
-    for words in ("No result yet", "No epoch has finished yet", "No predictions yet", "State unknown",
+    for text in ("No result yet", "No epoch has finished yet", "No predictions yet", "State unknown",
                   "Not evaluated yet", "The machine is unknown so far"):  # fmt: skip
-        assert words in page.text
+        assert text in page.text
     for path in (folder.metrics, folder.predictions, folder.evaluation, folder.environment, folder.state):
         assert path.name in page.text
 
@@ -62,7 +62,7 @@ def test_one_epoch_is_a_point(folder: RunFolder) -> None:
     assert "after each of 1 epoch." in page.figures["mae"].texts["figcaption"]
 
 
-def test_epoch_far_off_is_told_not_drawn(folder: RunFolder) -> None:
+def test_an_outlier_epoch_is_in_the_table_and_not_drawn(folder: RunFolder) -> None:
     lines = epoch_lines()
     lines[0]["val_mae_months"] = 900.0
     write_lines(folder.metrics, lines)
@@ -114,7 +114,7 @@ def test_no_predictions_in_the_file(folder: RunFolder) -> None:
     assert "No predictions yet" in page_of(folder).text
 
 
-def test_predictions_without_evaluation_are_measured_here(folder: RunFolder) -> None:
+def test_predictions_without_evaluation_are_evaluated(folder: RunFolder) -> None:
     write_csv(folder.predictions, predictions({"validation": 40}))
     page = page_of(folder)
     assert len(page.figures["bland-altman"].paths["level"]) == 3 + 1
@@ -122,7 +122,7 @@ def test_predictions_without_evaluation_are_measured_here(folder: RunFolder) -> 
     assert ("Baseline MAE, median age (months)", UNKNOWN) in page.tables["Accuracy"]
 
 
-def test_predictions_that_are_no_numbers_are_counted_and_left_out(folder: RunFolder) -> None:
+def test_nan_predictions_are_counted_and_left_out(folder: RunFolder) -> None:
     rows = predictions({"test": 40})
     rows[3]["predicted_months"], rows[4]["predicted_months"] = "nan", ""
     write_csv(folder.predictions, rows)
@@ -149,10 +149,10 @@ def test_broken_file_is_named(folder: RunFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "shown"),
     [([], "none (CPU)"), ("none: no driver", "none: no driver"), (["T4", "T4"], "T4, T4")],
 )
-def test_gpu_is_the_one_really_given(data: ReportData, given: object, told: str) -> None:
+def test_gpu_is_the_one_the_run_had(data: ReportData, given: object, shown: str) -> None:
     changed = {**data.environment, "gpus": given}
     other = ReportData(data.facts, data.epochs, (), {}, changed, data.state, ())
-    assert dict(Page.of(render_run(other)).tables["Machine"])["GPU"] == told
+    assert dict(Page.of(render_run(other)).tables["Machine"])["GPU"] == shown

@@ -1,4 +1,4 @@
-"""Ticks are round, few, and cover the data; numbers read as printed ones do."""
+"""Ticks are round, few, and cover the data; numbers are formatted for readers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_time_axis_has_few_ticks_on_days_and_months(days: int, texts: str) -> 
 
 
 @pytest.mark.parametrize("days", [2, 3, 5, 11, 15, 36, 71, 160, 400, 1000, 4000, 20_000])
-def test_a_time_axis_is_never_bare_nor_crowded(days: int) -> None:
+def test_a_time_axis_has_two_to_six_ticks(days: int) -> None:
     assert 2 <= len(time_axis(NINTH_NOV_S, NINTH_NOV_S + days * 86_400).ticks) <= 6
 
 
@@ -92,5 +92,5 @@ def test_ticks_are_short(value: float, text: str) -> None:
         (report_text.inline(1), "1"),
     ],
 )
-def test_numbers_in_words(shown: str, text: str) -> None:
+def test_numbers_as_text(shown: str, text: str) -> None:
     assert shown == text
