@@ -24,7 +24,8 @@ T = TypeVar("T")
 PROJECT_FILE = "boneage.toml"
 PREFIX = "BONEAGECTL_"
 _LIST = "boneagectl config lists the settings and their origins"
-OTHER_VARIABLES = {"HOME": "state folder", "CONFIG": "config file", "PROFILE": "profile", "USER_CONFIG": "user file"}
+OTHER_VARIABLES = {"HOME", "CONFIG", "PROFILE", "USER_CONFIG", "DEBUG"}
+"""Variables with the prefix that are not settings."""
 
 
 @dataclass(frozen=True, slots=True)

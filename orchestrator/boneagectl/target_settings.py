@@ -230,4 +230,5 @@ def _option_schema(key: str) -> dict[str, Any]:
 def help_line(key: str) -> str:
     """The help line of a setting, with its unit."""
     marks = OPTIONS[key].metadata
-    return f"{marks['help']} ({marks['unit']})" if marks.get("unit") else marks["help"]
+    unit = "e.g. 11h30m, 90m or 45s" if marks.get("unit") == DURATION else marks.get("unit")
+    return f"{marks['help']} ({unit})" if unit else marks["help"]

@@ -1,4 +1,4 @@
-"""The command tree. A command's module is imported when the command is called, so that --help and ls start fast."""
+"""The command tree. A command's module is imported when the command is called, which keeps --help and ls fast."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ import boneage_trainer
 
 EPILOG = (
     "Exit codes: 0 ok, 2 usage, 3 this machine, 4 run failed, 5 limit refused, 6 not yet, 7 declined, 8 not signed in, "
-    "9 provider refused, 10 unreachable, 11 submit uncertain, 130 interrupted. "
-    "Research only: no result is fit for diagnosis."
+    "9 provider refused, 10 unreachable, 11 submit uncertain, 130 interrupted (docs/guide.md explains them). "
+    "For research and education only; not for diagnosis."
 )
 
-# Name: where its function or sub-app lives, and its help line: the first of its own help (test_startup.py compares).
+# Name: module and attribute, and the help line; the command's own help starts with the same (test_startup.py compares).
 COMMANDS = {
-    "init": ("setup:init", "Write a commented boneage.toml, unless there is one."),
-    "doctor": ("setup:doctor", "Tell the truth about this machine and its GPU."),
-    "config": ("setup:config", "List every setting with its value and origin."),
-    "plan": ("plan:plan", "Tell what a training will take where, and choose."),
-    "calibrate": ("plan:calibrate", "Measure a target's speed by a short training."),
-    "submit": ("runs:submit", "Plan a training, book its worst case, start it."),
-    "resume": ("runs:resume", "Go on with a run from its last checkpoint."),
+    "init": ("setup:init", "Write a settings file for a project."),
+    "doctor": ("setup:doctor", "Check this machine, its GPU and your accounts."),
+    "config": ("setup:config_app", "List every setting with its value and origin."),
+    "plan": ("plan:plan", "Estimate time and cost on each target and recommend one."),
+    "calibrate": ("plan:calibrate", "Measure a target's speed with a short run."),
+    "submit": ("runs:submit", "Submit a run; its maximum cost is reserved first."),
+    "resume": ("runs:resume", "Resume a run from its last checkpoint."),
     "ls": ("runs:ls", "List runs, newest first."),
-    "show": ("runs:show", "Show one run: state, newest metrics, legs, folder."),
+    "show": ("runs:show", "Show a run's state, metrics, legs and folder."),
     "watch": ("watch:watch", "Follow a run until it is over."),
     "logs": ("runs:logs", "Print the log of a run's latest leg."),
-    "stop": ("runs:stop", "Have a run save and end; it can be resumed later."),
-    "collect": ("runs:collect", "Bring what a run has made into one folder, checked."),
-    "report": ("report:report", "Write a run's report: HTML, JSON or CSV."),
-    "compare": ("report:compare", "Compare runs: error, time, cost, what was the same."),
-    "predict": ("model:predict", "Read ages off radiographs. Research only."),
-    "export": ("model:export", "Hand a model to other runtimes, a run to a tracker."),
-    "rehearse": ("runs:rehearse", "Run here what a target would be sent, first."),
-    "data": ("data:app", "Draw, fetch, prepare, describe and push images."),
-    "train": ("model:app", "List presets; check a trainer, evaluate a model."),
-    "infra": ("azure:app", "Make, show and remove what Azure needs."),
-    "prices": ("azure:prices_app", "List Azure's GPU prices; ask for today's."),
+    "stop": ("runs:stop", "Stop a run after saving a checkpoint."),
+    "collect": ("runs:collect", "Download a run's outputs and verify their checksums."),
+    "report": ("report:report", "Write a run's report as HTML, JSON or CSV."),
+    "compare": ("report:compare", "Compare runs: error, time, cost and settings."),
+    "predict": ("model:predict", "Predict bone age from radiographs."),
+    "export": ("model:export", "Export a model (ONNX, TFLite, ...) or log a run to MLflow or TensorBoard."),
+    "rehearse": ("runs:rehearse", "Execute the generated job locally before submitting it."),
+    "data": ("data:app", "Generate, download, prepare, describe and upload radiographs."),
+    "train": ("model:app", "List presets, check the trainer, evaluate a model."),
+    "infra": ("azure:app", "Create, show and delete the Azure resources."),
+    "prices": ("azure:prices_app", "List or refresh Azure's GPU prices."),
     "budget": ("budget:app", "Show what is spent and reserved; set the caps."),
 }
 
 
 class LazyGroup(TyperGroup):
-    """Knows each command by name and help line, and builds only the one that is asked for."""
+    """Lists the commands from `COMMANDS` and builds only the one that is called."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        # Stand-ins: typer lists these names and suggests them after a typing error.
+        # Placeholders: typer suggests their names after a mistyped command.
         self.commands = {name: TyperCommand(name, short_help=line) for name, (_, line) in COMMANDS.items()}
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -60,20 +60,20 @@ class LazyGroup(TyperGroup):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
-def _build(place: str) -> Any:
-    module, _, name = place.partition(":")
-    found = getattr(importlib.import_module(f"boneagectl.cli.{module}"), name)
-    if not isinstance(found, typer.Typer):  # a function: typer builds commands from an app only
+def _build(location: str) -> Any:
+    module, _, name = location.partition(":")
+    command = getattr(importlib.import_module(f"boneagectl.cli.{module}"), name)
+    if not isinstance(command, typer.Typer):  # a function: typer builds commands from an app only
         app = typer.Typer(rich_markup_mode=None, add_completion=False)
-        app.command()(found)
-        found = app
-    return typer.main.get_command(found)
+        app.command()(command)
+        command = app
+    return typer.main.get_command(command)
 
 
 app = typer.Typer(
     name="boneagectl",
     cls=LazyGroup,
-    help="Train bone age networks within a student's budget: plan, submit, watch, collect, compare.",
+    help="Train bone-age networks within a student's budget: plan, submit, watch, collect, compare.",
     epilog=EPILOG,
     rich_markup_mode=None,
     no_args_is_help=True,
@@ -81,8 +81,8 @@ app = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"boneagectl {boneage_trainer.__version__}")
         raise typer.Exit
 
@@ -93,4 +93,4 @@ def root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Train bone age networks within a student's budget: plan, submit, watch, collect, compare."""
+    """Train bone-age networks within a student's budget: plan, submit, watch, collect, compare."""

@@ -1,13 +1,15 @@
-"""How values look to people. Words only: nothing here asks, opens or decides."""
+"""Plans, runs, estimates and checks as text and JSON. Nothing here asks, opens or decides."""
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from boneage_trainer.contract import SENTINEL, STATE_SENTINEL, parse_sentinel
 from boneagectl import units
 from boneagectl.models import Bundle, Capabilities, Finding, Leg, Observation, Plan, Relay, Run, Speed, as_json
 from boneagectl.output import table
@@ -15,8 +17,11 @@ from boneagectl.output import table
 if TYPE_CHECKING:
     from boneagectl.target_choice import Choice
 
-_SESSION_S = 12 * 3600
+NONE = "–"
+"""What a table shows where a value is unknown or does not apply."""
 _CURVE_WIDTH = 40
+_EPOCH = re.compile(r"epoch (\d{1,9})/")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def plan_text(plan: Plan, bundle: Bundle, relay: Relay | None = None) -> str:
@@ -24,27 +29,24 @@ def plan_text(plan: Plan, bundle: Bundle, relay: Relay | None = None) -> str:
     lines = [
         f"run      {plan.run_id}, leg {plan.leg_number}, on {spec.target}",
         f"train    {_train_text(as_json(spec.train))}",
-        f"data     {_data_text(spec.data)}, {spec.pack if spec.data['fingerprint'] else 'not seen from here'}",
-        f"time     at most {units.format_duration(quote.worst_s)}: then it saves, stops itself and can be resumed",
+        f"data     {_data_text(spec.data)}, {spec.pack if spec.data['fingerprint'] else 'prepared by the target'}",
+        f"time     at most {units.format_duration(quote.worst_s)}: then the leg saves a checkpoint and stops; resume it to continue",
         f"cost     at most {_cost_text(plan)}",
         f"bundle   {len(bundle.files)} files, {units.format_bytes(len(bundle.content))}, sha256 {bundle.sha256[:16]}",
     ]
     if relay:
-        lines.insert(5, f"legs     {_relay_text(plan, relay)}")
-    lines += [f"limit    {'ok     ' if v.allows else 'REFUSED'} {v.limit}: {v.detail}" for v in plan.verdicts]
+        share = max(1.0, relay.time_limit_s / spec.time_limit_s)  # the first leg may have less time than requested
+        time = units.format_duration(math.ceil(quote.worst_s * share) * relay.legs)
+        usd = units.format_usd(math.ceil(quote.worst_usd_micro * share) * relay.legs)
+        total = f"at most {time} and {usd} in total, each leg reserved when it starts"
+        lines.insert(5, f"legs     up to {relay.legs}, on {' or '.join(relay.targets)}: {total}")
+    for verdict in plan.verdicts:
+        lines.append(f"limit    {'ok     ' if verdict.allows else 'REFUSED'} {verdict.limit}: {verdict.detail}")
     return "\n".join(lines)
 
 
-def _relay_text(plan: Plan, relay: Relay) -> str:
-    share = max(1.0, relay.time_limit_s / plan.spec.time_limit_s)  # a first leg may have less time than was wished for
-    time = units.format_duration(math.ceil(plan.quote.worst_s * share) * relay.legs)
-    usd = units.format_usd(math.ceil(plan.quote.worst_usd_micro * share) * relay.legs)
-    where = " or ".join(relay.targets)
-    return f"up to {relay.legs}, on {where}: in all at most {time} and {usd}, each booked when it starts"
-
-
 def _data_text(data: dict[str, Any]) -> str:
-    count = f"{data['count']} images" if data["count"] else "the images attached there"
+    count = f"{data['count']} images" if data["count"] else "the target's dataset"
     return f"{count} at {data['image_size_px']} px"
 
 
@@ -55,13 +57,9 @@ def _train_text(train: dict[str, Any]) -> str:
 def _cost_text(plan: Plan) -> str:
     quote = plan.quote
     if quote.quota_s:
-        return f"{units.format_duration(quote.quota_s)} of {quote.target}'s GPU hours, and no money"
-    return f"{units.format_usd(quote.worst_usd_micro)} ({_rate(plan)})"
-
-
-def _rate(plan: Plan) -> str:
-    quote = plan.quote
-    return f"{units.format_usd(quote.usd_micro_per_hour)} an hour, from {quote.source}, {quote.date}"
+        return f"{units.format_duration(quote.quota_s)} of {quote.target}'s GPU quota, no money"
+    rate = f"{units.format_usd(quote.usd_micro_per_hour)} per hour, from {quote.source}, {quote.date}"
+    return f"{units.format_usd(quote.worst_usd_micro)} ({rate})"
 
 
 def bundle_table(bundle: Bundle) -> str:
@@ -74,7 +72,7 @@ def plan_json(plan: Plan, bundle: Bundle) -> dict[str, Any]:
 
 def runs_table(runs: Sequence[Run]) -> str:
     if not runs:
-        return "no runs yet; boneagectl submit starts one"
+        return "no runs yet; start one with boneagectl submit"
     headings = ("RUN", "STATE", "EPOCH", "LEGS", "TARGET", "TIME", "COST", "CREATED")
     return table(headings, [_run_row(run) for run in runs])
 
@@ -96,20 +94,20 @@ def _run_row(run: Run) -> tuple[object, ...]:
 
 
 def run_json(run: Run) -> dict[str, Any]:
-    """A run with the state of its latest leg lifted to the top."""
+    """A run with the state of its latest leg at the top level."""
     leg = run.latest
     top = {"state": str(leg.state), "reason": leg.reason, "epoch": leg.epoch, "epochs": leg.epochs}
     return {**as_json(run), **top}
 
 
-def run_text(run: Run, snapshot: Observation, folder: str, relay: Relay | None, curve: str) -> str:
+def run_text(run: Run, observation: Observation, folder: str, relay: Relay | None, curve: str) -> str:
     data = run.data
     lines = [
         f"run      {run.run_id}, created {run.created}",
-        f"state    {snapshot_text(snapshot, run.latest.time_limit_s)}",
+        f"state    {observation_text(observation, run.latest.time_limit_s)}",
         *([f"val MAE  {curve}"] if curve else []),
         f"train    {_train_text(run.config)}",
-        f"data     {_data_text(data)}, fingerprint {data['fingerprint'][:16] or 'not known here'}",
+        f"data     {_data_text(data)}, fingerprint {data['fingerprint'][:16] or 'unknown'}",
         f"bundle   sha256 {run.bundle_sha256[:16]}",
         f"folder   {folder}",
         *(
@@ -124,7 +122,7 @@ def run_text(run: Run, snapshot: Observation, folder: str, relay: Relay | None, 
 
 
 def curve_text(values: Sequence[float | None]) -> str:
-    """Validation MAE over epochs as a line of little bars, plain ones where the terminal may not have others."""
+    """Validation MAE over epochs as a line of block characters, ASCII ones on a plain terminal."""
     from boneagectl.report import charts
 
     known = [value for value in values if value is not None]
@@ -140,20 +138,20 @@ def is_plain_terminal() -> bool:
 
 
 def _leg_row(leg: Leg) -> tuple[object, ...]:
-    cost = "-" if leg.spent_usd_micro is None else units.format_usd(leg.spent_usd_micro)
+    cost = NONE if leg.spent_usd_micro is None else units.format_usd(leg.spent_usd_micro)
     elapsed = units.format_duration(leg.elapsed_s)
-    return leg.leg_id, leg.target, str(leg.state), f"{leg.epoch}/{leg.epochs}", elapsed, cost, leg.reason or "-"
+    return leg.leg_id, leg.target, str(leg.state), f"{leg.epoch}/{leg.epochs}", elapsed, cost, leg.reason or NONE
 
 
-def snapshot_text(seen: Observation, limit_s: int = 0) -> str:
-    """With its age against the limit of its leg, where that is given and it is not over."""
-    parts = [str(seen.state) + (f" ({seen.reason})" if seen.reason else "")]
-    if seen.epochs:
-        parts.append(f"epoch {seen.epoch}/{seen.epochs}")
-    parts += metric_texts(seen.metrics or {})
-    age = "time not known" if seen.elapsed_s is None else units.format_duration(seen.elapsed_s)
-    of = f" of {units.format_duration(limit_s)}" if limit_s and not seen.state.is_over else ""
-    return ", ".join([*parts, f"{age}{of}"])
+def observation_text(observation: Observation, limit_s: int = 0) -> str:
+    """State, epoch, metrics and elapsed time; of a running leg also its time limit, if `limit_s` is given."""
+    parts = [str(observation.state) + (f" ({observation.reason})" if observation.reason else "")]
+    if observation.epochs:
+        parts.append(f"epoch {observation.epoch}/{observation.epochs}")
+    parts += metric_texts(observation.metrics or {})
+    age = "duration unknown" if observation.elapsed_s is None else units.format_duration(observation.elapsed_s)
+    limit = f" of {units.format_duration(limit_s)}" if limit_s and not observation.state.is_over else ""
+    return ", ".join([*parts, f"{age}{limit}"])
 
 
 def metric_texts(metrics: dict[str, Any]) -> list[str]:
@@ -161,46 +159,61 @@ def metric_texts(metrics: dict[str, Any]) -> list[str]:
     return [text.format(metrics[key]) for key, text in texts if isinstance(metrics.get(key), int | float)]
 
 
+def log_lines(lines: Iterable[str], epochs: int) -> Iterator[str]:
+    """A log for people: without the lines that only programs read, and without control characters.
+
+    The trainer prints a plain line for each epoch beside the one for programs. Where it is missing, it is made here.
+    """
+    shown = 0
+    for line in lines:
+        if match := _EPOCH.match(line):
+            shown = int(match[1])
+        if not line.startswith((SENTINEL, STATE_SENTINEL)):
+            yield _CONTROL.sub("", line)
+        elif metrics := parse_sentinel(line):
+            epoch = metrics.get("epoch")
+            if type(epoch) is int and epoch != shown:
+                yield "  ".join([f"epoch {epoch}/{epochs}", *metric_texts(metrics)])
+
+
 def choices_text(choices: Sequence[Choice], prefer: str) -> str:
-    headings = ("TARGET", "TIME", "RANGE", "SESSIONS", "USD", "QUOTA HOURS", "DONE BY", "FROM")
-    rows = [_choice_row(one) for one in choices]
-    blocked = [f"{one.target} is blocked: {block}" for one in choices for block in one.blocks]
-    chosen = next((one.target for one in choices if one.is_recommended), "")
-    last = (
-        f"{prefer}: {chosen}; boneagectl submit --target {chosen}" if chosen else f"{prefer}: none can be recommended"
-    )
-    return "\n".join([table(headings, rows), *blocked, "", last])
+    headings = ("TARGET", "TIME", "RANGE", "LEGS", "USD", "QUOTA HOURS", "DONE BY", "BASIS")
+    rows = [_choice_row(choice) for choice in choices]
+    blocked = [f"{choice.target} is blocked: {block}" for choice in choices for block in choice.blocks]
+    recommended = next((choice.target for choice in choices if choice.is_recommended), "")
+    last = f"{prefer}: {recommended}; boneagectl submit --target {recommended}"
+    return "\n".join([table(headings, rows), *blocked, "", last if recommended else "no target can run this"])
 
 
-def _choice_row(one: Choice) -> tuple[object, ...]:
-    if one.time_s is None or one.low_s is None or one.high_s is None:
-        return one.target, "not known", "-", "-", "-", "-", "-", one.basis or "blocked"
-    span = f"{units.format_duration(one.low_s)} to {units.format_duration(one.high_s)}"
-    return (one.target, units.format_duration(one.time_s), span, str(one.sessions), units.format_usd(one.usd_micro),
-            f"{one.quota_s / 3600:.2f}", one.done_by[:16].replace("T", " "),
-            f"{one.basis}; you open a notebook" if one.needs_you else one.basis)  # fmt: skip
+def _choice_row(choice: Choice) -> tuple[object, ...]:
+    if choice.time_s is None or choice.low_s is None or choice.high_s is None:
+        return choice.target, *[NONE] * 6, choice.basis or "blocked"
+    span = f"{units.format_duration(choice.low_s)} to {units.format_duration(choice.high_s)}"
+    return (choice.target, units.format_duration(choice.time_s), span, str(choice.sessions),
+            units.format_usd(choice.usd_micro), f"{choice.quota_s / 3600:.2f}", choice.done_by[:16].replace("T", " "),
+            f"{choice.basis}; you open a notebook" if choice.needs_you else choice.basis)  # fmt: skip
 
 
 def speed_text(speed: Speed) -> str:
     kinds = ", ".join(
-        f"{name}: {1000 * sum(values) / len(values):.2f} ms an image in {len(values)} epochs"
+        f"{name}: {1000 * sum(values) / len(values):.2f} ms per image over {len(values)} epochs"
         for name, values in speed.samples.items()
     )
-    return (f"{speed.target}, {speed.machine}: {kinds or 'too short to tell'}; load {speed.load_ms:.2f}, compute "
-            f"{speed.compute_ms:.2f} ms an image; {units.format_duration(speed.startup_s)} to the first epoch, "
+    return (f"{speed.target}, {speed.machine}: {kinds or 'too few epochs to measure'}; load {speed.load_ms:.2f}, compute "
+            f"{speed.compute_ms:.2f} ms per image; {units.format_duration(speed.startup_s)} to the first epoch, "
             f"{units.format_duration(speed.finish_s)} to evaluate")  # fmt: skip
 
 
 def stop_question(run: Run, capabilities: Capabilities) -> str:
-    """What a stop costs, told before it is done."""
+    """What a stop costs, and the question."""
     leg = run.latest
     question = f"Stop {run.run_id} at epoch {leg.epoch}/{leg.epochs}?"
     if not capabilities.can_stop:
-        return f"{leg.target} is stopped on its own page; this only notes that it will not be opened again. {question}"
+        return f"{leg.target} can only be stopped on its own page; this marks the leg as ended. {question}"
     if capabilities.stop_keeps:
         return question
-    return (f"{leg.target} stops a session only by deleting it: the log and the epochs' figures are kept here, "
-            f"this leg's checkpoint and files are lost. {question}")  # fmt: skip
+    return (f"{leg.target} stops a session only by deleting it: the log and the metrics are kept on this machine, "
+            f"the leg's checkpoint and other files are lost. {question}")  # fmt: skip
 
 
 def findings_text(findings: Sequence[Finding]) -> str:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they open."""
+"""Options that several commands share, and the settings and state they open."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:  # --help needs none of these
     from boneagectl.runs import Workflow
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with documented field names.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer every question with yes.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file instead of the nearest boneage.toml.")]
-Profile = Annotated[str | None, typer.Option("--profile", "-P", help="Use the [profiles.NAME] table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to every question.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file (default: the nearest boneage.toml).")]
+Profile = Annotated[str | None, typer.Option("--profile", "-P", help="Use the settings of [profiles.NAME].")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. train.epochs=3.")
 ]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or 'last'.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Run name, a unique prefix of it, or 'last'.")]
 
 
 def settings(
@@ -36,7 +36,7 @@ def settings(
 
 
 def open_page(path: Path) -> None:
-    """Shows the page at `path` in the browser."""
+    """Opens the page at `path` in the browser."""
     import webbrowser
 
     webbrowser.open(path.absolute().as_uri())
@@ -44,7 +44,7 @@ def open_page(path: Path) -> None:
 
 @contextmanager
 def workflow(merged: Config | None = None, may_write: bool = True) -> Iterator[Workflow]:
-    """Opens the state folder and the ledger. With `may_write` false nothing is made that is not there."""
+    """Opens the state folder and the ledger. With `may_write` false, nothing is created."""
     from boneagectl.ledger import store
     from boneagectl.paths import Home
     from boneagectl.runs import Workflow
@@ -54,5 +54,5 @@ def workflow(merged: Config | None = None, may_write: bool = True) -> Iterator[W
     if may_write:
         home.create()
     path = home.ledger if may_write or home.ledger.exists() else Path(":memory:")
-    with store.opened(path) as book:
-        yield Workflow(home, merged, book)
+    with store.opened(path) as ledger:
+        yield Workflow(home, merged, ledger)

@@ -29,7 +29,7 @@ def plan(
     config: options.ConfigFile = None,
     json: options.Json = False,
 ) -> None:
-    """Tell what a training will take where, and choose.
+    """Estimate time and cost on each target and recommend one.
 
     Time with its range, sessions, dollars, hours of quota, and what forbids it. From what was measured on each target,
     else roughly from a table. No provider is asked without --ask. `submit --target auto` takes the recommended one.
@@ -58,7 +58,7 @@ def calibrate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure a target's speed by a short training.
+    """Measure a target's speed with a short run.
 
     Eight epochs of the real work, submitted and booked like any run; the first of each kind only warms up. Any run that
     is collected refines it.

@@ -86,7 +86,7 @@ def compare(
     open_: Annotated[bool, typer.Option("--open", help="Open the HTML comparison in the browser.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Compare runs by error, time and cost.
+    """Compare runs: error, time, cost and settings.
 
     Collects each run first. Errors are compared in pairs, on test images that both runs have (same id and content).
 

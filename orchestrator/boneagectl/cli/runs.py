@@ -1,4 +1,4 @@
-"""The commands about runs: submit, resume, ls, show, logs, stop, collect."""
+"""The commands about runs: submit, rehearse, resume, ls, show, logs, stop, collect."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ from boneagectl.targets import NAMES
 if TYPE_CHECKING:
     from boneagectl.runs import Prepared, Workflow
 
-_WHERE = f"Where to train: {', '.join(NAMES)}; submit: or auto."
-_Target = Annotated[str | None, typer.Option("--target", "-t", help=_WHERE)]
-_Limit = Annotated[str | None, typer.Option("--time-limit", help="The longest this leg may take, e.g. 11h30m.")]
-_Name = Annotated[str | None, typer.Option("--name", "-n", help="The run's id, instead of a made-up one.")]
-_Dry = Annotated[bool, typer.Option("--dry-run", help="Write the folder that would be sent, and nothing else.")]
-_WEIGHTS = "What the backbone starts from; a path is meant from the pack's folder."
+_Pack = Annotated[Path | None, typer.Option("--data", help="Pack to train on.")]
+_Preset = Annotated[str | None, typer.Option("--preset", help="Training preset, see `train presets`.")]
+_Target = Annotated[str | None, typer.Option("--target", "-t", help=f"One of {', '.join(NAMES)}; submit: or auto.")]
+_Limit = Annotated[str | None, typer.Option("--time-limit", help="Time limit of this leg, e.g. 11h30m.")]
+_Name = Annotated[str | None, typer.Option("--name", "-n", help="Run name (default: generated).")]
+_Dry = Annotated[bool, typer.Option("--dry-run", help="Only write the folder that would be submitted.")]
+_WEIGHTS = "Initial weights; paths are relative to the pack."
 _Weights = Annotated[str | None, typer.Option("--weights", metavar="none|imagenet|PATH", help=_WEIGHTS)]
-_VIA = "How Colab is used: a notebook to open, or Google's CLI."
-_ZIP = "Results that a Colab notebook offered for download."
-_LEGS = "How many sessions it may have; watch starts the next."
-_THEN = "Where later legs may go, in order of preference."
-_PLAN_ONLY = "Folder a dry run writes; by default one named as the leg."
+_VIA = "How Colab is used: a notebook that you open, or Google's CLI."
+_ZIP = "Outputs downloaded from a Colab notebook."
+_LEGS = "Maximum number of legs; `watch` starts the next one."
+_THEN = "Targets of later legs, in order of preference."
+_DRY_OUT = "Folder that a dry run writes (default: named after the leg)."
 
 
 def submit(
     target: _Target = None,
-    pack: Annotated[Path | None, typer.Option("--data", help="The pack to train on.")] = None,
+    pack: _Pack = None,
     time_limit: _Limit = None,
     name: _Name = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="A preset of `train presets`.")] = None,
+    preset: _Preset = None,
     weights: _Weights = None,
     legs: Annotated[int, typer.Option("--legs", min=1, max=50, help=_LEGS)] = 1,
     then: Annotated[str | None, typer.Option("--then", metavar="A,B", help=_THEN)] = None,
     dry_run: _Dry = False,
     via: Annotated[str | None, typer.Option("--via", metavar="notebook|cli", help=_VIA)] = None,
-    open_: Annotated[bool, typer.Option("--open", help="Open the page of what was started.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help=_PLAN_ONLY)] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the leg's page in the browser.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help=_DRY_OUT)] = None,
     set_: options.Set = None,
     config: options.ConfigFile = None,
     profile: options.Profile = None,
@@ -51,9 +52,9 @@ def submit(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Plan a training, book its worst case, start it.
+    """Submit a run; its maximum cost is reserved first.
 
-    Returns at once.
+    Returns at once. Follow the run with `watch`.
 
     Example: boneagectl submit --target local --set train.epochs=3
     """
@@ -70,27 +71,25 @@ def submit(
         if dry_run:
             _dry_run(flow, prepared, out, printer)
         else:
-            from boneagectl import relay as relay_module
+            from boneagectl.relay import parse_relay
 
-            relay = relay_module.parse_relay(
-                legs, units.parse_duration_s(merged["time_limit"]), prepared.plan.spec.target, then
-            )
+            relay = parse_relay(legs, units.parse_duration_s(merged["time_limit"]), prepared.plan.spec.target, then)
             start(flow, prepared, printer, yes, relay, open_)
 
 
 def rehearse(
     target: _Target = None,
-    pack: Annotated[Path | None, typer.Option("--data", help="The pack to train on.")] = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="A preset of `train presets`.")] = None,
+    pack: _Pack = None,
+    preset: _Preset = None,
     weights: _Weights = None,
     set_: options.Set = None,
     config: options.ConfigFile = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run here what a target would be sent, first.
+    """Execute the generated job locally before submitting it.
 
-    The very script, on a few synthetic hands, in a tree like the target's. Nothing is booked or sent.
+    Runs the same script on a few synthetic hands, in a folder tree like the target's. Nothing is reserved or sent.
 
     Example: boneagectl rehearse --target kaggle
     """
@@ -115,17 +114,17 @@ def resume(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Go on with a run from its last checkpoint.
+    """Resume a run from its last checkpoint.
 
-    It may be paused, failed or lost; what follows is its next leg, by default where the last one was.
+    The run may be paused, failed or lost. Its next leg runs on the same target unless --target names another.
 
     Example: boneagectl resume last --time-limit 2h
     """
     with options.workflow(options.settings(config)) as flow:
         flow.refresh()
-        found = flow.ledger.find_run(run)
-        flow.config = options.settings(config, target=target or found.latest.target, time_limit=time_limit)
-        start(flow, flow.prepare_resume(found), Printer(json, quiet), yes)
+        selected = flow.ledger.find_run(run)
+        flow.config = options.settings(config, target=target or selected.latest.target, time_limit=time_limit)
+        start(flow, flow.prepare_resume(selected), Printer(json, quiet), yes)
 
 
 def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Printer) -> None:
@@ -134,35 +133,39 @@ def _dry_run(flow: Workflow, prepared: Prepared, out: Path | None, printer: Prin
     flow.render(prepared, folder)
     text = f"{format_runs.plan_text(plan, bundle)}\n\n{format_runs.bundle_table(bundle)}\n\nrendered to {folder}"
     printer.data({**format_runs.plan_json(plan, bundle), "folder": folder}, text)
-    exactly = f"--name {plan.run_id} --time-limit {plan.spec.time_limit_s}s"  # one that is demanded is not cut
-    printer.talk(f"nothing was booked or sent; to send exactly this: boneagectl submit {exactly}")
+    options_ = f"--name {plan.run_id} --time-limit {plan.spec.time_limit_s}s"  # a time limit given here is not cut
+    printer.talk(f"nothing was reserved or sent; to submit exactly this: boneagectl submit {options_}")
 
 
 def start(
     flow: Workflow, prepared: Prepared, printer: Printer, yes: bool, relay: Relay | None = None, open_: bool = False
 ) -> None:
-    """Launches, and tells what came of it and what is next."""
+    """Submits a prepared leg; prints its plan, its run's name and the next step."""
     prepared, handle = launch(flow, prepared, printer, yes, relay)
     plan, steps = prepared.plan, prepared.target.next_steps(handle)
     value = {**format_runs.plan_json(plan, prepared.bundle), "handle": str(handle)}
     printer.data(value, plan.run_id)
     for line in steps:
         printer.talk(line)
-    printer.talk(f"{'made' if steps else 'started'}; boneagectl watch {plan.run_id}")
+    printer.talk(f"{'prepared' if steps else 'started'}; next: boneagectl watch {plan.run_id}")
     if open_:
-        _open_page(handle.url)
+        import webbrowser
+
+        if not handle.url:
+            raise UsageError(f"{plan.spec.target} has no page to open", f"boneagectl watch {plan.run_id}")
+        webbrowser.open(handle.url)
 
 
 def launch(
     flow: Workflow, prepared: Prepared, printer: Printer, yes: bool, relay: Relay | None = None
 ) -> tuple[Prepared, Handle]:
-    """Shows the plan, asks where it costs, books and sends; nothing goes to stdout."""
+    """Shows the plan, asks for confirmation if it costs money, reserves and submits. Prints nothing to stdout."""
     prepared = flow.preflight(prepared)
     plan = prepared.plan
     text = format_runs.plan_text(plan, prepared.bundle, relay)
     if plan.quote.worst_usd_micro and not plan.refusals and not yes:
-        Printer().talk(text)  # what is asked about is shown, however quiet
-        printer.confirm("Book and start this?", yes)
+        Printer().talk(text)  # shown even with --quiet, since the question is about it
+        printer.confirm("Reserve and submit this?", yes)
     else:
         printer.talk(text)
     handle = flow.submit(prepared)
@@ -171,17 +174,9 @@ def launch(
     return prepared, handle
 
 
-def _open_page(url: str) -> None:
-    if not url:
-        raise UsageError("this target has no page to open", "boneagectl watch last")
-    import webbrowser
-
-    webbrowser.open(url)
-
-
 def ls(
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Show the newest N runs.")] = 20,
-    ids: Annotated[bool, typer.Option("--ids", help="Print only the ids, one a line.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Number of runs to show.")] = 20,
+    ids: Annotated[bool, typer.Option("--ids", help="Print run names only, one per line.")] = False,
     json: options.Json = False,
 ) -> None:
     """List runs, newest first.
@@ -196,7 +191,7 @@ def ls(
 
 
 def show(run: options.RunName = "last", json: options.Json = False) -> None:
-    """Show one run: state, newest metrics, legs, folder.
+    """Show a run's state, metrics, legs and folder.
 
     Example: boneagectl show last
     """
@@ -204,18 +199,20 @@ def show(run: options.RunName = "last", json: options.Json = False) -> None:
 
     with options.workflow() as flow:
         flow.reconcile()
-        snapshot = flow.poll_latest(flow.ledger.find_run(run))
-        found = flow.ledger.find_run(run)
-        folder = flow.home.run(found.run_id)
-        curve = "" if json else format_runs.curve_text(report_collect.validation_curve(flow, found))
-        relay = flow.ledger.relay(found.run_id)
-        value = {**format_runs.run_json(found), "metrics": snapshot.metrics, "folder": folder, "relay": relay}
-        Printer(json).data(value, format_runs.run_text(found, snapshot, str(folder), relay, curve))
+        observation = flow.poll_latest(flow.ledger.find_run(run))
+        selected = flow.ledger.find_run(run)
+        folder, relay = flow.home.run(selected.run_id), flow.ledger.relay(selected.run_id)
+        curve = "" if json else format_runs.curve_text(report_collect.validation_curve(flow, selected))
+        value = {**format_runs.run_json(selected), "metrics": observation.metrics, "folder": folder, "relay": relay}
+        Printer(json).data(value, format_runs.run_text(selected, observation, str(folder), relay, curve))
 
 
 def logs(
     run: options.RunName = "last",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the leg is over.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines until the leg is over.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Print the log unchanged, with its machine-readable lines.")
+    ] = False,
 ) -> None:
     """Print the log of a run's latest leg.
 
@@ -223,33 +220,35 @@ def logs(
     """
     with options.workflow() as flow:
         flow.reconcile()
-        for line in flow.logs(flow.ledger.find_run(run), follow):
+        selected = flow.ledger.find_run(run)
+        lines = flow.logs(selected, follow)
+        for line in lines if raw else format_runs.log_lines(lines, selected.latest.epochs):
             typer.echo(line)
 
 
 def stop(
     run: options.RunName, yes: options.Yes = False, json: options.Json = False, quiet: options.Quiet = False
 ) -> None:
-    """Have a run save and end; it can be resumed later.
+    """Stop a run after saving a checkpoint.
 
-    Waits until nothing of it is billed any more.
+    Waits until nothing of the run is billed. Continue later with `resume`.
 
     Example: boneagectl stop last --yes
     """
     printer = Printer(json, quiet)
     with options.workflow() as flow:
         flow.refresh()
-        found = flow.ledger.find_run(run)
-        if not found.latest.state.is_over:
-            printer.confirm(format_runs.stop_question(found, flow.target(found.latest.target).capabilities), yes)
+        selected = flow.ledger.find_run(run)
+        if not selected.latest.state.is_over:
+            capabilities = flow.target(selected.latest.target).capabilities
+            printer.confirm(format_runs.stop_question(selected, capabilities), yes)
             printer.talk("stopping …")
-        flow.ledger.set_relay(found.run_id, None)  # a person who stops it does not want it to go on by itself
-        snapshot = flow.stop(found)
-        printer.data(
-            {"run_id": found.run_id, "snapshot": snapshot}, f"{found.run_id}  {format_runs.snapshot_text(snapshot)}"
-        )
+        flow.ledger.set_relay(selected.run_id, None)  # no leg follows a stop by hand
+        observation = flow.stop(selected)
+        text = f"{selected.run_id}  {format_runs.observation_text(observation)}"
+        printer.data({"run_id": selected.run_id, "snapshot": observation}, text)
         screen = Screen(printer)
-        for line in flow.wind_down(found):
+        for line in flow.wind_down(selected):
             screen.update(line)
 
 
@@ -259,17 +258,17 @@ def collect(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Bring what a run has made into one folder, checked.
+    """Download a run's outputs and verify their checksums.
 
-    Its metrics, model, predictions and log; also while it runs.
+    Metrics, model, predictions and log; also while the run is running.
 
     Example: boneagectl collect last
     """
     printer = Printer(json, quiet)
     with options.workflow() as flow:
         flow.refresh()
-        wanted = flow.ledger.find_run(run)
-        found = flow.bring(wanted, from_) if from_ else flow.collect(wanted)
-        if found.unlisted:
-            printer.talk(f"written after the leg last listed its files: {', '.join(found.unlisted)}")
-        printer.data(found, str(found.folder))
+        selected = flow.ledger.find_run(run)
+        outputs = flow.bring(selected, from_) if from_ else flow.collect(selected)
+        if outputs.unlisted:
+            printer.talk(f"not in the manifest, so not verified: {', '.join(outputs.unlisted)}")
+        printer.data(outputs, str(outputs.folder))

@@ -113,7 +113,7 @@ class _Shown:
 
 
 def _line(look: PollResult) -> str:
-    return f"{look.run.run_id}  {format_runs.snapshot_text(look.seen, look.leg.time_limit_s)}"
+    return f"{look.run.run_id}  {format_runs.observation_text(look.seen, look.leg.time_limit_s)}"
 
 
 def raise_if_failed(look: PollResult) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from boneagectl.targets.kaggle import KaggleTarget
 
 NAMES = TARGETS
+_VENDOR_LOGGERS = ("azure", "msal", "msrest", "kaggle", "kagglesdk", "google", "google_auth_oauthlib", "urllib3")
 
 
 def local_target(home: Home, config: Config) -> BaseTarget:
@@ -29,12 +31,14 @@ def kaggle_target(home: Home, config: Config) -> KaggleTarget:
     """By its own type, for the commands that push datasets."""
     from boneagectl.targets.kaggle import KaggleTarget
 
+    _silence_vendor_loggers()
     return KaggleTarget(home.kaggle, config.section(KaggleSettings))
 
 
 def colab_target(home: Home, config: Config) -> BaseTarget:
     from boneagectl.targets.colab import ColabTarget
 
+    _silence_vendor_loggers()
     return ColabTarget(home.colab, config.section(ColabSettings))
 
 
@@ -42,6 +46,7 @@ def azure_target(home: Home, config: Config) -> AzureTarget:
     """By its own type, for the commands about infrastructure and prices."""
     from boneagectl.targets.azure import AzureTarget
 
+    _silence_vendor_loggers()
     return AzureTarget(home.azure, config.section(AzureSettings))
 
 
@@ -63,3 +68,19 @@ def get(name: str, home: Home, config: Config) -> BaseTarget:
     """The target called `name`, set up from `config`. Raises UsageError if there is none."""
     check_name(name)
     return FACTORIES[name](home, config)
+
+
+def _silence_vendor_loggers() -> None:
+    """Keeps the SDKs' log records off the terminal, where every message is this project's own.
+
+    Without a handler, Python prints warnings to stderr. ``BONEAGECTL_DEBUG=1`` leaves them.
+    """
+    import logging
+
+    if os.environ.get("BONEAGECTL_DEBUG"):
+        return
+    for name in _VENDOR_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.propagate = False
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
