@@ -1,4 +1,4 @@
-"""infra: what a target needs outside this machine, made, shown and taken away. Only azure needs any."""
+"""infra and prices: the Azure resources that the azure target needs, and what its machines cost."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from boneagectl import units
 from boneagectl.cli import options
+from boneagectl.cli.format_runs import none_text
 from boneagectl.errors import BoneagectlError, LimitRefused, UsageError
 from boneagectl.models import Bill
 from boneagectl.output import Printer, table
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="infra",
-    help="Make, show and remove what Azure needs.",
+    help="Create, show and delete the Azure resources.",
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
 )
 
 _AZURE = "azure"
-_MAIL = typer.Option("--email", metavar="ADDRESS", help="Who is told at 50, 75 and 90 % of the budget.")
-_BUDGET = typer.Option("--budget-usd", min=1, help="The budget a month; by default the azure account's cap, or 100.")
+_MAIL = typer.Option("--email", metavar="ADDRESS", help="Recipient of Azure's alerts at 50, 75 and 90 % of the budget.")
+_BUDGET = typer.Option("--budget-usd", min=1, help="Monthly budget (default: the azure account's cap, or 100).")
 
 
 @app.command()
@@ -44,9 +45,9 @@ def up(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make the workspace, its storage and a cluster.
+    """Create the workspace, its storage and a cluster.
 
-    Shows what would change first. Again, it changes only what the settings changed. Nodes come with jobs and go after.
+    Shows the changes first. Called again, it applies changed settings. Nodes run only while jobs do.
 
     Example: boneagectl infra up --email me@example.org
     """
@@ -54,14 +55,14 @@ def up(
     with _opened(config, set_) as (flow, target):
         infra = target.infra
         parameters = infra.parameters(email, budget_usd or _cap_usd(flow))
-        for why in target.examination().why_not():
-            printer.talk(f"warning: no GPU can run there: {why}")
+        for reason in target.examination().why_not():
+            printer.talk(f"warning: no GPU can run there: {reason}")
         with _group(infra):
             for space in infra.register_providers():
                 printer.talk(f"registering {space} …")
             Printer().talk(changes_text(infra.what_if(parameters)))
-            printer.confirm(f"Make this in {infra.settings.region}? {_question(infra)}", yes)
-        printer.talk("making it; some minutes …")
+            printer.confirm(f"Create this in {infra.settings.region}? {_question(infra)}", yes)
+        printer.talk("creating; this takes some minutes …")
         with _paid_by_the_day(flow, infra):
             infra.deploy(parameters)
         _show(infra, printer)
@@ -75,7 +76,7 @@ def show(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """List what stands, with its cost a day when idle.
+    """List the resources with their daily cost when idle.
 
     Example: boneagectl infra show
     """
@@ -91,17 +92,17 @@ def down(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Remove all of it, and prove that nothing is left.
+    """Delete all resources and verify that nothing is left.
 
-    The cluster first. All data, logs and models there are deleted: collect what you want to keep.
+    Starts with the cluster. All data, logs and models there are deleted: collect what you want to keep first.
 
     Example: boneagectl infra down --yes
     """
     printer = Printer(json, quiet)
     with _opened(config, set_) as (flow, target):
         infra = target.infra
-        if at_work := [leg.leg_id for leg in flow.ledger.open_legs() if leg.target == _AZURE]:
-            raise LimitRefused(f"at work there: {', '.join(at_work)}", "boneagectl stop RUN, then infra down again")
+        if running := [leg.leg_id for leg in flow.ledger.open_legs() if leg.target == _AZURE]:
+            raise LimitRefused(f"legs are running: {', '.join(running)}", "boneagectl stop RUN, then infra down again")
         standing = infra.list_resources()
         if standing:
             Printer().talk(idle_text(_costs(standing)))
@@ -110,7 +111,7 @@ def down(
         for what in infra.delete_all():
             printer.talk(f"deleting {what} …")
         flow.ledger.stop_charge(_AZURE, infra.cluster_name)
-        printer.data({"deleted": [one["name"] for one in standing], "left": []}, "nothing is left that bills")
+        printer.data({"deleted": [one["name"] for one in standing], "left": []}, "nothing is left that is billed")
 
 
 @contextmanager
@@ -124,7 +125,7 @@ def _opened(config: Any, set_: Any) -> Iterator[tuple[Workflow, AzureTarget]]:
 
 @contextmanager
 def _paid_by_the_day(flow: Workflow, infra: Infra) -> Iterator[None]:
-    """Counts the cluster from before it is made; no more where it is certain that it was not."""
+    """Starts the cluster's daily charge before it is created; stops it only if the cluster certainly does not exist."""
     flow.ledger.start_charge(_AZURE, infra.cluster_name, infra.idle_usd_micro_per_day)
     try:
         yield
@@ -136,7 +137,7 @@ def _paid_by_the_day(flow: Workflow, infra: Infra) -> Iterator[None]:
 
 @contextmanager
 def _group(infra: Infra) -> Iterator[None]:
-    """A resource group to ask a what-if in; one that is new goes away again where the answer is no."""
+    """A resource group for the what-if; a new one is deleted again if the question is declined."""
     is_new = not infra.has_group()
     if is_new:
         infra.create_group()
@@ -157,7 +158,7 @@ def _cap_usd(flow: Workflow) -> int:
 
 def _question(infra: Infra) -> str:
     daily = units.format_usd(infra.idle_usd_micro_per_day)
-    return f"It costs at least {daily} a day from then on, also idle; that is booked on account azure."
+    return f"It costs at least {daily} per day from then on, also when idle; account azure is charged for it."
 
 
 def _costs(standing: list[dict[str, Any]]) -> list[IdleCost]:
@@ -171,11 +172,9 @@ def _show(infra: Infra, printer: Printer) -> None:
     printer.data({"resources": costs}, idle_text(costs))
 
 
-# == prices: prices: what an hour of a GPU machine on Azure costs, and since when that is known.
-
 prices_app = typer.Typer(
     name="prices",
-    help="List Azure's GPU prices; ask for today's.",
+    help="List or refresh Azure's GPU prices.",
     rich_markup_mode=None,
     add_completion=False,
 )
@@ -183,9 +182,9 @@ prices_app = typer.Typer(
 
 @prices_app.callback(invoke_without_command=True)
 def prices(context: typer.Context, json: options.Json = False) -> None:
-    """List Azure's GPU prices; ask for today's.
+    """List or refresh Azure's GPU prices.
 
-    Those that quotes use: refreshed ones where there are any, else the table that came with boneagectl.
+    These are the prices that quotes use: refreshed ones, else those of the table in this release.
 
     Example: boneagectl prices
     """
@@ -193,92 +192,90 @@ def prices(context: typer.Context, json: options.Json = False) -> None:
         return
     from boneagectl.paths import Home
     from boneagectl.targets import azure_target
-    from boneagectl.targets.azure import pricing as known
+    from boneagectl.targets.azure import pricing
 
-    found = known.known(azure_target(Home.default(), options.settings()).prices_file)
-    Printer(json).data({"prices": found}, prices_text(found, known.table().sizes))
+    known = pricing.known(azure_target(Home.default(), options.settings()).prices_file)
+    Printer(json).data({"prices": known}, prices_text(known, pricing.table().sizes))
 
 
 @prices_app.command()
 def refresh(
-    size: Annotated[list[str] | None, typer.Option("--size", help="A machine size; by default all known.")] = None,
-    region: Annotated[str | None, typer.Option("--region", help="By default targets.azure.region.")] = None,
+    size: Annotated[list[str] | None, typer.Option("--size", help="VM size, may be repeated (default: all).")] = None,
+    region: Annotated[str | None, typer.Option("--region", help="Region (default: targets.azure.region).")] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Ask Azure's public price list, and keep the answer.
+    """Download current prices from Azure's public price list.
 
-    Needs no login.
+    Needs no sign-in.
 
     Example: boneagectl prices refresh --region francecentral
     """
     from boneagectl.targets import azure_target
-    from boneagectl.targets.azure import pricing as known
+    from boneagectl.targets.azure import pricing
 
     printer = Printer(json, quiet)
     with options.workflow() as flow:
         file = azure_target(flow.home, flow.config).prices_file
         where = region or flow.config["targets.azure.region"]
-        sizes = size or [one.size for one in known.table().sizes]
-        printer.talk(f"asking for {len(sizes)} sizes in {where} …")
-        found = known.refresh(file, sizes, where)
-        if not found:
-            raise UsageError(f"no price of {', '.join(sizes)} in {where}", "is that a region, like westeurope?")
-        printer.data({"prices": found}, prices_text(found, known.table().sizes))
-
-
-# == present_azure: How Azure's infrastructure, prices, regions and bill look to people. Words only.
+        sizes = size or [entry.size for entry in pricing.table().sizes]
+        printer.talk(f"requesting prices of {len(sizes)} sizes in {where} …")
+        refreshed = pricing.refresh(file, sizes, where)
+        if not refreshed:
+            raise UsageError(f"no price of {', '.join(sizes)} in {where}", "check the region's name, e.g. westeurope")
+        printer.data({"prices": refreshed}, prices_text(refreshed, pricing.table().sizes))
 
 
 def changes_text(changes: Sequence[tuple[str, str]]) -> str:
-    """What a deployment would do, the kind of change first."""
+    """The changes of a deployment, kind of change first."""
     return table(("CHANGE", "RESOURCE"), sorted(changes)) if changes else "nothing would change"
 
 
 def idle_text(costs: Sequence[IdleCost]) -> str:
-    """What stands, and what each costs a day while nothing runs; unknown is not nothing."""
+    """The resources and what each costs per day while nothing runs; an unknown cost is not zero."""
     if not costs:
-        return "nothing stands; boneagectl infra up makes it"
-    rows = [(_day_usd(one), one.certainty, one.name, one.type, one.note) for one in costs]
-    total = units.format_usd(sum(one.usd_micro_per_day or 0 for one in costs))
-    unknown = sum(one.usd_micro_per_day is None for one in costs)
-    listed = table(("USD A DAY", "HOW SURE", "NAME", "TYPE", "NOTE"), rows)
-    return f"{listed}\n\nat least {total} a day when idle; of {unknown} no figure is known"
+        return "no resources; create them with boneagectl infra up"
+    rows = [(_day_usd(cost), cost.certainty, cost.name, cost.type, cost.note) for cost in costs]
+    total = units.format_usd(sum(cost.usd_micro_per_day or 0 for cost in costs))
+    unknown = sum(cost.usd_micro_per_day is None for cost in costs)
+    listed = table(("USD PER DAY", "CERTAINTY", "NAME", "TYPE", "NOTE"), rows)
+    return f"{listed}\n\nat least {total} per day when idle; the cost of {unknown} is unknown"
 
 
-def _day_usd(one: IdleCost) -> str:
-    return "unknown" if one.usd_micro_per_day is None else units.format_usd(one.usd_micro_per_day)
+def _day_usd(cost: IdleCost) -> str:
+    return "unknown" if cost.usd_micro_per_day is None else units.format_usd(cost.usd_micro_per_day)
 
 
 def prices_text(prices: Sequence[Price], sizes: Sequence[Size]) -> str:
-    gpus = {one.size: one.gpu for one in sizes}
+    gpus = {size.size: size.gpu for size in sizes}
     rows = [
-        (one.size, gpus.get(one.size, ""), one.region or "unnamed", "low priority" if one.low_priority else "dedicated",
-         units.format_usd(one.usd_micro_per_hour), one.date, one.source)
-        for one in prices
+        (price.size, gpus.get(price.size, ""), price.region or "unnamed",
+         "low priority" if price.low_priority else "dedicated", units.format_usd(price.usd_micro_per_hour),
+         price.date, price.source)
+        for price in prices
     ]  # fmt: skip
-    return table(("SIZE", "GPU", "REGION", "TIER", "USD AN HOUR", "DATE", "SOURCE"), rows)
+    return table(("SIZE", "GPU", "REGION", "TIER", "USD PER HOUR", "DATE", "SOURCE"), rows)
 
 
 def offers_text(offers: Sequence[Offer]) -> str:
-    headings = ("REGION", "ALLOWED", "CORES NEEDED", "DEDICATED FREE", "LOW PRIORITY FREE", "USD AN HOUR",
-                "LOW PRIORITY", "PRICE OF", "GPU SIZES THAT FIT")  # fmt: skip
-    return table(headings, [_offer_row(one) for one in offers])
+    headings = ("REGION", "ALLOWED", "CORES NEEDED", "DEDICATED FREE", "LOW PRIORITY FREE", "USD PER HOUR",
+                "LOW PRIORITY", "PRICE DATE", "GPU SIZES THAT FIT")  # fmt: skip
+    return table(headings, [_offer_row(offer) for offer in offers])
 
 
-def _offer_row(one: Offer) -> tuple[object, ...]:
-    cores = ["unknown" if free is None else str(free) for free in (one.cores_free, one.low_priority_cores_free)]
+def _offer_row(offer: Offer) -> tuple[object, ...]:
+    cores = ["unknown" if free is None else str(free) for free in (offer.cores_free, offer.low_priority_cores_free)]
     usd = [
         "unknown" if price is None else units.format_usd(price)
-        for price in (one.usd_micro_per_hour, one.low_priority_usd_micro_per_hour)
+        for price in (offer.usd_micro_per_hour, offer.low_priority_usd_micro_per_hour)
     ]
-    needed = str(one.cores_needed) if one.offered else "not offered"
-    return (one.region, "yes" if one.allowed else "no", needed, *cores, *usd, one.price_date or "-",
-            ", ".join(one.fits) or "none")  # fmt: skip
+    needed = str(offer.cores_needed) if offer.offered else "not offered"
+    return (offer.region, "yes" if offer.allowed else "no", needed, *cores, *usd, offer.price_date or none_text(),
+            ", ".join(offer.fits) or "none")  # fmt: skip
 
 
 def bill_text(name: str, bill: Bill, ours_usd_micro: int) -> str:
-    """A provider's own count of money beside ours."""
+    """A provider's own figure of what was spent, beside ours."""
     since = units.format_local(bill.since_s)
     services = ", ".join(
         f"{service} {units.format_usd(usd)}" for service, usd in sorted(bill.by_service_usd_micro.items())
@@ -288,7 +285,7 @@ def bill_text(name: str, bill: Bill, ours_usd_micro: int) -> str:
     sign = "less" if difference < 0 else "more"
     return "\n".join(
         (
-            f"{name}'s own count since {since}: {theirs}{f' ({services})' if services else ''}; {bill.note}",
-            f"our count since then: {ours} spent; {name} counts {units.format_usd(abs(difference))} {sign}",
+            f"{name} reports since {since}: {theirs}{f' ({services})' if services else ''}; {bill.note}",
+            f"our count since then: {ours} spent; {name} reports {units.format_usd(abs(difference))} {sign}",
         )
     )

@@ -1,4 +1,4 @@
-"""data: synthetic hands, packs and their figures. The work is the trainer's, in a process of its own."""
+"""data: synthetic hands, downloads, packs and their statistics."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from boneagectl.targets import azure_target, kaggle_target
 
 _RSNA = "kmader/rsna-bone-age"
 _TERMS = {
-    _RSNA: "The RSNA 2017 bone age set is for non-commercial use, with attribution: Halabi et al., Radiology 2019;"
-    "290(2):498-503. It may not be passed on, and nobody may try to identify a child. Its terms:\n"
+    _RSNA: "The RSNA 2017 bone age dataset is for non-commercial use, with attribution: Halabi et al., Radiology 2019;"
+    "290(2):498-503. It must not be redistributed, and identifying a child is forbidden. Terms:\n"
     "rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-age-challenge-2017"
 }
-_PUSH_TO = {"kaggle": "Kaggle, as a private data set", "azure": "the Azure workspace"}
-_PRIVATE = "The terms of the data still apply; most forbid to make it public."
+_PUSH_TO = {"kaggle": "Kaggle, as a private dataset", "azure": "the Azure workspace"}
+_PRIVATE = "The terms of the data still apply; most forbid making it public."
 
 app = typer.Typer(
     name="data",
-    help="Draw, fetch, prepare, describe and push images.",
+    help="Generate, download, prepare, describe and upload radiographs.",
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
 )
 
-_Size = Annotated[int, typer.Option("--size", metavar="PX", min=16, max=2048, help="Edge length of the square images.")]
-_Csv = Annotated[str | None, typer.Option("--csv", metavar="NAME", help="Which csv, where the folder holds several.")]
+_Size = Annotated[int, typer.Option("--size", metavar="PX", min=16, max=2048, help="Side of the square images.")]
+_Csv = Annotated[str | None, typer.Option("--csv", metavar="NAME", help="Csv to use if the folder has several.")]
 
 
 @app.command()
 def synth(
-    dest: Annotated[Path, typer.Argument(help="New folder.")],
-    n: Annotated[int, typer.Option("--n", min=1, max=100_000, help="How many radiographs.")] = 600,
+    dest: Annotated[Path, typer.Argument(help="Folder to create.")],
+    n: Annotated[int, typer.Option("--n", min=1, max=100_000, help="Number of radiographs.")] = 600,
     size: _Size = 128,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same bytes.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed; the same seed gives the same bytes.")] = 1,
     json: options.Json = False,
 ) -> None:
-    """Draw synthetic hand radiographs.
+    """Generate synthetic hand radiographs.
 
-    They lie in the tree of the Kaggle set; the age signal differs by sex.
+    In the folder tree of the Kaggle dataset; the relation of image and age differs by sex.
 
     Example: boneagectl data synth hands --n 600 --size 96
     """
@@ -56,15 +56,15 @@ def synth(
 @app.command()
 def prepare(
     source: Annotated[Path, typer.Argument(help="Folder with a csv and images.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The pack to make.")] = Path("pack"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Pack to write.")] = Path("pack"),
     size: _Size = 128,
     csv: _Csv = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; by default one a core.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes (default: one per core).")] = None,
     json: options.Json = False,
 ) -> None:
-    """Turn a tree of radiographs into a pack.
+    """Prepare a folder of radiographs as a pack.
 
-    One gray array, an index, a fingerprint. Goes on where it was cut off.
+    A pack is one uint8 array, an index and a fingerprint. Resumes where an interrupted call stopped.
 
     Example: boneagectl data prepare rsna-bone-age --out pack --size 256
     """
@@ -74,17 +74,15 @@ def prepare(
 
 @app.command()
 def describe(
-    source: Annotated[Path, typer.Argument(help="A tree, a csv or a pack.")],
-    split: Annotated[
-        str, typer.Option("--split", help="paper, holdout:FRACTION:SEED, or a csv of id,split.")
-    ] = "paper",
+    source: Annotated[Path, typer.Argument(help="Folder of radiographs, csv or pack.")],
+    split: Annotated[str, typer.Option("--split", help="paper, holdout:FRACTION:SEED, or a csv (id,split).")] = "paper",
     samples: Annotated[
-        Path | None, typer.Option("--samples", metavar="PNG", help="Also write a sheet of sample images.")
+        Path | None, typer.Option("--samples", metavar="PNG", help="Also write a contact sheet of sample images.")
     ] = None,
     csv: _Csv = None,
     json: options.Json = False,
 ) -> None:
-    """Show the counts, ages, histogram and split of a set.
+    """Show counts, ages, a histogram and the split.
 
     Example: boneagectl data describe pack --json
     """
@@ -95,13 +93,13 @@ def describe(
 @app.command()
 def fetch(
     dest: Annotated[Path, typer.Argument(help="Folder for the images and their csv.")],
-    dataset: Annotated[str, typer.Option("--dataset", metavar="OWNER/NAME", help="Kaggle data set.")] = _RSNA,
+    dataset: Annotated[str, typer.Option("--dataset", metavar="OWNER/NAME", help="Kaggle dataset.")] = _RSNA,
     yes: options.Yes = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Download a set of radiographs from Kaggle.
+    """Download a dataset of radiographs from Kaggle.
 
-    Shows the data's terms first, once. Broken off, the same command goes on.
+    Asks once to accept the dataset's terms. Resumes an interrupted download.
 
     Example: boneagectl data fetch rsna-bone-age
     """
@@ -109,7 +107,7 @@ def fetch(
     home = _home()
     accepted = home.root / "terms" / f"{dataset.replace('/', '-')}.txt"
     if not accepted.exists():
-        printer.talk(_TERMS.get(dataset, f"Its terms stand at kaggle.com/datasets/{dataset}."))
+        printer.talk(_TERMS.get(dataset, f"Terms: kaggle.com/datasets/{dataset}"))
         printer.confirm("Do you accept these terms?", yes)
         write_atomic(accepted, f"accepted {dataset}\n")
     kaggle_target(home, options.settings()).fetch(dataset, dest)
@@ -119,30 +117,30 @@ def fetch(
 
 @app.command()
 def push(
-    pack: Annotated[Path, typer.Argument(help="The pack to upload.")] = Path("pack"),
-    target: Annotated[str, typer.Option("--target", "-t", help="Where to: kaggle or azure.")] = "kaggle",
+    pack: Annotated[Path, typer.Argument(help="Pack to upload.")] = Path("pack"),
+    target: Annotated[str, typer.Option("--target", "-t", help="kaggle or azure.")] = "kaggle",
     config: options.ConfigFile = None,
     set_: options.Set = None,
     yes: options.Yes = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Upload a pack as a private data set.
+    """Upload a pack as a private dataset.
 
-    Later legs there need not prepare the images again. The same pack is uploaded once.
+    Later legs need not prepare the images again. A pack is uploaded once.
 
     Example: boneagectl data push pack --target kaggle
     """
     if target not in _PUSH_TO:
-        raise UsageError(f"a pack cannot be pushed to {target!r}", "--target kaggle or --target azure")
+        raise UsageError(f"--target must be kaggle or azure, not {target!r}")
     printer, merged = Printer(quiet=quiet), options.settings(config, None, set_)
-    place = azure_target(_home(), merged) if target == "azure" else kaggle_target(_home(), merged)
+    destination = azure_target(_home(), merged) if target == "azure" else kaggle_target(_home(), merged)
     size = units.format_bytes(sum(file.stat().st_size for file in PackFolder(pack).files()))
     printer.confirm(f"Upload {pack}, {size}, to {_PUSH_TO[target]}? {_PRIVATE}", yes)
     printer.talk("uploading …")
-    ref = place.push_pack(pack)
+    ref = destination.push_pack(pack)
     printer.data({}, ref)
-    found_there = "" if target == "azure" else f" --set targets.kaggle.dataset={ref}"
-    printer.talk(f"next: boneagectl submit --target {target}{found_there}")
+    setting = "" if target == "azure" else f" --set targets.kaggle.dataset={ref}"
+    printer.talk(f"next: boneagectl submit --target {target}{setting}")
 
 
 def _home() -> Home:

@@ -17,8 +17,6 @@ from boneagectl.output import table
 if TYPE_CHECKING:
     from boneagectl.target_choice import Choice
 
-NONE = "–"
-"""What a table shows where a value is unknown or does not apply."""
 _CURVE_WIDTH = 40
 _EPOCH = re.compile(r"epoch (\d{1,9})/")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -30,7 +28,7 @@ def plan_text(plan: Plan, bundle: Bundle, relay: Relay | None = None) -> str:
         f"run      {plan.run_id}, leg {plan.leg_number}, on {spec.target}",
         f"train    {_train_text(as_json(spec.train))}",
         f"data     {_data_text(spec.data)}, {spec.pack if spec.data['fingerprint'] else 'prepared by the target'}",
-        f"time     at most {units.format_duration(quote.worst_s)}: then the leg saves a checkpoint and stops; resume it to continue",
+        f"time     at most {units.format_duration(quote.worst_s)}; then the leg saves a checkpoint and stops",
         f"cost     at most {_cost_text(plan)}",
         f"bundle   {len(bundle.files)} files, {units.format_bytes(len(bundle.content))}, sha256 {bundle.sha256[:16]}",
     ]
@@ -133,14 +131,20 @@ def curve_text(values: Sequence[float | None]) -> str:
     return f"{known[0]:.1f} {drawn} {known[-1]:.1f} months, lowest {best:.1f} in epoch {values.index(best) + 1}"
 
 
+def none_text() -> str:
+    """What a table shows where a value is unknown or does not apply."""
+    return "-" if is_plain_terminal() else "–"
+
+
 def is_plain_terminal() -> bool:
+    """Whether stdout can show ASCII only."""
     return os.environ.get("TERM") == "dumb" or not (sys.stdout.encoding or "").lower().startswith("utf")
 
 
 def _leg_row(leg: Leg) -> tuple[object, ...]:
-    cost = NONE if leg.spent_usd_micro is None else units.format_usd(leg.spent_usd_micro)
+    cost = none_text() if leg.spent_usd_micro is None else units.format_usd(leg.spent_usd_micro)
     elapsed = units.format_duration(leg.elapsed_s)
-    return leg.leg_id, leg.target, str(leg.state), f"{leg.epoch}/{leg.epochs}", elapsed, cost, leg.reason or NONE
+    return leg.leg_id, leg.target, str(leg.state), f"{leg.epoch}/{leg.epochs}", elapsed, cost, leg.reason or none_text()
 
 
 def observation_text(observation: Observation, limit_s: int = 0) -> str:
@@ -187,7 +191,7 @@ def choices_text(choices: Sequence[Choice], prefer: str) -> str:
 
 def _choice_row(choice: Choice) -> tuple[object, ...]:
     if choice.time_s is None or choice.low_s is None or choice.high_s is None:
-        return choice.target, *[NONE] * 6, choice.basis or "blocked"
+        return choice.target, *[none_text()] * 6, choice.basis or "blocked"
     span = f"{units.format_duration(choice.low_s)} to {units.format_duration(choice.high_s)}"
     return (choice.target, units.format_duration(choice.time_s), span, str(choice.sessions),
             units.format_usd(choice.usd_micro), f"{choice.quota_s / 3600:.2f}", choice.done_by[:16].replace("T", " "),
@@ -199,7 +203,7 @@ def speed_text(speed: Speed) -> str:
         f"{name}: {1000 * sum(values) / len(values):.2f} ms per image over {len(values)} epochs"
         for name, values in speed.samples.items()
     )
-    return (f"{speed.target}, {speed.machine}: {kinds or 'too few epochs to measure'}; load {speed.load_ms:.2f}, compute "
+    return (f"{speed.target}, {speed.machine}: {kinds or 'too few epochs'}; load {speed.load_ms:.2f}, compute "
             f"{speed.compute_ms:.2f} ms per image; {units.format_duration(speed.startup_s)} to the first epoch, "
             f"{units.format_duration(speed.finish_s)} to evaluate")  # fmt: skip
 

@@ -1,4 +1,7 @@
-"""train: what is worth knowing of a trainer and its models without submitting anything."""
+"""train, predict and export: a run's model, and the trainer itself, without submitting anything.
+
+The work is done by the trainer's own modules in a process of their own, which print their own errors.
+"""
 
 from __future__ import annotations
 
@@ -13,55 +16,82 @@ from typing import Annotated
 
 import typer
 
-from boneage_trainer.contract import RunFolder
+from boneage_trainer.contract import PRESETS, RunFolder
 from boneagectl.cli import options
 from boneagectl.errors import MachineError, NotYet, UsageError
 from boneagectl.output import Printer, table
 
 app = typer.Typer(
     name="train",
-    help="List presets; check a trainer, evaluate a model.",
+    help="List presets, check the trainer, evaluate a model.",
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
 )
 
+MODEL_NEEDS = ("numpy", "pandas", "cv2", "keras", "tensorflow")
+"""Packages that every command with a model needs; the extra ``train`` installs them."""
+RunOrFolder = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Run name, a unique prefix of it, 'last', or a folder with model.keras."),
+]
+
+
+class ModelFormat(StrEnum):
+    KERAS = "keras"
+    SAVEDMODEL = "savedmodel"
+    ONNX = "onnx"
+    TFLITE = "tflite"
+
+
+_FORMAT_NEEDS = {ModelFormat.ONNX: ("onnx", "onnxruntime", "tf2onnx"), ModelFormat.TFLITE: ("ai_edge_litert",)}
+_TRACKER_NEEDS = {"mlflow": ("mlflow", "sqlalchemy", "alembic"), "tensorboard": ()}
+_SEXES = "Csv with the columns id and male (or sex); an id is a file name without its extension."
+_OUT = "Write a csv instead of printing lines."
+_VIEWS = "Views per image to average (default: as in the run's test)."
+_ANYWAY = "Accept any picture as a hand radiograph."
+_TO = "Log settings, metrics and files: mlflow sqlite:///PATH/mlflow.db, or tensorboard FOLDER."
+_CHECK_ON = "Check the exported model on this pack (default: synthetic hands)."
+_IMAGES = "MLflow: also log gradcam.png, which contains radiographs."
+
 
 @app.command()
 def presets(json: options.Json = False) -> None:
-    """List the presets: what each is, needs and has reached.
+    """List the presets with their requirements and results.
 
     Example: boneagectl train presets --json
     """
-    from boneage_trainer.contract import PRESETS
-
     values = {
         name: {
-            "description": one.description,
-            "needs": one.needs,
-            "reached": one.reached,
-            "size_px": list(one.size_px),
-            "settings": one.settings,
+            "description": preset.description,
+            "needs": preset.needs,
+            "reached": preset.reached,
+            "size_px": list(preset.size_px),
+            "settings": preset.settings,
         }
-        for name, one in PRESETS.items()
+        for name, preset in PRESETS.items()
     }
-    rows = [(name, "-".join(map(str, sorted({*one.size_px}))), one.needs) for name, one in PRESETS.items()]
-    about = "\n\n".join(f"{name}: {one.description}.\n  reached: {one.reached}" for name, one in PRESETS.items())
+    rows = [(name, "-".join(map(str, sorted({*preset.size_px}))), preset.needs) for name, preset in PRESETS.items()]
+    about = "\n\n".join(
+        f"{name}: {preset.description}.\n  result: {preset.reached}" for name, preset in PRESETS.items()
+    )
     Printer(json).data({"presets": values}, f"{table(('PRESET', 'PX', 'NEEDS'), rows)}\n\n{about}")
 
 
 @app.command()
 def check(
-    preset: Annotated[str, typer.Option("--preset", help="Whose network and phases to check.")] = "tiny",
+    preset: Annotated[str, typer.Option("--preset", help="Preset whose network and phases are checked.")] = "tiny",
     pack: Annotated[
-        Path | None, typer.Option("--data", help="Take the first images of this pack; else drawn ones.")
+        Path | None, typer.Option("--data", help="Use the first images of this pack (default: synthetic hands).")
     ] = None,
-    size: Annotated[int, typer.Option("--size", metavar="PX", min=32, max=512, help="Side of drawn images.")] = 64,
+    size: Annotated[
+        int, typer.Option("--size", metavar="PX", min=32, max=512, help="Side of the synthetic images.")
+    ] = 64,
     json: options.Json = False,
 ) -> None:
     """Run the whole trainer on 32 images, in seconds.
 
-    Learns them by heart, pauses, goes on, saves, loads, predicts. Says nothing of accuracy.
+    Overfits a small batch, pauses, resumes, saves, reloads and predicts. Says nothing about accuracy.
 
     Example: boneagectl train check --preset tiny
     """
@@ -74,10 +104,10 @@ def check(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder that `collect` printed: it holds model.keras.")],
-    pack: Annotated[Path, typer.Option("--data", help="The pack to predict.")],
-    split: Annotated[str, typer.Option("--split", help="Only the test part of this split; or all.")] = "all",
-    views: Annotated[int, typer.Option("--views", min=1, max=10, help="How many views to average over.")] = 1,
+    run: Annotated[Path, typer.Argument(help="Folder with model.keras, as printed by `collect`.")],
+    pack: Annotated[Path, typer.Option("--data", help="Pack to predict.")],
+    split: Annotated[str, typer.Option("--split", help="Evaluate the test part of this split only.")] = "all",
+    views: Annotated[int, typer.Option("--views", min=1, max=10, help="Views per image to average.")] = 1,
     out: Annotated[
         Path | None, typer.Option("--out", help="Also write evaluation.json and predictions.csv here.")
     ] = None,
@@ -85,7 +115,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model on any pack with ages.
 
-    Says so where it was trained on some of the images.
+    Warns if the model was trained on some of the images.
 
     Example: boneagectl train evaluate "$(boneagectl collect last)" --data pack --split paper
     """
@@ -93,73 +123,49 @@ def evaluate(
     run_trainer("evaluation.evaluate", arguments, MODEL_NEEDS, "train", json)
 
 
-# == predict: predict: ages for image files by a run's model.
-
-_SEXES = "A csv of id and male (or sex); an id is a file's name without its ending."
-_OUT = "Write a table here instead of printing lines."
-
-
 def predict(
     run: RunOrFolder,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or DICOM files, or folders.")],
-    sex: Annotated[str | None, typer.Option("--sex", metavar="male|female", help="Of all the images.")] = None,
+    sex: Annotated[str | None, typer.Option("--sex", metavar="male|female", help="Sex for all images.")] = None,
     sexes: Annotated[Path | None, typer.Option("--sexes", metavar="FILE.csv", help=_SEXES)] = None,
-    views: Annotated[
-        int | None, typer.Option("--views", min=1, max=10, help="Views to average over; by default as the run's test.")
-    ] = None,
+    views: Annotated[int | None, typer.Option("--views", min=1, max=10, help=_VIEWS)] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.csv", help=_OUT)] = None,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Take any picture for a radiograph of a hand.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help=_ANYWAY)] = False,
     json: options.Json = False,
 ) -> None:
-    """Read ages off radiographs. Research only.
+    """Predict bone age from radiographs.
 
-    Each with the 95 % limits that the run's own test images give. What is no radiograph of a hand is refused.
+    Each prediction has bias-corrected 95 % limits of agreement from the run's test set. Images that do not look like
+    a hand radiograph are refused. For research only.
 
     Example: boneagectl predict last hand.png --sex female
     """
     if sex not in (None, "male", "female"):
         raise UsageError(f"--sex must be male or female, not {sex!r}")
     if sex and sexes:
-        raise UsageError("--sex and --sexes say the same: give one of them")
+        raise UsageError("--sex and --sexes exclude each other")
     require("predict", MODEL_NEEDS, "train")
-    found = finished(run)
+    folder = find_model(run).folder
     given = {"--sex": sex, "--sexes": sexes, "--views": views, "--out": out}
     named = [word for name, value in given.items() if value is not None for word in (name, value)]
-    arguments = [*named, *(["--anyway"] if anyway else []), "--", found.folder, *images]
+    arguments = [*named, *(["--anyway"] if anyway else []), "--", folder, *images]
     run_trainer("inference.command", arguments, MODEL_NEEDS, "train", json)
-
-
-# == export: export: a run's model for other runtimes, a run for experiment trackers.
-
-
-class ModelFormat(StrEnum):
-    KERAS = "keras"
-    SAVEDMODEL = "savedmodel"
-    ONNX = "onnx"
-    TFLITE = "tflite"
-
-
-_FORMAT_NEEDS = {ModelFormat.ONNX: ("onnx", "onnxruntime", "tf2onnx"), ModelFormat.TFLITE: ("ai_edge_litert",)}
-_TRACKER_NEEDS = {"mlflow": ("mlflow", "sqlalchemy", "alembic"), "tensorboard": ()}
-_TO = "Where its settings, figures and files go: mlflow sqlite:///PATH/mlflow.db, or tensorboard FOLDER."
-_PACK = "Check on images of this pack; else on drawn ones."
-_IMAGES = "MLflow: send gradcam.png as well, which contains radiographs."
 
 
 def export(
     run: RunOrFolder = "last",
     formats: Annotated[list[ModelFormat] | None, typer.Option("--format", help="May be repeated.")] = None,
-    to: Annotated[tuple[str, str] | None, typer.Option("--to", metavar="TRACKER PLACE", help=_TO)] = None,
+    to: Annotated[tuple[str, str] | None, typer.Option("--to", metavar="TRACKER LOCATION", help=_TO)] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Of the files; by default beside the run.")
+        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Output folder (default: beside the run).")
     ] = None,
-    pack: Annotated[Path | None, typer.Option("--data", metavar="PACK", help=_PACK)] = None,
+    pack: Annotated[Path | None, typer.Option("--data", metavar="PACK", help=_CHECK_ON)] = None,
     with_images: Annotated[bool, typer.Option("--with-images", help=_IMAGES)] = False,
     json: options.Json = False,
 ) -> None:
-    """Hand a model to other runtimes, a run to a tracker.
+    """Export a model (ONNX, TFLite, ...) or log a run to MLflow or TensorBoard.
 
-    Every file is checked to predict the same months as the run's model before it is left; its model card comes along.
+    Each exported model is verified against the run's own predictions, and a model card is written beside it.
 
     Example: boneagectl export last --format onnx --format tflite
     """
@@ -167,82 +173,69 @@ def export(
         raise UsageError("give either --format or --to", "boneagectl export last --format onnx")
     if to:
         _track(run, to, with_images, json)
-    else:
-        _write(run, list(formats or []), out, pack, json)
-
-
-def _write(run: str, formats: list[ModelFormat], out: Path | None, pack: Path | None, json: bool) -> None:
+        return
     require("export", MODEL_NEEDS, "train")
-    for one in formats:
-        require(f"export --format {one}", _FORMAT_NEEDS.get(one, ()), "export")
-    found = finished(run)
-    named = [word for one in formats for word in ("--format", one)]
-    arguments = [*named, "--out", out or found.exports, *(["--data", pack] if pack else []), "--", found.folder]
+    for name in formats or []:
+        require(f"export --format {name}", _FORMAT_NEEDS.get(name, ()), "export")
+    model = find_model(run)
+    named = [word for name in formats or [] for word in ("--format", name)]
+    arguments = [*named, "--out", out or model.exports, *(["--data", pack] if pack else []), "--", model.folder]
     run_trainer("export.command", arguments, MODEL_NEEDS, "train", json)
 
 
 def _track(run: str, to: tuple[str, str], with_images: bool, json: bool) -> None:
     if to[0] not in _TRACKER_NEEDS:
-        raise UsageError(f"--to must begin with {' or '.join(_TRACKER_NEEDS)}, not {to[0]!r}")
+        raise UsageError(f"--to must start with {' or '.join(_TRACKER_NEEDS)}, not {to[0]!r}")
     require("export", MODEL_NEEDS, "train")
     require(f"export --to {to[0]}", _TRACKER_NEEDS[to[0]], "mlflow")
-    found = finished(run)
-    named = ["--name", found.name] if found.name else []
-    arguments = ["--to", *to, *named, *(["--with-images"] if with_images else []), "--", found.folder]
+    model = find_model(run)
+    named = ["--name", model.run_id] if model.run_id else []
+    arguments = ["--to", *to, *named, *(["--with-images"] if with_images else []), "--", model.folder]
     run_trainer("export.track", arguments, MODEL_NEEDS, "train", json)
 
 
-# == handover: Hands a command over to the trainer's own module, in a process of its own, which prints its own errors.
-
-RunOrFolder = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, 'last', or a folder with model.keras.")
-]
-MODEL_NEEDS = ("numpy", "pandas", "cv2", "keras", "tensorflow")
-"""What whatever opens a model needs, all of it in the extra ``train``."""
-
-
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """A run that has a model: its folder, what it is called (None: by itself) and where its exports go."""
+class ModelLocation:
+    """The folder with model.keras, its run's name (None: a folder without a run) and where exports are written."""
 
     folder: Path
-    name: str | None
+    run_id: str | None
     exports: Path
 
 
-def run_trainer(module: str, arguments: Sequence[object], needs: Sequence[str], extra: str, json: bool) -> None:
-    """Runs ``boneage_trainer.MODULE`` and ends with its exit code.
+def find_model(run: str) -> ModelLocation:
+    """A folder with model.keras, or the run of that name, whose outputs are collected.
 
     Raises:
-        MachineError: a package in `needs` is missing; `extra` would bring it.
+        UsageError: neither. NotYet: the run has no model yet.
+    """
+    folder = RunFolder(Path(run))
+    if folder.model.is_file():
+        return ModelLocation(folder.root, None, folder.root / "export")
+    with options.workflow() as flow:
+        flow.refresh()
+        selected = flow.ledger.find_run(run)
+        outputs = RunFolder(flow.collect(selected).folder)
+        run_id = selected.run_id
+        if not outputs.model.is_file():
+            raise NotYet(f"{run_id} has no model yet: it is {selected.latest.state}", f"boneagectl watch {run_id}")
+        return ModelLocation(outputs.root, run_id, flow.home.run(run_id) / "export")
+
+
+def run_trainer(module: str, arguments: Sequence[object], needs: Sequence[str], extra: str, json: bool) -> None:
+    """Runs ``boneage_trainer.MODULE`` in a process of its own and exits with its exit code.
+
+    Raises:
+        MachineError: a package in `needs` is not installed; `extra` installs it.
     """
     require(module.rpartition(".")[2], needs, extra)
-    # First, since a name that begins with a dash can only follow after "--".
+    # --json comes first: names that start with a dash can only follow "--".
     command = [sys.executable, "-m", f"boneage_trainer.{module}", *(["--json"] if json else []), *map(str, arguments)]
     raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
 def require(what: str, needs: Sequence[str], extra: str) -> None:
-    """Raises MachineError where a package in `needs` is missing; `extra` would bring it."""
+    """Raises MachineError if a package in `needs` is not installed; `extra` installs it."""
     for package in needs:
         if importlib.util.find_spec(package) is None:
             raise MachineError(f"{what} needs {package}, which is not installed", f"pip install 'boneagectl[{extra}]'")
-
-
-def finished(run: str) -> Finished:
-    """A folder that holds model.keras, or the run of that name, which is collected.
-
-    Raises:
-        UsageError: neither. NotYet: the run has no model so far.
-    """
-    folder = RunFolder(Path(run))
-    if folder.model.is_file():
-        return Finished(folder.root, None, folder.root / "export")
-    with options.workflow() as flow:
-        flow.refresh()
-        found = flow.ledger.find_run(run)
-        collected = RunFolder(flow.collect(found).folder)
-        if not collected.model.is_file():
-            state = found.latest.state
-            raise NotYet(f"{found.run_id} has no model yet: it is {state}", f"boneagectl watch {found.run_id}")
-        return Finished(collected.root, found.run_id, flow.home.run(found.run_id) / "export")

@@ -210,9 +210,7 @@ def show(run: options.RunName = "last", json: options.Json = False) -> None:
 def logs(
     run: options.RunName = "last",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines until the leg is over.")] = False,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Print the log unchanged, with its machine-readable lines.")
-    ] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Print the log unchanged, machine-readable lines too.")] = False,
 ) -> None:
     """Print the log of a run's latest leg.
 
