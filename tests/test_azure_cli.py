@@ -404,7 +404,7 @@ def test_azure_s_own_count_stands_beside_ours_and_the_difference_is_shown(on_azu
     assert until_over(cli, "paid-run") == "complete"
     on_azure.money.extra_usd.append((20261124, "Storage", 1.25))
     said = cli("budget")
-    assert "azure's own count since" in said.out
+    assert "azure reports since" in said.out
     assert "Storage $1.25" in said.out
     assert "more" in said.out
     bill = cli("budget", "--json").json["bills"]["azure"]

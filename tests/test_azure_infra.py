@@ -42,7 +42,7 @@ def kinds(azure: Azure) -> set[str]:
 def test_it_comes_trains_and_goes_whole(bare: Azure, cli: Cli, home: Path, project: Path) -> None:
     said = cli(*UP)
     assert "Create  Microsoft.MachineLearningServices/workspaces/boneagectl/computes/gpu" in said.err
-    assert "at least $0.33 a day when idle" in said.out
+    assert "at least $0.33 per day when idle" in said.out
     assert kinds(bare) >= {"microsoft.machinelearningservices/workspaces/computes", "microsoft.consumption/budgets",
                            "microsoft.keyvault/vaults", "microsoft.insights/components"}  # fmt: skip
     assert standing_usd(home) == 330_000
@@ -52,11 +52,11 @@ def test_it_comes_trains_and_goes_whole(bare: Azure, cli: Cli, home: Path, proje
     said = cli("infra", "down", "--yes")
     assert "deleting cluster gpu …" in said.err
     assert said.err.index("cluster gpu …") < said.err.index("workspace boneagectl …") < said.err.index("group bone")
-    assert said.out == "nothing is left that bills\n"
+    assert "nothing is left" in said.out
     assert bare.money.billed() == []
     assert (bare.arm.groups, bare.arm.resources, bare.arm.deleted_vaults) == ({}, {}, set())
     assert standing_usd(home) == 0
-    assert "nothing stands" in cli("infra", "show").out
+    assert "no resources" in cli("infra", "show").out
 
 
 def test_it_can_be_made_again_after_it_went(bare: Azure, cli: Cli) -> None:
@@ -66,7 +66,7 @@ def test_it_can_be_made_again_after_it_went(bare: Azure, cli: Cli) -> None:
     cli(*UP)
     cli("infra", "down", "--yes")
     assert bare.money.billed() == []
-    assert "nothing is left that bills" in cli("infra", "down", "--yes").out
+    assert "nothing is left" in cli("infra", "down", "--yes").out
 
 
 def test_up_again_changes_nothing_and_keeps_the_budget_s_month(bare: Azure, cli: Cli, home: Path) -> None:
@@ -82,7 +82,7 @@ def test_up_again_changes_nothing_and_keeps_the_budget_s_month(bare: Azure, cli:
 
 def test_no_is_an_answer_and_leaves_nothing(bare: Azure, cli: Cli, home: Path) -> None:
     said = cli(*UP[:-1], code=7)
-    assert "at least $0.33 a day" in said.err
+    assert "at least $0.33 per day" in said.err
     assert (bare.arm.groups, bare.arm.resources) == ({}, {})
     assert standing_usd(home) == 0
     cli(*UP)
@@ -106,7 +106,7 @@ def test_a_registry_that_azure_made_by_itself_goes_too(bare: Azure, cli: Cli) ->
     workspace = next(one for one in bare.arm.resources.values() if one["name"] == "boneagectl")
     bare.add_registry(workspace)
     said = cli("infra", "show")
-    assert "at least $0.50 a day" in said.out
+    assert "at least $0.50 per day" in said.out
     cli("infra", "down", "--yes", "-q")
     assert bare.money.billed() == []
 
@@ -237,7 +237,7 @@ def test_regions_side_by_side(azure: Azure, project: Path, cli: Cli) -> None:
     assert "Standard_NC4as_T4_v3" in offers[0]["fits"]
     text = cli("doctor", "--target", "azure", "--regions", "westeurope").out
     assert "DEDICATED FREE" in text
-    assert "compares regions of Azure" in cli("doctor", "--regions", "eastus", code=2).err
+    assert "--target azure --regions A,B,C" in cli("doctor", "--regions", "eastus", code=2).err
 
 
 def test_several_subscriptions_are_a_question(azure: Azure, project: Path, cli: Cli) -> None:

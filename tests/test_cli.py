@@ -1,4 +1,4 @@
-"""Each command, as people and scripts meet it. The jobs are real processes of the fake trainer."""
+"""The commands as people and scripts use them. The legs are real processes of the fake trainer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings that take until they are stopped."""
+    """Runs that last until they are stopped."""
     monkeypatch.setenv("FAKE_EPOCHS", "1000")
 
 
@@ -42,10 +42,10 @@ def wait_for_epoch(cli: Cli, run: str, epoch: int) -> None:
 
 
 # ----------------------------------------------------------------------------------- happy paths
-def test_a_training_from_init_to_report(project: Path, cli: Cli, home: Path) -> None:
+def test_a_run_from_init_to_collect(project: Path, cli: Cli, home: Path) -> None:
     (project / "boneage.toml").unlink()
     assert cli("init", "--data", "pack").out == "boneage.toml\n"
-    assert cli("ls").out == "no runs yet; boneagectl submit starts one\n"
+    assert "boneagectl submit" in cli("ls").out
     started = cli("submit", "--set", "train.epochs=3", "--name", "first-run")
     assert started.out == "first-run\n"
     assert "limit    ok      cap: account local: no cap set" in started.err
@@ -57,8 +57,11 @@ def test_a_training_from_init_to_report(project: Path, cli: Cli, home: Path) -> 
     shown = cli("show").out
     assert "first-run-01" in shown
     assert "fingerprint 9eab" in shown
-    assert cli("logs").out.splitlines()[-1] == "complete: 3 epochs"
-    assert cli("logs", "first", "-f").out == cli("logs").out
+    logged = cli("logs").out.splitlines()
+    assert logged[-4:] == [*(f"epoch {n}/3  loss {1 / n:.4f}  MAE {30 / n:.1f}  validation MAE {31 / n:.1f} months"
+                             for n in (1, 2, 3)), "complete: 3 epochs"]  # fmt: skip
+    assert cli("logs", "first", "-f").out.splitlines() == logged
+    assert cli("logs", "--raw").out.count('BONEAGE {"epoch": ') == 3
     folder = Path(cli("collect").out.strip())
     assert folder == home / "runs" / "first-run" / "legs" / "01" / "artifacts"
     assert (folder / "model.keras").read_bytes() == b"model"
@@ -89,7 +92,7 @@ def test_stop_resume_and_a_second_leg(project: Path, cli: Cli, long: None, monke
 
 
 @pytest.mark.parametrize("mode", ["crash", "fail", "silent"])
-def test_a_training_that_breaks_exits_4_and_can_be_resumed(
+def test_a_run_that_fails_exits_4_and_can_be_resumed(
     project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     monkeypatch.setenv("FAKE_MODE", mode)
@@ -115,11 +118,11 @@ def test_a_time_limit_pauses(project: Path, cli: Cli, long: None) -> None:
 # --------------------------------------------------------------------------------------- dry run
 def test_a_dry_run_writes_its_folder_and_nothing_else(project: Path, home: Path, cli: Cli) -> None:
     before = contents(project.parent)
-    said = cli("submit", "--dry-run", "--name", "first-run", "--json")
+    result = cli("submit", "--dry-run", "--name", "first-run", "--json")
     made = {name: data for name, data in contents(project.parent).items() if name not in before}
     assert set(made) == {"project/first-run-01/bundle.zip", "project/first-run-01/launch.json"}
     assert not home.exists()
-    assert "nothing was booked" in said.err
+    assert "nothing was reserved" in result.err
     cli("submit", "--name", "first-run")
     assert contents(project / "first-run-01") == contents(home / "runs/first-run/legs/01/sent")
     assert contents(project / "first-run-01") == contents(home / "local/first-run-01/sent")
@@ -129,16 +132,16 @@ def test_a_dry_run_writes_its_folder_and_nothing_else(project: Path, home: Path,
 def test_a_dry_run_beside_a_ledger_leaves_it_alone(project: Path, home: Path, cli: Cli) -> None:
     cli("budget", "set", "local", "--cap-hours", "1")
     before = contents(home)
-    said = cli("submit", "--dry-run", "--time-limit", "2h", "--out", project / "shown").out
-    assert "REFUSED cap" in said, "a dry run shows what would be refused"
-    wished = cli("submit", "--dry-run", "--out", project / "cut", "--name", "first-run")
-    assert "1 h 00 min is what is left; 12 h 00 min were wished for" in wished.out
-    assert "boneagectl submit --name first-run --time-limit 3600s" in wished.err
+    shown = cli("submit", "--dry-run", "--time-limit", "2h", "--out", project / "shown").out
+    assert "REFUSED cap" in shown, "a dry run shows what would be refused"
+    shortened = cli("submit", "--dry-run", "--out", project / "cut", "--name", "first-run")
+    assert "1 h 00 min is what is left; 12 h 00 min were wished for" in shortened.out
+    assert "boneagectl submit --name first-run --time-limit 3600s" in shortened.err
     assert contents(home) == before
 
 
 # ---------------------------------------------------------------------------------------- limits
-def test_over_the_cap_is_refused_and_books_nothing(project: Path, home: Path, cli: Cli, paid: None) -> None:
+def test_over_the_cap_is_refused_and_reserves_nothing(project: Path, home: Path, cli: Cli, paid: None) -> None:
     cli("budget", "set", "local", "--cap-usd", "1")
     refused = cli("submit", "--time-limit", "2h", "--yes", code=5)
     assert refused.out == ""
@@ -152,7 +155,7 @@ def test_over_the_cap_is_refused_and_books_nothing(project: Path, home: Path, cl
     cli("submit", "--time-limit", "30m", "--yes", code=5)
 
 
-def test_caps_are_set_kept_and_lifted(project: Path, cli: Cli) -> None:
+def test_caps_are_set_kept_and_removed(project: Path, cli: Cli) -> None:
     cli("budget", "set", "local", "--cap-usd", "12.50", "--cap-hours", "20")
     kept = cli("budget", "set", "local", "--cap-hours", "none", "--json").json
     assert (kept["cap_usd"], kept["cap_s"]) == (12.5, None)
@@ -166,7 +169,6 @@ def test_caps_are_set_kept_and_lifted(project: Path, cli: Cli) -> None:
 
 def test_what_costs_is_asked_first(project: Path, home: Path, cli: Cli, paid: None) -> None:
     declined = cli("submit", code=7)
-    assert "Nobody can be asked here" in declined.err
     assert "--yes" in declined.err
     assert starts(home) == {}
     assert cli("ls", "--json").json == {"runs": []}
@@ -211,13 +213,13 @@ def test_stop_is_asked_first(project: Path, cli: Cli, long: None) -> None:
         (["init", "elsewhere", "--preset", "tinny"], 2, "Did you mean 'tiny'"),
     ],
 )
-def test_a_mistake_is_named(project: Path, cli: Cli, arguments: list[str], code: int, message: str) -> None:
+def test_usage_errors(project: Path, cli: Cli, arguments: list[str], code: int, message: str) -> None:
     outcome = cli(*arguments, code=code)
     assert outcome.out == ""
     assert message in outcome.err
 
 
-def test_names_that_are_taken_or_mean_two(project: Path, cli: Cli) -> None:
+def test_run_names_that_are_taken_or_ambiguous(project: Path, cli: Cli) -> None:
     cli("submit", "--name", "apple-1")
     cli("submit", "--name", "apple-2")
     assert "there is a run 'apple-1' already" in cli("submit", "--name", "apple-1", code=2).err
@@ -238,17 +240,17 @@ def test_a_pack_without_ages_or_another_pack(project: Path, cli: Cli, monkeypatc
 
 
 @pytest.mark.parametrize("command", [["ls"], ["submit"], ["budget"], ["watch"]])
-def test_a_state_folder_that_cannot_be(
+def test_an_unusable_state_folder(
     project: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("a file")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         monkeypatch.setenv("BONEAGECTL_HOME", str(place))
         assert "cannot be written" in cli(*command, code=3).err
     cli("submit", "--dry-run")
 
 
-def test_a_ledger_that_is_none(project: Path, home: Path, cli: Cli) -> None:
+def test_a_file_that_is_not_a_ledger(project: Path, home: Path, cli: Cli) -> None:
     home.mkdir()
     (home / "ledger.db").write_text("not a database " * 100)
     for command in (["ls"], ["submit"], ["budget"], ["submit", "--dry-run"]):
@@ -276,7 +278,7 @@ def test_a_full_disk_is_an_error_of_the_machine(project: Path, home: Path, cli: 
     assert (account["reserved_s"], account["spent_s"]) == (0, 0)
 
 
-def test_an_interpreter_that_is_not_there(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_interpreter(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BONEAGECTL_TARGETS__LOCAL__PYTHON", "/no/such/python")
     assert "could not be started" in cli("submit", "--name", "first-run", code=3).err
     run = cli("ls", "--json").json["runs"][0]
@@ -287,10 +289,10 @@ def test_an_interpreter_that_is_not_there(project: Path, cli: Cli, monkeypatch: 
 
 
 # ------------------------------------------------------------------------------ out, err, modes
-def test_stdout_has_data_only_and_stderr_talk_only(project: Path, cli: Cli) -> None:
+def test_stdout_has_data_only_and_stderr_messages_only(project: Path, cli: Cli) -> None:
     loud, quiet = cli("submit", "--name", "run-1"), cli("submit", "--name", "run-2", "--quiet")
     assert (loud.out, quiet.out, quiet.err) == ("run-1\n", "run-2\n", "")
-    assert "started; boneagectl watch run-1" in loud.err
+    assert "boneagectl watch run-1" in loud.err
     cli("watch", "run-2", "--every", 0.1)
     quiet = cli("watch", "run-2", "-q")
     assert (quiet.out, quiet.err) == ("", "")
@@ -298,7 +300,7 @@ def test_stdout_has_data_only_and_stderr_talk_only(project: Path, cli: Cli) -> N
         assert json.loads(line)["snapshot"]["state"] == "complete"
 
 
-def test_a_pipe_that_closes_is_no_error(project: Path, cli: Cli) -> None:
+def test_a_closed_pipe_is_not_an_error(project: Path, cli: Cli) -> None:
     cli("submit", "--name", "first-run")
     command = f"{shlex.quote(sys.executable)} -m boneagectl config | true"
     done = subprocess.run(command, shell=True, env=environment(), capture_output=True, text=True, timeout=30)  # noqa: S602
@@ -321,8 +323,8 @@ def test_hostile_folders(hostile: Path, cli: Cli, monkeypatch: pytest.MonkeyPatc
     cli("init", "--data", "../pack")
     cli("submit", "--set", "train.epochs=1", "--name", "first-run")
     cli("watch", "--every", 0.1)
-    brought = Path(cli("collect").out.rstrip("\n"))
-    assert brought.is_relative_to(hostile)
+    collected = Path(cli("collect").out.rstrip("\n"))
+    assert collected.is_relative_to(hostile)
     cli("submit", "--dry-run", f"--out={hostile / 'shown'}", "--data", hostile / "pack")
     assert json.loads((hostile / "shown" / "launch.json").read_text())["argv"][3] == str(hostile / "pack")
 
@@ -343,15 +345,17 @@ def shape(value: Any, name: str = "") -> Any:
 
 
 def test_the_field_names_of_json_are_stable(project: Path, cli: Cli) -> None:
-    said: dict[str, Outcome] = {"submit --dry-run": cli("submit", "--dry-run", "--json", "--out", project / "shown")}
-    said["submit"] = cli("submit", "--name", "first-run", "--json")
-    said["watch"] = cli("watch", "--every", 0.1, "--json", "-q")
-    said["ls"], said["show"] = cli("ls", "--json"), cli("show", "--json")
-    said["stop"], said["collect"] = cli("stop", "last", "--json"), cli("collect", "--json")
-    said["budget"], said["budget set"] = cli("budget", "--json"), cli("budget", "set", "local", "--json")
-    said["config"] = cli("config", "--json")
-    found = {name: shape(json.loads(one.out.splitlines()[-1] if name == "watch" else one.out))
-             for name, one in said.items()}  # fmt: skip
+    outcomes: dict[str, Outcome] = {
+        "submit --dry-run": cli("submit", "--dry-run", "--json", "--out", project / "shown")
+    }
+    outcomes["submit"] = cli("submit", "--name", "first-run", "--json")
+    outcomes["watch"] = cli("watch", "--every", 0.1, "--json", "-q")
+    outcomes["ls"], outcomes["show"] = cli("ls", "--json"), cli("show", "--json")
+    outcomes["stop"], outcomes["collect"] = cli("stop", "last", "--json"), cli("collect", "--json")
+    outcomes["budget"], outcomes["budget set"] = cli("budget", "--json"), cli("budget", "set", "local", "--json")
+    outcomes["config"] = cli("config", "--json")
+    found = {name: shape(json.loads(outcome.out.splitlines()[-1] if name == "watch" else outcome.out))
+             for name, outcome in outcomes.items()}  # fmt: skip
     text = json.dumps(found, indent=1, sort_keys=True) + "\n"
     if os.environ.get(ACCEPT):
         SCHEMA.write_text(text)
@@ -365,7 +369,7 @@ def test_every_training_setting_is_in_config(project: Path, cli: Cli) -> None:
     assert {f"train.{name}" for name in TrainConfig.__dataclass_fields__} <= set(keys)
 
 
-def test_a_leg_is_settled_at_the_price_it_was_booked_at(
+def test_a_leg_is_settled_at_the_price_it_was_reserved_at(
     project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rate was a flag of submit; the commands that follow do not know it."""
@@ -379,7 +383,7 @@ def test_a_leg_is_settled_at_the_price_it_was_booked_at(
     assert cli("budget", "--json").json["accounts"][0]["spent_usd"] == leg["spent_usd"]
 
 
-def test_on_a_terminal_a_cost_is_shown_and_asked_about_however_quiet(project: Path, cli: Cli) -> None:
+def test_on_a_terminal_a_cost_is_shown_and_confirmed_even_with_quiet(project: Path, cli: Cli) -> None:
     command = [sys.executable, "-m", "boneagectl", "submit", "-q", "--set", "targets.local.usd_per_hour=2"]
     for answer, code in ((b"n\n", 7), (b"y\n", 0)):
         mine, theirs = os.openpty()
@@ -387,28 +391,34 @@ def test_on_a_terminal_a_cost_is_shown_and_asked_about_however_quiet(project: Pa
             command, env=environment(), stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         os.write(mine, answer)
-        _, said = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=30)
         os.close(mine)
         os.close(theirs)
-        assert process.returncode == code, said
-        assert b"at most $24.00" in said
-        assert b"Book and start this? [y/N]" in said
+        assert process.returncode == code, errors
+        assert b"at most $24.00" in errors
+        assert b"[y/N]" in errors
     assert len(cli("ls", "--json").json["runs"]) == 1
 
 
-def test_ctrl_c_leaves_the_training_running_and_says_so(
-    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+INTERRUPTIBLE = """
+import signal
+from boneagectl.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test suite in the background ignores it
+main()
+"""
+
+
+def test_ctrl_c_leaves_the_run_running_and_says_so(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_EPOCHS", "1000")
     cli("submit", "--name", "long-run")
-    command = [sys.executable, "-m", "boneagectl", "watch", "long-run", "--every", "0.1"]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "watch", "long-run", "--every", "0.1"]
     process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
     assert process.stderr
-    assert "running" in process.stderr.readline() + process.stderr.readline()
+    assert any("running" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "goes on" in said
+    assert errors.endswith("interrupted; the submitted run continues\n")
     assert cli("show", "long-run", "--json").json["state"] == "running"
 
 
@@ -418,7 +428,7 @@ def test_every_line_of_a_run_is_explained_and_exported(project: Path, cli: Cli) 
     cli("watch", "paid-run", "--every", 0.1, "-q")
     lines = cli("budget", "explain", "paid-run", "--json").json["entries"]
     assert [line["kind"] for line in lines] == ["reserved", "returned", "spent"]
-    account = next(one for one in cli("budget", "--json").json["accounts"] if one["name"] == "local")
+    account = next(item for item in cli("budget", "--json").json["accounts"] if item["name"] == "local")
     assert sum(line["usd"] for line in lines) == pytest.approx(account["spent_usd"])
     assert "ended: complete" in cli("budget", "explain", "last").out
     rows = cli("budget", "export").out.splitlines()

@@ -49,7 +49,7 @@ def lose(cli: Cli, home: Path, leg: str) -> None:
 
 def test_watch_passes_a_lost_leg_on(slow: Path, cli: Cli, home: Path) -> None:
     said = cli("submit", "--name", "long-run", "--legs", 3)
-    assert "legs     up to 3, on local: in all at most 3 h 00 min and $0.00, each booked when it starts" in said.err
+    assert "legs     up to 3, on local: at most 3 h 00 min and $0.00 in total" in said.err
     at_work(cli, "long-run", 2)
     lose(cli, home, "long-run-01")
     said = cli("watch", "long-run", "--once")
