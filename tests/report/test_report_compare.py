@@ -97,8 +97,8 @@ def test_an_empty_run_has_unknown_values_and_no_zeros(tmp_path: Path) -> None:
         assert set(row[1:]) == {UNKNOWN}, key
     assert comparison.pairs[0].verdict == "no test predictions yet"
     assert "Unknown whether the data are the same: missing for bare." in comparison.notes
-    json.loads(comparison_formats.to_json(comparison))
-    assert comparison_formats.to_csv(comparison).splitlines()[2].startswith("bare,,,")
+    json.loads(comparison_formats.format_json(comparison))
+    assert comparison_formats.format_csv(comparison).splitlines()[2].startswith("bare,,,")
     assert "No run" not in render_comparison(comparison)
 
 
@@ -123,7 +123,7 @@ def test_without_the_interpreter_the_comparison_has_no_pairs_and_a_note(tmp_path
     comparison = compare_folders([folder for folder, _ in runs], [known for _, known in runs], "no-such-python", "")
     assert (comparison.pairs[0].n, comparison.pairs[0].verdict) == (None, "not computed")
     assert any("Some metrics are missing: no-such-python" in note for note in comparison.notes)
-    assert json.loads(comparison_formats.to_json(comparison))["pairs"][0]["ci95_months"] is None
+    assert json.loads(comparison_formats.format_json(comparison))["pairs"][0]["ci95_months"] is None
     assert comparison.runs[0].values["mae_months"]
 
 
@@ -207,24 +207,26 @@ def test_only_the_times_of_the_paper_are_in_the_tables(two: Comparison) -> None:
     assert [row["Total"] for row in rows] == ["4 h 40 min", "4 h 40 min", "3 h 30 min", "1 h 39 min"]
     assert {cell for row in rows for cell in list(row.values())[2:]} == {UNKNOWN}
     assert all("Paper" not in name for key in ("accuracy", "cost") for name in rows_by_run(two, key))
-    assert PAPER_NOTE in comparison_formats.to_markdown(two).replace("\\", "")
+    assert PAPER_NOTE in comparison_formats.format_markdown(two).replace("\\", "")
 
 
 # ------------------------------------------------------------------------------------ formats
 def test_every_format_has_the_research_notice(two: Comparison) -> None:
     for render in (
-        comparison_formats.to_text,
+        comparison_formats.format_text,
         render_comparison,
-        comparison_formats.to_csv,
-        comparison_formats.to_json,
-        comparison_formats.to_markdown,
+        comparison_formats.format_csv,
+        comparison_formats.format_json,
+        comparison_formats.format_markdown,
     ):
         assert RESEARCH_ONLY in render(two)
-    assert comparison_formats.to_latex(two).count(RESEARCH_ONLY) == 1 + len(two.tables), "a table may be copied alone"
+    assert comparison_formats.format_latex(two).count(RESEARCH_ONLY) == 1 + len(two.tables), (
+        "a table may be copied alone"
+    )
 
 
 def test_json_has_stablenames(two: Comparison) -> None:
-    document = json.loads(comparison_formats.to_json(two))
+    document = json.loads(comparison_formats.format_json(two))
     assert sorted(document) == ["command", "differing_settings", "notes", "pairs", "reference", "research_only", "runs",
                             "schema"]  # fmt: skip
     assert list(document["runs"][0]) == list(two.runs[0].values)
@@ -233,14 +235,14 @@ def test_json_has_stablenames(two: Comparison) -> None:
 
 
 def test_csv_keeps_full_precision_and_empty_cells(two: Comparison) -> None:
-    first, second = csv.DictReader(io.StringIO(comparison_formats.to_csv(two)))
+    first, second = csv.DictReader(io.StringIO(comparison_formats.format_csv(two)))
     assert float(second["mae_months"]) == two.runs[1].values["mae_months"]
     assert float(second["against_first_difference_months"]) == two.pairs[0].difference_months
     assert first["against_first_difference_months"] == ""
 
 
 def test_text_is_ascii_and_aligned(two: Comparison) -> None:
-    text = comparison_formats.to_text(two)
+    text = comparison_formats.format_text(two)
     assert text.isascii()
     lines = text.splitlines()
     head = next(line for line in lines if line.startswith("Run") and "MAE (months)" in line)
@@ -249,7 +251,7 @@ def test_text_is_ascii_and_aligned(two: Comparison) -> None:
 
 
 def test_latex_rows_have_as_many_cells_as_columns(two: Comparison) -> None:
-    text = comparison_formats.to_latex(two)
+    text = comparison_formats.format_latex(two)
     for table in two.tables:
         body = text.split(f"tab:boneage-{table.key}")[1].split(r"\end{tabular}")[0]
         width = len(re.search(r"\{tabular\}\{(\w+)\}", body)[1])  # type: ignore[index]
@@ -266,17 +268,17 @@ def test_hostile_text_stays_text(tmp_path: Path, hostile: str) -> None:
     page = Page.of(render_comparison(comparison))
     assert not {"script", "img"} & {tag for tag, _ in page.elements}
     assert "49" not in "".join(note for note in comparison.notes)
-    markdown = comparison_formats.to_markdown(comparison)
+    markdown = comparison_formats.format_markdown(comparison)
     assert "<script" not in markdown
     tables = [line for line in markdown.splitlines() if line.startswith("|")]
     widths = {1 + len(table.columns) for table in comparison.tables}
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} <= widths, "no cell broke its row"
-    latex = comparison_formats.to_latex(comparison)
+    latex = comparison_formats.format_latex(comparison)
     assert r"\input" not in re.sub(r"(?m)^%.*$", "", latex)
     assert not re.search(r"(?<!\\)[#~^]|(?<!\\)\$(?!-\$)(?<!-\$)", re.sub(r"(?m)^%.*$", "", latex))
-    (_, cells) = list(csv.reader(io.StringIO(comparison_formats.to_csv(comparison))))[1:]
+    (_, cells) = list(csv.reader(io.StringIO(comparison_formats.format_csv(comparison))))[1:]
     assert not cells[0].startswith(("=", "+", "-", "@"))
-    json.loads(comparison_formats.to_json(comparison))
+    json.loads(comparison_formats.format_json(comparison))
 
 
 # --------------------------------------------------------------------------------------- HTML

@@ -234,11 +234,11 @@ def build_comparison(flow: Workflow, runs: Sequence[Run], format_: ComparisonFor
     python = flow.config["targets.local.python"]
     compared = comparison.compare_folders(folders, [run_facts(flow, run) for run in runs], python, command)
     renderers = {
-        ComparisonFormat.TEXT: comparison_formats.to_text,
+        ComparisonFormat.TEXT: comparison_formats.format_text,
         ComparisonFormat.HTML: comparison.render_comparison,
-        ComparisonFormat.CSV: comparison_formats.to_csv,
-        ComparisonFormat.JSON: comparison_formats.to_json,
-        ComparisonFormat.MARKDOWN: comparison_formats.to_markdown,
-        ComparisonFormat.LATEX: comparison_formats.to_latex,
+        ComparisonFormat.CSV: comparison_formats.format_csv,
+        ComparisonFormat.JSON: comparison_formats.format_json,
+        ComparisonFormat.MARKDOWN: comparison_formats.format_markdown,
+        ComparisonFormat.LATEX: comparison_formats.format_latex,
     }
     return renderers[format_](compared)

@@ -38,7 +38,7 @@ def _one_line(text: str) -> str:
 
 
 # ------------------------------------------------------------------------------------ text
-def to_text(comparison: Comparison) -> str:
+def format_text(comparison: Comparison) -> str:
     """For a terminal; ASCII except for the runs' own names."""
     notes = "\n".join(_wrap(f"- {_one_line(note)}") for note in comparison.notes)
     parts = [RESEARCH_ONLY, notes, *map(_text_table, comparison.tables)]
@@ -56,7 +56,7 @@ def _wrap(text: str) -> str:
 
 
 # ---------------------------------------------------------------------------------- Markdown
-def to_markdown(comparison: Comparison) -> str:
+def format_markdown(comparison: Comparison) -> str:
     notes = "\n".join(f"- {_markdown_text(note)}" for note in comparison.notes)
     parts = [f"# {_markdown_text(comparison.title)}", f"**{RESEARCH_ONLY}**", notes]
     return "\n\n".join([*parts, *map(_markdown_table, comparison.tables)]) + "\n"
@@ -80,7 +80,7 @@ def _markdown_row(cells: Iterable[str]) -> str:
 
 
 # ------------------------------------------------------------------------------------- LaTeX
-def to_latex(comparison: Comparison) -> str:
+def format_latex(comparison: Comparison) -> str:
     """A ``table`` environment for each table, with the rules of the booktabs package."""
     comments = [RESEARCH_ONLY, "Requires \\usepackage{booktabs,graphicx}.", *map(_one_line, comparison.notes)]
     return "\n".join([*(f"% {line}" for line in comments), *map(_latex_table, comparison.tables)]) + "\n"
@@ -107,7 +107,7 @@ def _latex_row(cells: Iterable[str]) -> str:
 
 
 # --------------------------------------------------------------------------------------- CSV
-def to_csv(comparison: Comparison) -> str:
+def format_csv(comparison: Comparison) -> str:
     """One line per run with its numbers in full; an empty cell is unknown. ``note`` ends each line.
 
     The pair with the first run is in the ``against_first_*`` columns, which are empty for the first run.
@@ -141,7 +141,7 @@ def _csv_cell(value: Any) -> str:
 
 
 # -------------------------------------------------------------------------------------- JSON
-def to_json(comparison: Comparison) -> str:
+def format_json(comparison: Comparison) -> str:
     """One object; what is unknown is null.
 
     ``schema``, ``research_only``, ``command``, ``notes``; ``runs`` with each run's numbers, units in the names;

@@ -130,7 +130,7 @@ def identity_values(data: ReportData) -> dict[str, Any]:
     sources = (section(data.facts.get("data")), section(data.environment.get("data")))
     return {
         "settings_sha256": settings,
-        "data_fingerprint": next((str(data["fingerprint"]) for data in sources if data.get("fingerprint")), None),
+        "data_fingerprint": next((str(own["fingerprint"]) for own in sources if own.get("fingerprint")), None),
         "test_sha256": section(data.evaluation.get("split")).get("sha256") or None,
         "labels": data.evaluation.get("labels") or None,
     }
