@@ -131,9 +131,10 @@ def colab(tmp_path: Path, trainer: Path, fast_retries: None, monkeypatch: pytest
         pytest.skip(reason)
     for name in [name for name in os.environ if name.startswith("GOOGLE") or "proxy" in name.lower()]:
         monkeypatch.delenv(name)
-    quick = (("jupyter.PAUSES_S", (0.05, 0.2)), ("cli_mode._FOLLOW_S", 0.1), ("cli_mode._STOP_POLL_S", 0.1),
-             ("cli_session.POLL_S", 0.1), ("status.SECOND_POLL_S", 0.1),
-             ("runtimes._RELEASE_PAUSES_S", (0.0, 0.2)))  # fmt: skip
+    monkeypatch.setattr("boneagectl.targets.http.ATTEMPTS", 3)
+    monkeypatch.setattr("boneagectl.targets.http.BACKOFF_S", 0.05)
+    quick = (("cli_mode._FOLLOW_S", 0.1), ("cli_mode._STOP_POLL_S", 0.1), ("cli_session.POLL_S", 0.1),
+             ("status.SECOND_POLL_S", 0.1), ("runtimes._RELEASE_PAUSES_S", (0.0, 0.2)))  # fmt: skip
     for name, value in quick:
         monkeypatch.setattr(f"boneagectl.targets.colab.{name}", value)
     with Colab(tmp_path / "the colab", python=str(trainer)) as other:

@@ -213,7 +213,7 @@ def test_a_machine_where_no_training_begins_gives_itself_back(
     target: CliMode, start: Start, colab: Colab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload, "STARTUP_S", 1)
-    monkeypatch.setattr("boneagectl.targets.colab.jupyter.TIMEOUT_S", (5.0, 2.5))
+    monkeypatch.setattr("boneagectl.targets.http.TIMEOUT_S", (5.0, 2.5))
     colab.faults.append(Fault("PUT runtime api/contents/content/boneagectl/*", "hang"))
     with pytest.raises(ProviderRefused, match="before the run started"):
         start()

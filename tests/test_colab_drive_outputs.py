@@ -49,7 +49,7 @@ def colab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colab]:
     with Colab(tmp_path / "the colab") as emulator:
         for name, value in emulator.environment().items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr("boneagectl.targets.colab.drive.PAUSES_S", (0.01, 0.02))
+        monkeypatch.setattr("boneagectl.targets.http.BACKOFF_S", 0.01)
         monkeypatch.setattr("boneagectl.targets.colab.notebook_outputs.PAUSES_S", (0.01, 0.02))
         sign_in(emulator, "drive.readonly", "cloud-platform")
         yield emulator
@@ -462,7 +462,7 @@ def test_what_passes_is_asked_again(kind: str, call: str, colab: Colab, files: D
 def test_an_answer_that_does_not_come_is_not_waited_for(
     call: str, colab: Colab, files: DriveClient, dest: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("boneagectl.targets.colab.drive.TIMEOUT_S", (1.0, 0.3))
+    monkeypatch.setattr("boneagectl.targets.http.TIMEOUT_S", (1.0, 0.3))
     slot(colab, "a", 3)
     colab.faults.append(Fault(call, "hang"))
     bring(files, dest)
@@ -470,8 +470,8 @@ def test_an_answer_that_does_not_come_is_not_waited_for(
 
 
 REFUSED: dict[str, tuple[Fault, type[Exception], str, str]] = {
-    "too fast": (Fault("*files", "403", times=9), Unreachable, "403 rateLimitExceeded", "some minutes"),
-    "down": (Fault("*files", "500", times=9), Unreachable, "500 internalError", "some minutes"),
+    "too fast": (Fault("*files", "403", times=9), Unreachable, "403 .*rateLimitExceeded", "few minutes"),
+    "down": (Fault("*files", "500", times=9), Unreachable, "answered 500", "few minutes"),
     "quota": (Fault("*files", "403", code="dailyLimitExceeded"), LimitRefused, "dailyLimitExceeded", "--from ZIP"),
     "full": (Fault("*files", "403", code="storageQuotaExceeded"), LimitRefused, "storageQuota", "--from ZIP"),
     "downloads": (Fault("*media/*", "403", code="downloadQuotaExceeded"), LimitRefused, "downloadQuota", "--from ZIP"),
@@ -480,7 +480,7 @@ REFUSED: dict[str, tuple[Fault, type[Exception], str, str]] = {
         ProviderRefused, "not enabled.*project 7", "gcloud services enable drive.googleapis.com",
     ),
     "scope": (Fault("*files", "403", code="insufficientPermissions"), NotSignedIn, "may not read", "gcloud auth"),
-    "not accepted": (Fault("*files", "401", times=9), NotSignedIn, "rejected the sign-in", "gcloud auth"),
+    "not accepted": (Fault("*files", "401", times=9), NotSignedIn, "does not accept the sign-in", "gcloud auth"),
     "abuse": (Fault("*media/*", "403", code="cannotDownloadAbusiveFile"), ProviderRefused, "Abusive", "in a browser"),
 }  # fmt: skip
 
@@ -504,7 +504,7 @@ def test_of_two_reasons_the_telling_one_counts() -> None:
     for body, told in (({"error": said}, "not enabled"), ({"error": "x"}, "answered 403"), ([], "answered 403")):
         answer = requests.Response()
         answer.status_code, answer.raw = 403, io.BytesIO(json.dumps(body).encode())
-        assert told in drive.response_error("MyDrive", answer).message
+        assert told in drive.DRIVE.error_from(answer, "MyDrive").message
 
 
 def test_a_file_that_goes_or_changes_while_it_is_brought_is_looked_for_again(
@@ -517,7 +517,7 @@ def test_a_file_that_goes_or_changes_while_it_is_brought_is_looked_for_again(
     (folder,) = files.find_folders("boneagectl", RUN, LEG, "a")
     (state,) = files.list_files([folder], "state.json")
     place(colab, "a/state.json").unlink()
-    with pytest.raises(NotFound, match=r"state\.json is not on Drive") as caught:
+    with pytest.raises(NotFound, match=r"state\.json.* 404") as caught:
         files.read_file(state)
     assert "Google account" in caught.value.next_step
 
@@ -603,7 +603,7 @@ def test_a_token_that_ends_is_renewed_until_the_login_is_withdrawn(colab: Colab,
         notebook_outputs.read_progress(files, RUN, LEG)
     colab.faults.clear()
     colab.login.revoked = True
-    with pytest.raises(NotSignedIn, match="rejected the sign-in: invalid_grant") as caught:
+    with pytest.raises(NotSignedIn, match="does not accept the sign-in: invalid_grant") as caught:
         notebook_outputs.read_progress(files, RUN, LEG)
     assert drive.LOGIN in caught.value.next_step
 

@@ -92,15 +92,15 @@ def test_a_piece_whose_answer_was_lost_does_not_spoil_the_file(
     assert (vm.content / "big.bin").read_bytes() == big.read_bytes()
 
 
-def test_a_download_that_breaks_begins_anew_and_gives_up_in_the_end(
+def test_an_interrupted_download_is_resumed_and_given_up_when_nothing_arrives(
     machine: RuntimeClient, vm: Vm, colab: Colab, big: Path, tmp_path: Path
 ) -> None:
     (vm.content / "big.bin").write_bytes(big.read_bytes())
     colab.cuts = [100_000, 10_000]
     machine.download("content/big.bin", tmp_path / "down.bin")
     assert (tmp_path / "down.bin").read_bytes() == big.read_bytes()
-    colab.cuts = [100_000] * 3
-    with pytest.raises(Unreachable, match="broke off several times"):
+    colab.cuts = [0] * 3
+    with pytest.raises(Unreachable, match="broke off"):
         machine.download("content/big.bin", tmp_path / "other.bin")
     assert not (tmp_path / "other.bin").exists()
 

@@ -268,6 +268,35 @@ class ContentChanged(Unreachable):
     """The bytes are not those that were listed: the file is being replaced, or was damaged on the way."""
 
 
+def read_bytes(
+    session: Any,
+    url: str,
+    what: str,
+    provider: Provider,
+    *,
+    params: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
+    """The bytes of a small file, which need not be valid JSON; repeated where the connection breaks.
+
+    Raises:
+        Unreachable, NotFound, NotSignedIn, ProviderRefused: see `Provider`.
+    """
+    import requests
+
+    def attempt() -> bytes:
+        with translated_errors(provider, what):
+            response = session.get(url, params=params, headers=headers, stream=True)
+            response.raise_for_status()
+        with closing(response):
+            try:
+                return bytes(response.content)
+            except requests.RequestException as error:
+                raise Transient(Unreachable(f"{what} broke off: {error_text(error)}", provider.later)) from None
+
+    return repeat(attempt, retry_policy())
+
+
 def download(
     session: Any,
     url: str,

@@ -220,6 +220,7 @@ def download_run_folder(client: RuntimeClient, leg_id: str, dest: RunFolder) -> 
     names = [name for name in client.list_files(folder) if not any(part.startswith(".") for part in name.split("/"))]
     for name in names:
         artifacts.check_name(name)
+    shutil.rmtree(incoming, ignore_errors=True)  # parts of files that the run may have replaced since
     if manifest := client.read_file(f"{folder}/{dest.manifest.name}"):
         write_atomic(dest.manifest, manifest)
     listed, hashes = artifacts.read_manifest_hashes(dest), {}

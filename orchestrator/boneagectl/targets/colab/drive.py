@@ -10,9 +10,8 @@ import hashlib
 import io
 import os
 import re
-import shutil
-import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from boneagectl.errors import (
     RemoteError,
     Unreachable,
 )
-from boneagectl.targets.http import error_text, retry_after_s
+from boneagectl.targets import http
 
 SCOPE = "https://www.googleapis.com/auth/drive.readonly"
 LOGIN = (
@@ -43,28 +42,17 @@ REVOKE = (
     "to revoke it: gcloud auth application-default revoke, or https://myaccount.google.com/permissions; "
     "boneagectl stores no token"
 )
-HOST = "https://www.googleapis.com/drive/v3"
-TIMEOUT_S = (10.0, 60.0)
-PAUSES_S = (1.0, 4.0, 15.0)
-LATER = "try again in some minutes"
-
+_FILES = "https://www.googleapis.com/drive/v3/files"
 _FOLDER_TYPE = "application/vnd.google-apps.folder"
 _FIELDS = "nextPageToken,files(id,name,mimeType,parents,size,md5Checksum,modifiedTime)"
 _SMALL_FILE_BYTES = 1 << 25
-_PIECE_BYTES = 1 << 16
-"""The most that a broken connection loses."""
+_BLOCK_BYTES = 1 << 16
 _MAX_PAGES = 100
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_LONGEST_PAUSE_S = 60.0
-_RETRY_STATUSES = (408, 429, 500, 502, 503, 504)
 _TOO_FAST = {"rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED"}
 _USED_UP = {"dailyLimitExceeded", "quotaExceeded", "downloadQuotaExceeded", "storageQuotaExceeded"}
 _API_OFF = {"accessNotConfigured", "SERVICE_DISABLED"}
 _NO_SCOPE = {"insufficientPermissions", "insufficientScope", "ACCESS_TOKEN_SCOPE_INSUFFICIENT"}
-
-
-class DriveFileChanged(Unreachable):
-    """The file is not the one that was listed: the notebook is replacing it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +84,9 @@ def open_session() -> Any:
         raise MachineError(f"reading Drive needs google-auth: {error}", "pip install 'boneagectl[colab]'") from None
     session = AuthorizedSession(_load_credentials(credentials_path()), max_refresh_attempts=1)
     session.auth = lambda request: request  # otherwise requests puts what it finds in ~/.netrc in the token's place
-    return session
+    send = session.request
+    session.request = lambda *request, **options: send(*request, **{"timeout": http.TIMEOUT_S, **options})
+    return http.add_retries(session, is_transient=lambda response: bool(_reasons_of(response) & _TOO_FAST))
 
 
 def credentials_path() -> Path:
@@ -121,7 +111,7 @@ def _load_credentials(path: Path) -> Any:
     except FileNotFoundError:
         raise NotSignedIn(f"not signed in to Google: {path} does not exist", f"{LOGIN}; {WITHOUT}") from None
     except (OSError, ValueError, ContractError) as error:
-        raise NotSignedIn(f"{path} is no valid sign-in: {error_text(error)}", LOGIN) from None
+        raise NotSignedIn(f"{path} is no valid sign-in: {http.error_text(error)}", LOGIN) from None
     credentials.token = None  # a stored token may have a wider scope than Drive
     return credentials.with_quota_project_from_environment()
 
@@ -132,11 +122,11 @@ def _sign_in_error(error: Any) -> RemoteError:
 
     text = " ".join(str(error.args[0] if error.args else type(error).__name__).split())[:160]
     if isinstance(error, TransportError) or error.retryable:
-        return Unreachable(f"Google's sign-in server cannot be reached: {text}", LATER)
+        return Unreachable(f"Google's sign-in server cannot be reached: {text}", DRIVE.later)
     if "invalid_scope" in text:
         return _scope_error()
     weekly = "a sign-in through an OAuth client in testing expires after a week"
-    return NotSignedIn(f"Google rejected the sign-in: {text}", f"{LOGIN}; {weekly}")
+    return NotSignedIn(f"Google does not accept the sign-in: {text}", f"{LOGIN}; {weekly}")
 
 
 def _scope_error() -> NotSignedIn:
@@ -145,7 +135,7 @@ def _scope_error() -> NotSignedIn:
 
 # ------------------------------------------------------------------------------------------ the client
 class DriveClient:
-    """`session` is one of `open_session`, or another that signs its requests and renews its token once after a 401."""
+    """`session` is one of `open_session`."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -179,7 +169,10 @@ class DriveClient:
     def _pages(self, query: str, what: str) -> Iterator[dict[str, Any]]:
         parameters: dict[str, Any] = {"q": query, "fields": _FIELDS, "pageSize": 1000}
         for _ in range(_MAX_PAGES):
-            page = self._get("files", parameters, what).json()
+            with _translated_errors(f"listing {what}"):
+                response = self._session.get(_FILES, params=parameters)
+                response.raise_for_status()
+                page = response.json()
             yield from page.get("files", [])
             if not page.get("nextPageToken"):
                 return
@@ -191,103 +184,42 @@ class DriveClient:
         """A whole small file.
 
         Raises:
-            NotFound, DriveFileChanged: it is being replaced. ProviderRefused: it is not small.
+            NotFound, http.ContentChanged: it is being replaced. ProviderRefused: it is not small.
         """
         if file.size > _SMALL_FILE_BYTES:
             raise ProviderRefused(f"{file.name} on Drive has {units.format_bytes(file.size)}, too much for its kind")
         content = self.read_range(file, 0, file.size)
-        if _md5_of(io.BytesIO(content)) != file.md5:
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != file.md5:
             raise _changed_error(file)
         return content
 
     def read_range(self, file: DriveFile, first: int, count: int) -> bytes:
-        """`count` bytes from `first` on, or fewer where the file ends; retries after a broken connection."""
-        content, attempts, last = b"", 0, min(first + count, file.size) - 1
-        while first + len(content) <= last:
-            with self._open(file, first + len(content), last) as response:
-                piece, failure = _read_up_to(response, last + 1 - first - len(content))
-            content += piece
-            attempts = 0 if piece else attempts + 1
-            _pause(file, attempts, failure)
+        """`count` bytes from `first` on, or fewer where the file ends."""
+        last = min(first + count, file.size) - 1
+        if first > last:
+            return b""
+        with _translated_errors(f"reading {file.name}"):
+            headers = {"Range": f"bytes={first}-{last}", "Accept-Encoding": "identity"}  # no range of compressed bytes
+            parameters = {"alt": "media"}
+            content = http.read_bytes(
+                self._session, _url(file), f"reading {file.name}", DRIVE, params=parameters, headers=headers
+            )
+        if len(content) != last + 1 - first:
+            raise _changed_error(file)
         return content
 
-    def download(self, file: DriveFile, path: Path) -> None:
-        """Downloads a file to `path`; resumes a partial file, also of an earlier call, and checks the md5.
+    def download(self, file: DriveFile, path: Path) -> str:
+        """Downloads a file to `path`, checks its md5, and returns its sha256; an interrupted download is resumed.
 
         Raises:
-            Unreachable: it broke off several times; the partial file is kept. NotFound, DriveFileChanged: the file is
-            being replaced. MachineError: the disk is too small.
+            Unreachable: it broke off several times. NotFound, http.ContentChanged: the file is being replaced.
+            MachineError: the disk is too small.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        attempts = 0
-        while (size := path.stat().st_size) < file.size:
-            _check_space(path, file.size - size)
-            failure = self._append(file, path, size)
-            attempts = 0 if path.stat().st_size > size else attempts + 1
-            _pause(file, attempts, failure)
-        with open(path, "rb") as stream:
-            is_intact = _md5_of(stream) == file.md5
-        if not is_intact:
-            path.unlink()
-            raise _changed_error(file)
-
-    def _append(self, file: DriveFile, path: Path, size: int) -> str:
-        """Appends what is missing; returns why it broke off, or ""."""
-        import requests
-        import urllib3
-
-        with self._open(file, size, None) as response, open(path, "ab") as stream:
-            try:
-                shutil.copyfileobj(response.raw, stream, _PIECE_BYTES)
-            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-                return error_text(error)
-        return ""
-
-    def _open(self, file: DriveFile, first: int, last: int | None) -> Any:
-        """The response with bytes from `first` on."""
-        response = self._get(f"files/{quote(file.id, safe='')}", {"alt": "media"}, file.name, first, last)
-        if first and response.status_code != 206:  # the whole file, whose bytes would be taken for its end
-            response.close()
-            raise Unreachable(f"{file.name}: Drive did not resume the download", LATER)
-        return response
-
-    # ------------------------------------------------------------------------------------- requests
-    def _get(self, path: str, parameters: Mapping[str, Any], what: str, first: int = 0, last: int | None = None) -> Any:
-        """The response; for a file's bytes only those from `first` to `last`, as a stream.
-
-        Raises:
-            NotFound, DriveFileChanged. Unreachable: no answer, or a temporary failure, after several attempts.
-            LimitRefused: a quota is used up. NotSignedIn, ProviderRefused: a permanent refusal.
-        """
-        for pause_s in (*PAUSES_S, None):
-            response, wait_s = self._get_once(path, parameters, what, _range_header(first, last))
-            if not isinstance(response, BoneagectlError):
-                return response
-            if pause_s is None or not isinstance(response, Unreachable) or isinstance(response, DriveFileChanged):
-                raise response
-            time.sleep(min(_LONGEST_PAUSE_S, wait_s or pause_s))
-        raise AssertionError("the last attempt returns or raises")
-
-    def _get_once(
-        self, path: str, parameters: Mapping[str, Any], what: str, headers: dict[str, str]
-    ) -> tuple[Any, float | None]:
-        """The response, or the error, and how long Google asks to wait."""
-        import requests
-        from google.auth.exceptions import GoogleAuthError
-
-        is_media = parameters.get("alt") == "media"
-        try:
-            response = self._session.get(
-                f"{HOST}/{path}", params=parameters, headers=headers, timeout=TIMEOUT_S, stream=is_media
+        with _translated_errors(f"downloading {file.name}"):
+            parameters = {"alt": "media"}
+            return http.download(
+                self._session, _url(file), path, DRIVE, size=file.size, md5=file.md5, params=parameters
             )
-            if response.ok and not is_media:
-                response.json()  # a torn body is no answer
-        except GoogleAuthError as error:
-            return _sign_in_error(error), None
-        except (requests.RequestException, ValueError) as error:
-            return Unreachable(f"{what}: Drive cannot be reached ({error_text(error)})", LATER), None
-        return (response, None) if response.ok else (response_error(what, response), retry_after_s(response))
 
 
 class DriveStream(io.RawIOBase):
@@ -311,48 +243,17 @@ class DriveStream(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        number, skip = divmod(self._position, _PIECE_BYTES)
+        number, skip = divmod(self._position, _BLOCK_BYTES)
         if number not in self._blocks:
-            self._blocks[number] = self._files.read_range(self._file, number * _PIECE_BYTES, _PIECE_BYTES)
+            self._blocks[number] = self._files.read_range(self._file, number * _BLOCK_BYTES, _BLOCK_BYTES)
         piece = self._blocks[number][skip : skip + len(buffer)]
         buffer[: len(piece)] = piece
         self._position += len(piece)
         return len(piece)
 
 
-def _read_up_to(response: Any, count: int) -> tuple[bytes, str]:
-    """At most `count` bytes, as many as arrived, and why no more did."""
-    import requests
-    import urllib3
-
-    content = io.BytesIO()
-    try:
-        while content.tell() < count and (piece := response.raw.read(min(_PIECE_BYTES, count - content.tell()))):
-            content.write(piece)
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        return content.getvalue(), error_text(error)
-    return content.getvalue(), ""
-
-
-def _pause(file: DriveFile, attempts: int, failure: str) -> None:
-    """Attempts count only while nothing arrives."""
-    if attempts > len(PAUSES_S):
-        raise Unreachable(f"the download of {file.name} broke off: {failure}", "boneagectl collect resumes it")
-    if attempts:
-        time.sleep(PAUSES_S[attempts - 1])
-
-
-def _check_space(path: Path, count: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if count > free:
-        message = f"{path.name} needs {units.format_bytes(count)}, the disk has {units.format_bytes(free)} free"
-        raise MachineError(message, "free some space")
-
-
-def _range_header(first: int, last: int | None) -> dict[str, str]:
-    """Without compression: a range of compressed bytes cannot be resumed."""
-    part = {"Range": f"bytes={first}-{'' if last is None else last}"} if first or last is not None else {}
-    return {"Accept-Encoding": "identity", **part}
+def _url(file: DriveFile) -> str:
+    return f"{_FILES}/{quote(file.id, safe='')}"
 
 
 def _drive_file(answer: dict[str, Any]) -> DriveFile | None:
@@ -373,25 +274,33 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _md5_of(stream: Any) -> str:
-    return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _changed_error(file: DriveFile) -> DriveFileChanged:
-    return DriveFileChanged(f"{file.name} changed on Drive during the download: the notebook is writing", LATER)
+def _changed_error(file: DriveFile) -> http.ContentChanged:
+    return http.ContentChanged(f"{file.name} changed on Drive meanwhile: the notebook is writing", DRIVE.later)
 
 
 # ------------------------------------------------------------------------------------------ the errors
-def response_error(what: str, response: Any) -> BoneagectlError:
-    """The error for a response with status 4xx or 5xx to a request about `what`."""
-    status, (reasons, text) = response.status_code, _reasons_of(response)
-    message = f"{what}: Drive answered {status} {', '.join(reasons)}: {text}"
-    if status == 404:
-        return NotFound(f"{what} is not on Drive", "check that this is the Google account that runs the notebook")
-    if status == 416:
-        return DriveFileChanged(message, LATER)
-    if status in _RETRY_STATUSES or reasons & _TOO_FAST:
-        return Unreachable(message, LATER)
+@contextmanager
+def _translated_errors(what: str) -> Iterator[None]:
+    """Turns errors of requests and of google-auth in the block into ours."""
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        with http.translated_errors(DRIVE, what):
+            yield
+    except GoogleAuthError as error:
+        raise _sign_in_error(error) from None
+
+
+def _own_error(response: Any, message: str) -> BoneagectlError | None:
+    """The error for Google's own reasons; None where the status says everything."""
+    reasons = _reasons_of(response)
+    message = f"{message} ({', '.join(reasons)})" if reasons else message
+    if response.status_code == 404:
+        return NotFound(message, "check that this is the Google account that runs the notebook")
+    if response.status_code == 416:
+        return http.ContentChanged(message, DRIVE.later)
+    if reasons & _TOO_FAST:
+        return Unreachable(message, DRIVE.later)
     if reasons & _USED_UP:
         return LimitRefused(message, "wait until tomorrow, or download the zip in a browser: collect RUN --from ZIP")
     if reasons & _API_OFF:
@@ -399,17 +308,21 @@ def response_error(what: str, response: Any) -> BoneagectlError:
         return ProviderRefused(f"the Drive API is not enabled in the project of this sign-in; {message}", command)
     if reasons & _NO_SCOPE:
         return _scope_error()
-    if status == 401:
-        return NotSignedIn(f"Google rejected the sign-in; {message}", LOGIN)
-    return ProviderRefused(message, "open the file in a browser: https://drive.google.com")
+    return ProviderRefused(message, DRIVE.refused) if response.status_code == 403 else None
 
 
-def _reasons_of(response: Any) -> tuple[Set[str], str]:
-    """Google's reasons in their order, in its older and its newer format, and its message."""
+def _reasons_of(response: Any) -> Set[str]:
+    """Google's reasons in their order, in its older and its newer format."""
+    if response.ok:
+        return set()
     try:
         error = response.json()["error"]
         details = [*error.get("errors", []), *error.get("details", [])]
-        reasons = dict.fromkeys(str(item["reason"]) for item in details if "reason" in item)
-        return reasons.keys(), " ".join(str(error.get("message", "")).split())[:200]
+        return dict.fromkeys(str(item["reason"]) for item in details if "reason" in item).keys()
     except (ValueError, LookupError, TypeError, AttributeError):
-        return set(), str(response.reason or "")
+        return set()
+
+
+DRIVE = http.Provider(
+    "Google Drive", sign_in=LOGIN, refused="open the file in a browser: https://drive.google.com", own_error=_own_error
+)

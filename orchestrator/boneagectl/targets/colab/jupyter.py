@@ -9,30 +9,36 @@ import base64
 import hashlib
 import importlib.util
 import json
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from boneagectl.errors import MachineError, NotFound, ProviderRefused, RemoteError, Unreachable
+from boneagectl.errors import MachineError, NotFound, ProviderRefused, Unreachable
+from boneagectl.targets import http
 from boneagectl.targets.colab.colab_cli import RuntimeAccess
-from boneagectl.targets.http import error_text
 
-PAUSES_S = (0.5, 2.0, 5.0)
-TIMEOUT_S = (10.0, 60.0)
 PIECE_BYTES = 4 << 20
 """Of a file, for one request: base64 and JSON take several times that in memory."""
-_READ_BYTES = 1 << 20
 _SOCKET_TIMEOUT_S = 60.0
-_RETRY_STATUSES = (408, 429, 500, 502, 503, 504)
-_LATER = "try again in some minutes"
+
+T = TypeVar("T")
 
 
 class RuntimeGone(ProviderRefused):
     """The account no longer has this runtime."""
+
+
+class _TokenRejected(ProviderRefused):
+    """The token has expired, or was rotated."""
+
+
+_RUNTIME = http.Provider(
+    "the Colab runtime", sign_in="colab sessions", refused="boneagectl doctor --target colab",
+    own_error=lambda response, message: _TokenRejected(message) if response.status_code in (401, 403) else None,
+)  # fmt: skip
 
 
 def check_dependencies() -> None:
@@ -46,62 +52,49 @@ class RuntimeClient:
     """Uses `access`; `renew` gives a new one, and raises `RuntimeGone` where the runtime does not exist any more."""
 
     def __init__(self, access: RuntimeAccess, renew: Callable[[], RuntimeAccess]) -> None:
-        import requests
-
-        self._access, self._renew = access, renew
-        self._session = requests.Session()
-        self._session.auth = lambda request: request  # otherwise requests adds what it finds in ~/.netrc
-        self._session.headers["Accept-Encoding"] = "identity"
+        self._renew = renew
+        self._session = http.session(repeatable=http.IDEMPOTENT | {"POST"})
+        self._session.max_redirects = 0  # another host must not get the token
+        self._set_access(access)
 
     def close(self) -> None:
         self._session.close()
 
+    def _set_access(self, access: RuntimeAccess) -> None:
+        self._access = access
+        self._session.headers.update(token_header(access))
+
     # ------------------------------------------------------------------------------------- requests
-    def _request_json(self, verb: str, path: str, **options: Any) -> Any:
-        """The parsed body.
+    def _request(self, verb: str, path: str, **options: Any) -> Any:
+        """The parsed body of the response.
 
         Raises:
             NotFound: 404. ProviderRefused: another refusal. RuntimeGone, Unreachable: no answer after retries.
         """
-        with self._open(verb, path, **options) as response:
-            return response.json() if response.content else {}
 
-    @contextmanager
-    def _open(self, verb: str, path: str, **options: Any) -> Iterator[Any]:
-        with closing(self._request(verb, path, **options)) as response:
-            yield response
+        def send() -> Any:
+            with http.translated_errors(_RUNTIME, f"{verb} {path}"):
+                response = self._session.request(verb, f"{self._access.url}/{path}", **options)
+                response.raise_for_status()
+                return response.json() if response.content else {}
 
-    def _request(self, verb: str, path: str, **options: Any) -> Any:
-        import requests
+        return self._renewing(send)
 
-        failure, is_renewed = "", False
-        for pause_s in (*PAUSES_S, None):
-            try:
-                response = self._session.request(
-                    verb, f"{self._access.url}/{path}", headers=token_header(self._access), timeout=TIMEOUT_S,
-                    allow_redirects=False, **options,
-                )  # fmt: skip
-            except requests.RequestException as error:
-                failure = error_text(error)
-            else:
-                if response.status_code < 300:
-                    return response
-                response.close()
-                failure = f"{response.status_code} {response.reason}"
-                if response.status_code in (401, 403) and not is_renewed:
-                    self._access, is_renewed = self._renew(), True
-                    continue
-                if response.status_code not in _RETRY_STATUSES:
-                    raise (NotFound if response.status_code == 404 else ProviderRefused)(f"{verb} {path}: {failure}")
-            if pause_s is not None:
-                time.sleep(pause_s)
-        self._access = self._renew()
-        raise Unreachable(f"{verb} {path}: the Colab runtime does not answer ({failure})", _LATER)
+    def _renewing(self, send: Callable[[], T]) -> T:
+        """Renews a rejected token once; without an answer, finds out whether the runtime still exists."""
+        try:
+            return send()
+        except _TokenRejected:
+            self._set_access(self._renew())
+        except Unreachable:
+            self._set_access(self._renew())
+            raise
+        return send()
 
     # -------------------------------------------------------------------------------------- files
     def create_folder(self, path: str) -> None:
         """Repeatable."""
-        self._request_json("PUT", _contents(path), json={"type": "directory"})
+        self._request("PUT", _contents(path), json={"type": "directory"})
 
     def upload(self, source: Path, path: str) -> None:
         """Uploads a file in pieces.
@@ -109,13 +102,15 @@ class RuntimeClient:
         Raises:
             Unreachable: it did not arrive complete after several attempts.
         """
-        size, arrived = source.stat().st_size, -1
-        for pause_s in (*PAUSES_S, None):
+        size = source.stat().st_size
+
+        def send() -> None:
             arrived = self._upload_once(source, size, path)
-            if arrived == size:
-                return
-            time.sleep(pause_s or 0)
-        raise Unreachable(f"{source.name} arrived with {arrived} of {size} bytes", _LATER)
+            if arrived != size:
+                message = f"{source.name} arrived with {arrived} of {size} bytes"
+                raise http.Transient(Unreachable(message, _RUNTIME.later))
+
+        http.repeat(send, http.retry_policy())
 
     def _upload_once(self, source: Path, size: int, path: str) -> int:
         """The size on the runtime. A piece whose answer was lost is sent twice, and is then in the file twice."""
@@ -132,20 +127,22 @@ class RuntimeClient:
 
     def _put(self, path: str, content: bytes, **chunk: int) -> dict[str, Any]:
         body = {"type": "file", "format": "base64", "content": base64.b64encode(content).decode(), **chunk}
-        return dict(self._request_json("PUT", _contents(path), json=body))
+        return dict(self._request("PUT", _contents(path), json=body))
 
     def read_file(self, path: str) -> bytes:
         """A small file; empty where there is none."""
         try:
-            with self._open("GET", f"files/{quote(path)}") as response:
-                return bytes(response.content)
+            return self._renewing(lambda: http.read_bytes(self._session, self._file_url(path), f"GET {path}", _RUNTIME))
         except NotFound:
             return self._load_content(path) or b""
+
+    def _file_url(self, path: str) -> str:
+        return f"{self._access.url}/files/{quote(path)}"
 
     def _load_content(self, path: str) -> bytes | None:
         """As Google's CLI loads files, in case the streaming route is closed: the file is whole in memory."""
         try:
-            answer = self._request_json("GET", f"{_contents(path)}?type=file&format=base64&content=1")
+            answer = self._request("GET", f"{_contents(path)}?type=file&format=base64&content=1")
         except NotFound:
             return None
         return base64.b64decode(answer.get("content") or "")
@@ -153,7 +150,7 @@ class RuntimeClient:
     def list_files(self, path: str) -> list[str]:
         """The files below the folder, by their names relative to it; empty where there is no such folder."""
         try:
-            entries = self._request_json("GET", f"{_contents(path)}?type=directory&content=1").get("content") or []
+            entries = self._request("GET", f"{_contents(path)}?type=directory&content=1").get("content") or []
         except NotFound:
             return []
         names = []
@@ -166,64 +163,36 @@ class RuntimeClient:
         return sorted(names)
 
     def download(self, path: str, dest: Path) -> str:
-        """Downloads a file to `dest`, and returns its sha256; after a broken connection it starts again.
+        """Downloads a file to `dest`, and returns its sha256; after a broken connection it resumes or starts again.
 
         Raises:
             NotFound: there is no such file. Unreachable: the connection broke several times.
         """
-        failure = ""
-        dest.parent.mkdir(parents=True, exist_ok=True)
-        for pause_s in (*PAUSES_S, None):
-            try:
-                with open(dest, "wb") as stream:
-                    failure, sha256 = self._download_once(path, stream)
-            except RemoteError:
-                dest.unlink()
-                raise
-            if not failure:
-                return sha256
-            if pause_s is not None:
-                time.sleep(pause_s)
-        dest.unlink()
-        raise Unreachable(f"the download of {path} broke off several times: {failure}", "boneagectl collect")
-
-    def _download_once(self, path: str, stream: IO[bytes]) -> tuple[str, str]:
-        """Why it broke off, or "", and the sha256."""
-        import requests
-        import urllib3
-
-        digest = hashlib.sha256()
         try:
-            with self._open("GET", f"files/{quote(path)}", stream=True) as response:
-                for piece in response.iter_content(_READ_BYTES):
-                    digest.update(piece)
-                    stream.write(piece)
+            return self._renewing(lambda: http.download(self._session, self._file_url(path), dest, _RUNTIME))
         except NotFound:
             content = self._load_content(path)
             if content is None:
                 raise
-            digest.update(content)
-            stream.write(content)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            return error_text(error), ""
-        return "", digest.hexdigest()
+            dest.write_bytes(content)
+            return hashlib.sha256(content).hexdigest()
 
     # ------------------------------------------------------------------------------------- kernel
     def list_kernels(self) -> list[str]:
-        return [str(kernel["id"]) for kernel in self._request_json("GET", "api/kernels")]
+        return [str(kernel["id"]) for kernel in self._request("GET", "api/kernels")]
 
     def start_kernel(self) -> str:
-        return str(self._request_json("POST", "api/kernels", json={"name": "python3"})["id"])
+        return str(self._request("POST", "api/kernels", json={"name": "python3"})["id"])
 
     def kernel_state(self, kernel: str) -> str:
         """``busy``, ``idle``, ``starting`` or ``dead``; empty where there is no such kernel."""
         try:
-            return str(self._request_json("GET", f"api/kernels/{kernel}").get("execution_state"))
+            return str(self._request("GET", f"api/kernels/{kernel}").get("execution_state"))
         except NotFound:
             return ""
 
     def interrupt(self, kernel: str) -> None:
-        self._request_json("POST", f"api/kernels/{kernel}/interrupt")
+        self._request("POST", f"api/kernels/{kernel}/interrupt")
 
     def run_code(self, kernel: str, code: str) -> None:
         """Runs `code` to its end.
@@ -237,7 +206,7 @@ class RuntimeClient:
                 raise ProviderRefused(message[:300])
             if kind == "status" and content.get("execution_state") == "idle":
                 return
-        raise Unreachable("the kernel closed the connection", _LATER)
+        raise Unreachable("the kernel closed the connection", _RUNTIME.later)
 
     def start_code(self, kernel: str, code: str) -> None:
         """Starts `code` and returns; it runs on without a connection. One request, which is never repeated."""
@@ -281,7 +250,7 @@ def execute(access: RuntimeAccess, kernel: str, code: str) -> Iterator[tuple[str
                     yield str(message.get("msg_type")), message.get("content") or {}
     except (OSError, websocket.WebSocketException) as error:
         kind = type(error).__name__  # the error's text has the headers, and so the token
-        raise Unreachable(f"no connection to the kernel ({kind})", _LATER) from None
+        raise Unreachable(f"no connection to the kernel ({kind})", _RUNTIME.later) from None
 
 
 def _execute_request(message_id: str, code: str) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from boneage_trainer.contract import ContractError, RunFolder, parse_object, sha
 from boneagectl import artifacts
 from boneagectl.errors import MachineError, NotFound, NotYet, ProviderRefused, UsageError
 from boneagectl.models import Artifacts
-from boneagectl.targets.colab.drive import DriveClient, DriveFile, DriveFileChanged, DriveStream
+from boneagectl.targets.colab.drive import DriveClient, DriveFile, DriveStream
 from boneagectl.targets.colab.render import FOLDER
+from boneagectl.targets.http import ContentChanged
 
 SLOTS = ("a", "b")
 """As in the trainer's `platforms.colab_drive`."""
@@ -92,7 +93,7 @@ def download_outputs(files: DriveClient, run_id: str, leg_id: str, dest: RunFold
     for pause_s in (*PAUSES_S, None):
         try:
             return _download(files, run_id, leg_id, dest)
-        except (DriveFileChanged, NotFound, DamagedOutputs, IncompleteOutputs):
+        except (ContentChanged, NotFound, DamagedOutputs, IncompleteOutputs):
             if pause_s is None:
                 raise
             time.sleep(pause_s)
@@ -170,7 +171,7 @@ class DriveSlot:
             if hashlib.sha256(content).hexdigest() != self.sha256[_METRICS]:
                 return None
             return [parse_object(line, _METRICS) for line in content.decode().splitlines()]
-        except (KeyError, DriveFileChanged, NotFound, ContractError, UnicodeDecodeError):
+        except (KeyError, ContentChanged, NotFound, ContractError, UnicodeDecodeError):
             return None
 
     def download(self, dest: RunFolder, incoming: Path) -> None:
@@ -199,8 +200,9 @@ class DriveSlot:
         if name not in entries:
             raise DamagedOutputs(f"{name} is missing")
         path = incoming / entries[name].md5
-        self.files.download(entries[name], path)
-        if sha256_of(path) != self.sha256[name]:
+        if path.is_file() and sha256_of(path) == self.sha256[name]:  # of an earlier, interrupted call
+            return path
+        if self.files.download(entries[name], path) != self.sha256[name]:
             path.unlink()
             raise DamagedOutputs(f"{name} does not have the sha256 that its manifest lists")
         return path
@@ -224,7 +226,7 @@ def _load_slot(files: DriveClient, children: list[DriveFile]) -> DriveSlot | Non
         listed = json.loads(manifest)["files"]
         sha256 = {str(name): str(entry["sha256"]) for name, entry in listed.items()}
         parse_object(state.decode(), _STATE)
-    except (DriveFileChanged, NotFound, LookupError, TypeError, AttributeError, ValueError, ContractError):
+    except (ContentChanged, NotFound, LookupError, TypeError, AttributeError, ValueError, ContractError):
         return None
     is_consistent = sha256.get(_STATE) == hashlib.sha256(state).hexdigest()
     return DriveSlot(files, entries, folders, sha256, manifest, state) if is_consistent else None
