@@ -127,11 +127,11 @@ def test_a_session_that_hangs_is_given_back_at_its_limit(
 def test_what_is_in_the_way_is_said_in_the_state(
     run: Run, place: Path, given_back: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "has fingerprint 9eab9eab9eab, the job wants another" in run(fingerprint="another")["reason"]
+    assert "has fingerprint 9eab9eab9eab, the job needs another" in run(fingerprint="another")["reason"]
     (tmp_path / "programs" / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
     state = run()
     assert state["state"] == "failed"
-    assert "Colab gave no GPU" in state["reason"]
+    assert "Colab provided no GPU" in state["reason"]
     assert "boneagectl submit --target kaggle" in state["reason"]
     assert json.loads(RunFolder(place / "run").manifest.read_text())["files"].keys() == {"state.json"}
 

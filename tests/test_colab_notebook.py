@@ -127,7 +127,7 @@ def test_its_code_and_its_settings_are_the_bundle_that_was_booked(
     colab_notebook.NotebookSession(tmp_path / "code.zip", **given)
     made = (tmp_path / "boneagectl" / LEG / "tmp" / "bundle.zip").read_bytes()
     assert made == bundle.build(spec).content
-    assert detect.environment_limit_s() == (None, "")
+    assert detect.platform_limit_s() == (None, "")
 
 
 # -------------------------------------------------------------------------------------------- settings

@@ -128,6 +128,6 @@ def test_a_stopped_cell_shows_words_and_no_traceback(machine: Path, monkeypatch:
     with pytest.raises(nbclient.exceptions.CellExecutionError) as caught:
         run_all(notebook, machine / "content")
     assert caught.value.ename == "CellStopped"
-    assert "Colab gave no GPU" in caught.value.evalue
+    assert "Colab provided no GPU" in caught.value.evalue
     made = nbformat.read(notebook, as_version=4)
     assert all(not cell.get("outputs") for cell in made.cells)

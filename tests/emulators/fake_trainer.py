@@ -46,8 +46,8 @@ class FakeTrainer:
         self.given, self.out, self.started_s = given, RunFolder(Path(given.out)), time.time()
         with zipfile.ZipFile(given.bundle) as archive:
             job = Job.from_json(archive.read("job.json").decode())
-        if detect.is_on():
-            job = detect.shortened(job, PackFolder(Path(given.data)))
+        if detect.is_rehearsal():
+            job = detect.shorten_job(job, PackFolder(Path(given.data)))
         self.epochs = int(os.environ.get("FAKE_EPOCHS", job.train.epochs))
         self.epoch_s, self.mode = float(os.environ.get("FAKE_EPOCH_S", "0.05")), os.environ.get("FAKE_MODE", "")
         self.is_stopped = False

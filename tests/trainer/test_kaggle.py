@@ -191,7 +191,7 @@ def test_the_script_is_short_but_for_the_zip(code_dataset: str, kaggle: Kaggle) 
     assert len(text.encode()) < 900_000
     own = text if code_dataset else text[: text.index('b64decode("""')]
     assert len(own.splitlines()) < 60
-    assert f"the session {LEG}." in own
+    assert f"leg {LEG}." in own
     assert "Not a medical device" in own
 
 
@@ -223,7 +223,7 @@ def test_the_bundle_may_lie_in_a_data_set(packed: Kaggle) -> None:
 def test_a_damaged_bundle_is_not_run(packed: Kaggle) -> None:
     packed.code_dataset = "student/boneage-code"
     write_atomic(packed.input / "boneage-code" / "bundle.bin", b"another version")
-    assert "not the one this script was made with" in packed.run(code=1).text
+    assert "submit the leg again" in packed.run(code=1).text
 
 
 def test_parameters_that_nobody_knows_are_refused(packed: Kaggle) -> None:
@@ -243,7 +243,7 @@ def test_without_a_gpu_it_ends_at_once(said: tuple[str, ...] | None, code: int, 
         packed.give_gpus(*said, code=code)
     log = packed.run(code=3)
     assert log.last["state"] == "failed"
-    assert log.last["reason"].startswith("Kaggle gave no GPU: ")
+    assert log.last["reason"].startswith("Kaggle provided no GPU: ")
     assert all(word in log.last["reason"] for word in ("phone", "quota", "NvidiaTeslaT4", *(said or ())))
     assert not (packed.tmp / "arguments").exists()
     assert list(packed.working.iterdir()) == []
@@ -252,7 +252,7 @@ def test_without_a_gpu_it_ends_at_once(said: tuple[str, ...] | None, code: int, 
 def test_one_gpu_of_two_is_told_and_used(packed: Kaggle) -> None:
     packed.give_gpus(TWO_GPUS[0])
     log = packed.run()
-    assert "warning: 2 GPUs were expected, 1 given" in log.text
+    assert "warning: 2 GPUs expected, 1 provided" in log.text
     assert log.last["state"] == "complete"
 
 
@@ -292,12 +292,12 @@ def test_what_is_not_attached_is_told_with_what_is(kaggle: Kaggle) -> None:
 
 def test_a_data_set_without_images_is_told(kaggle: Kaggle) -> None:
     write_atomic(kaggle.input / "datasets" / DATASET / "readme.txt", "")
-    assert "it has readme.txt" in kaggle.run(code=2).last["reason"]
+    assert "it contains readme.txt" in kaggle.run(code=2).last["reason"]
 
 
 def test_a_pack_of_other_images_is_refused_by_both_fingerprints(packed: Kaggle) -> None:
     reason = packed.run(code=2, fingerprint="beef" * 16).last["reason"]
-    assert "has fingerprint 9eab9eab9eab, the job wants beefbeefbeef" in reason
+    assert "has fingerprint 9eab9eab9eab, the job needs beefbeefbeef" in reason
 
 
 def test_of_several_packs_the_one_that_is_wanted_is_taken(kaggle: Kaggle) -> None:
@@ -310,14 +310,14 @@ def test_of_several_packs_the_one_that_is_wanted_is_taken(kaggle: Kaggle) -> Non
 def test_where_any_images_will_do_their_size_must_fit(packed: Kaggle) -> None:
     assert packed.run(fingerprint="").last["state"] == "complete"
     reason = packed.run(code=2, fingerprint="", image_size_px=128).last["reason"]
-    assert "has images of 96 px, the job wants 128 px" in reason
+    assert "has images of 96 px, the job needs 128 px" in reason
 
 
 def test_raw_images_that_cannot_be_prepared_are_told(kaggle: Kaggle) -> None:
     write_atomic(kaggle.input / "datasets" / DATASET / "labels.csv", "nothing,of,use\n")
     log = kaggle.run(code=2)
     assert "no csv with the columns" in log.text
-    assert "were not prepared: ended with exit code 2" in log.last["reason"]
+    assert "failed: exit code 2" in log.last["reason"]
 
 
 def test_a_signal_while_images_are_prepared_ends_the_session(kaggle: Kaggle) -> None:
@@ -328,7 +328,7 @@ def test_a_signal_while_images_are_prepared_ends_the_session(kaggle: Kaggle) -> 
     process.send_signal(signal.SIGTERM)
     text, _ = process.communicate(timeout=30)
     assert process.returncode == 2, text
-    assert "were not prepared: ended by SIGTERM" in Log(2, text).last["reason"]
+    assert "failed: ended by SIGTERM" in Log(2, text).last["reason"]
     assert list(kaggle.working.iterdir()) == []
 
 
@@ -395,7 +395,7 @@ def test_a_killed_trainer_leaves_what_it_had(packed: Kaggle) -> None:
     packed.variables["FAKE_MODE"] = "crash"
     log = packed.run(code=1)
     assert (log.last["state"], log.last["epoch"]) == ("failed", 1)
-    assert "killed: out of memory, most likely" in log.last["reason"]
+    assert "most likely out of memory" in log.last["reason"]
     out = packed.left()
     assert out.last.read_text() == "weights after epoch 1"
     assert json.loads(out.state.read_text()) == log.last
@@ -403,7 +403,7 @@ def test_a_killed_trainer_leaves_what_it_had(packed: Kaggle) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "said", "words"),
-    [("fail", "the loss is not a number", ""), ("silent", "left no state: ended with exit code 1", "no module named")],
+    [("fail", "the loss is not a number", ""), ("silent", "left no state: exit code 1", "no module named")],
 )
 def test_a_trainer_that_fails_is_heard(mode: str, said: str, words: str, packed: Kaggle) -> None:
     packed.variables["FAKE_MODE"] = mode
@@ -442,11 +442,11 @@ def test_at_its_limit_it_pauses(packed: Kaggle) -> None:
 def test_a_trainer_that_hangs_is_ended_and_packed(packed: Kaggle) -> None:
     packed.variables["FAKE_MODE"] = "mute"
     log = packed.run(code=1, time_limit_s=2)
-    assert "it had not ended after" in log.last["reason"]
+    assert "still running after" in log.last["reason"]
 
 
 def test_a_session_without_time_is_not_begun(packed: Kaggle) -> None:
-    assert "nothing of the 1 s is left" in packed.run(code=2, time_limit_s=1).last["reason"]
+    assert "no time is left" in packed.run(code=2, time_limit_s=1).last["reason"]
 
 
 # --------------------------------------------------------------------------------------- rehearsal
@@ -464,7 +464,7 @@ def test_a_rehearsal_cuts_the_training_and_nothing_else(packed: Kaggle) -> None:
 
 def test_a_rehearsal_takes_whatever_images_are_there(packed: Kaggle) -> None:
     job = Job(train=packed.spec.train, data={**DATA, "fingerprint": "beef" * 16}, provenance={})
-    short = detect.shortened(job, PackFolder(packed.input / "datasets" / DATASET))
+    short = detect.shorten_job(job, PackFolder(packed.input / "datasets" / DATASET))
     assert (short.data, short.train.epochs) == (DATA, 2)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from boneage_trainer.__main__ import _choose_source, _parser
 from boneage_trainer.contract import RunFolder, write_atomic, write_json
-from boneage_trainer.platforms.detect import environment_limit_s, is_chief
+from boneage_trainer.platforms.detect import is_chief, platform_limit_s
 from boneage_trainer.train.session import TrainingSession
 
 VARIABLES = ("SLURM_JOB_END_TIME", "KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "TF_CONFIG")
@@ -23,7 +23,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_ends_a_session_at_home() -> None:
-    assert environment_limit_s() == (None, "")
+    assert platform_limit_s() == (None, "")
 
 
 @pytest.mark.parametrize(("variable", "name"), [("KAGGLE_KERNEL_RUN_TYPE", "Kaggle"), ("COLAB_RELEASE_TAG", "Colab")])
@@ -31,7 +31,7 @@ def test_notebooks_end_half_an_hour_before_their_twelve(
     variable: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "x")
-    limit_s, reason = environment_limit_s()
+    limit_s, reason = platform_limit_s()
     assert limit_s is not None
     assert limit_s < 11.5 * 3600, "the container's age is not counted"
     assert reason == f"limit of the {name} session"
@@ -40,7 +40,7 @@ def test_notebooks_end_half_an_hour_before_their_twelve(
 def test_a_rehearsal_is_not_ended_by_the_age_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLAB_RELEASE_TAG", "x")
     monkeypatch.setenv("BONEAGE_REHEARSAL", "1")
-    assert environment_limit_s() == (None, "")
+    assert platform_limit_s() == (None, "")
 
 
 def test_the_smallest_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,8 +51,8 @@ def _run(session: TrainingSession, arguments: argparse.Namespace, source: RunFol
 
 def _train(session: TrainingSession, arguments: argparse.Namespace, source: RunFolder) -> None:
     job = Job.from_json(_read_job(arguments.job))
-    if detect.is_on():
-        job = detect.shortened(job, PackFolder(arguments.data.absolute()))
+    if detect.is_rehearsal():
+        job = detect.shorten_job(job, PackFolder(arguments.data.absolute()))
     session.epochs = job.train.epochs
     print(RESEARCH_ONLY, flush=True)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -29,8 +29,8 @@ from boneage_trainer.contract import (
 )
 from boneage_trainer.platforms import colab_api, colab_images
 from boneage_trainer.platforms.detect import check_gpus
-from boneage_trainer.platforms.session import Programs, failed, misfit, say, settled
-from boneage_trainer.platforms.subprocesses import Children, Ended
+from boneage_trainer.platforms.session import TrainerPrograms, failed_state, finalize_run, mismatch_reason, print_line
+from boneage_trainer.platforms.subprocesses import ProcessResult, SubprocessRunner
 
 SESSION_S = 11.5 * 3600
 """Colab ends a session after 12 hours."""
@@ -78,7 +78,7 @@ def run_session(folder: Path, parameters: Mapping[str, Any], authorization: str,
     deadline.daemon = True
     deadline.start()
     timer.cancel()
-    with Children() as children:
+    with SubprocessRunner() as children:
         session = CliSession(folder, session_parameters, children)
         session.run(authorization)
         session.hold()
@@ -88,13 +88,13 @@ def run_session(folder: Path, parameters: Mapping[str, Any], authorization: str,
 class CliSession:
     """One session of a leg."""
 
-    def __init__(self, folder: Path, parameters: CliSessionParameters, children: Children) -> None:
+    def __init__(self, folder: Path, parameters: CliSessionParameters, children: SubprocessRunner) -> None:
         self._end_s = time.monotonic() + min(parameters.time_limit_s, SESSION_S)
         self._parameters, self._folder = parameters, folder
         self._hold_s = min(HOLD_S, HOLD_SHARE * parameters.time_limit_s)
         self._out, self._pack = RunFolder(folder / "run"), PackFolder(folder / "pack")
         self._tmp = folder / "tmp"
-        self._programs = Programs(children, folder / "bundle.zip", self._tmp, needs_gpu=True)
+        self._programs = TrainerPrograms(children, folder / "bundle.zip", self._tmp, needs_gpu=True)
 
     @property
     def left_s(self) -> float:
@@ -108,7 +108,7 @@ class CliSession:
             self._out.root.mkdir(exist_ok=True)
             check_gpus(1, "Colab", _NO_GPU)
             self._provide_pack(authorization)
-            state = settled(self._out, self._train())
+            state = finalize_run(self._out, self._train())
             if not self._out.state.exists():
                 log = self._out.log.read_text(errors="replace").split("\n") if self._out.log.exists() else []
                 last_line = next((line for line in reversed(log) if line.strip()), "")
@@ -137,18 +137,18 @@ class CliSession:
             raise ContractError(f"the uploaded pack {reason}")
 
     def _prepare(self, tree: Path, pack: PackFolder) -> None:
-        self._programs.prepare(tree, pack, self._parameters.image_size_px, self.left_s)
+        self._programs.prepare_pack(tree, pack, self._parameters.image_size_px, self.left_s)
 
     def _mismatch(self, card: dict[str, Any]) -> str:
-        return misfit(card, self._parameters.fingerprint, self._parameters.image_size_px)
+        return mismatch_reason(card, self._parameters.fingerprint, self._parameters.image_size_px)
 
     # -------------------------------------------------------------------------------- the training
-    def _train(self) -> Ended:
+    def _train(self) -> ProcessResult:
         left_s = int(self.left_s)
         if left_s < 1:
             raise ContractError("no time is left to train; raise the time limit")
         earlier = RunFolder(self._folder / "earlier")
-        return self._programs.train(
+        return self._programs.train_leg(
             self._pack, self._out, self._parameters.leg, left_s, self._hold_s / 2,
             earlier if earlier.last.exists() else None, self._log,
         )  # fmt: skip
@@ -156,12 +156,12 @@ class CliSession:
     def _log(self, line: str) -> None:
         with suppress(OSError), open(self._out.log, "a", encoding="utf-8") as log:
             log.write(f"{line}\n")
-        say(line)
+        print_line(line)
 
     def _save_failure(self, reason: str) -> None:
         """For failures that the trainer cannot record; frees disk space first, as a full disk may be the reason."""
         shutil.rmtree(self._tmp, ignore_errors=True)
         state = {"epoch": 0, "epochs": 0, "leg": self._parameters.leg, "started_s": round(time.time(), 3)}
         with suppress(OSError):
-            write_json(self._out.state, {**state, **failed(reason)})
+            write_json(self._out.state, {**state, **failed_state(reason)})
             write_manifest(self._out)

@@ -16,7 +16,7 @@ from typing import Any
 from boneage_trainer.contract import ContractError, PackFolder, sha256_of
 from boneage_trainer.platforms import colab_api, kaggle, kaggle_download
 from boneage_trainer.platforms.colab_drive import MountedDrive, copy_with_retries
-from boneage_trainer.platforms.session import say
+from boneage_trainer.platforms.session import print_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def find_pack(request: PackRequest, drive: MountedDrive, stored: Path, local: Pa
         if not _copy_pack(source, pack, request):
             return pack, False
     card = pack.read_card()
-    say(f"{card['count']:,} images of {card['image_size_px']} px on the local disk ({card['fingerprint'][:12]})")
+    print_line(f"{card['count']:,} images of {card['image_size_px']} px on the local disk ({card['fingerprint'][:12]})")
     return pack, True
 
 
@@ -69,13 +69,13 @@ def _copy_pack(source: PackFolder, pack: PackFolder, request: PackRequest) -> bo
         for path in filter(Path.exists, source.files()):
             copy_with_retries(path, pack.root / path.name)
         reason = verify_pack(pack)
-        say(f"copied from Drive in {time.monotonic() - start_s:.0f} s")
+        print_line(f"copied from Drive in {time.monotonic() - start_s:.0f} s")
     if not reason:
         return True
     shutil.rmtree(pack.root, ignore_errors=True)
     if request.pack:
         raise ContractError(f"the pack {request.pack!r} on Drive {reason}")
-    say(f"the pack stored on Drive {reason}: building it again")
+    print_line(f"the pack stored on Drive {reason}: building it again")
     return False
 
 
@@ -91,9 +91,9 @@ def build_pack(
         OSError: no connection, or the disk is full.
     """
     shutil.rmtree(pack.root, ignore_errors=True)
-    authorization = header or kaggle_download.authorization(colab_api.read_secret)
-    kaggle_download.fetch(request.dataset, authorization, scratch)
-    folder, is_pack = kaggle.images(scratch, request.mismatch)
+    authorization = header or kaggle_download.authorization_header(colab_api.read_secret)
+    kaggle_download.download_dataset(request.dataset, authorization, scratch)
+    folder, is_pack = kaggle.find_images(scratch, request.mismatch)
     if is_pack:
         shutil.move(folder, pack.root)
     else:

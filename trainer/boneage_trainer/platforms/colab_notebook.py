@@ -33,9 +33,9 @@ from boneage_trainer.platforms import colab_api, colab_images, colab_view, detec
 from boneage_trainer.platforms.colab_api import CellStopped
 from boneage_trainer.platforms.colab_drive import DriveMirror, MountedDrive, restore_checkpoint
 from boneage_trainer.platforms.colab_view import TrainingView, format_duration
-from boneage_trainer.platforms.detect import NoGpu, check_gpus, environment_limit_s
-from boneage_trainer.platforms.session import Programs, misfit, say, settled
-from boneage_trainer.platforms.subprocesses import Children
+from boneage_trainer.platforms.detect import NoGpu, check_gpus, platform_limit_s
+from boneage_trainer.platforms.session import TrainerPrograms, finalize_run, mismatch_reason, print_line
+from boneage_trainer.platforms.subprocesses import SubprocessRunner
 
 FOLDER = "boneagectl"
 """Contains everything, below ``/content`` and on Drive."""
@@ -76,7 +76,7 @@ class NotebookSession:
     ) -> None:  # fmt: skip
         """Checks the GPU first, before anything that takes time."""
         self._start_s, self._limit_s = time.monotonic(), float(time_limit_s)
-        self._leg, self._resume, self._is_rehearsal = leg, resume, detect.is_on()
+        self._leg, self._resume, self._is_rehearsal = leg, resume, detect.is_rehearsal()
         _check_machine(self._is_rehearsal, allow_cpu)
         self._needs_gpu = not (allow_cpu or self._is_rehearsal)
         self._job = Job(train=TrainConfig.from_mapping(train), data=data, provenance=provenance)
@@ -95,20 +95,20 @@ class NotebookSession:
         self._mirror: DriveMirror | None = None
         self._earlier: RunFolder | None = None
         self._pack: PackFolder | None = None
-        say(RESEARCH_ONLY)
-        say(f"{leg}: this session stops in {format_duration(self.left_s)}")
+        print_line(RESEARCH_ONLY)
+        print_line(f"{leg}: this session stops in {format_duration(self.left_s)}")
 
     @property
     def left_s(self) -> float:
         """Seconds until the trainer must have ended."""
         left_s = self._limit_s - (time.monotonic() - self._start_s)
-        platform_s, _ = environment_limit_s()
+        platform_s, _ = platform_limit_s()
         margin_s = min(_MARGIN_S, _MARGIN_SHARE * self._limit_s)
         return min(left_s, left_s if platform_s is None else platform_s) - margin_s
 
     def _mismatch(self, card: dict[str, Any]) -> str:
         data = self._job.data
-        return "" if self._is_rehearsal else misfit(card, data["fingerprint"], data["image_size_px"])
+        return "" if self._is_rehearsal else mismatch_reason(card, data["fingerprint"], data["image_size_px"])
 
     # ------------------------------------------------------------------------------------ cell: Drive
     @_stops_cell
@@ -120,14 +120,14 @@ class NotebookSession:
             self._mirror = DriveMirror(self._drive, place, self._out, self._tmp / "mirror", say)
             self._earlier = self._newest_checkpoint(place)
             if self._earlier or not self._resume or self._is_rehearsal:
-                return say(colab_view.start_message(_load_state(self._earlier), _last_epoch(self._earlier)))
+                return print_line(colab_view.start_message(_load_state(self._earlier), _last_epoch(self._earlier)))
             self._earlier = restore_checkpoint(self._run_on_drive / self._resume, self._tmp / "resume", say)
         except OSError as error:
             raise CellStopped(colab_view.NO_DRIVE.format(why=error)) from None
         if not self._earlier:
             place = Path(FOLDER, self._run_on_drive.name, self._resume)
             raise CellStopped(colab_view.NO_CHECKPOINT.format(place=place.as_posix()))
-        return say(f"resuming from the leg {self._resume}")
+        return print_line(f"resuming from the leg {self._resume}")
 
     def _newest_checkpoint(self, place: Path) -> RunFolder | None:
         """The checkpoint on Drive, or the one on the local disk where that is newer."""
@@ -142,17 +142,17 @@ class NotebookSession:
         mirror, stored, local = self._connected_mirror(), self._drive.my / FOLDER / "packs", self._base / "packs"
         pack, exists = colab_images.find_pack(self._request, self._drive, stored, local)
         if not exists:
-            say(f"downloading {self._request.dataset} from Kaggle; this happens once")
+            print_line(f"downloading {self._request.dataset} from Kaggle; this happens once")
             colab_images.build_pack(self._request, self._prepare, pack, self._tmp / "images")
             mirror.add_job("the pack", lambda: colab_images.store_pack(pack, self._drive, stored))
         self._pack = pack
 
     def _prepare(self, tree: Path, pack: PackFolder) -> None:
-        with Children() as children:
-            self._programs(children).prepare(tree, pack, self._request.image_size_px, self.left_s)
+        with SubprocessRunner() as children:
+            self._programs(children).prepare_pack(tree, pack, self._request.image_size_px, self.left_s)
 
-    def _programs(self, children: Children) -> Programs:
-        return Programs(children, self._bundle, self._tmp, self._needs_gpu)
+    def _programs(self, children: SubprocessRunner) -> TrainerPrograms:
+        return TrainerPrograms(children, self._bundle, self._tmp, self._needs_gpu)
 
     def _connected_mirror(self) -> DriveMirror:
         if not self._mirror:
@@ -174,11 +174,11 @@ class NotebookSession:
         history = read_metrics(self._earlier.metrics) if self._earlier else []
         epochs = min(self._job.train.epochs, detect.EPOCHS if self._is_rehearsal else self._job.train.epochs)
         on_line = self._line_handler(TrainingView(epochs, history, lambda: self.left_s), mirror)
-        with Children() as children:
-            ended = self._programs(children).train(
+        with SubprocessRunner() as children:
+            ended = self._programs(children).train_leg(
                 self._pack, self._out, self._leg, left_s, _MARGIN_S / 2, self._earlier, on_line
             )
-            state = settled(self._out, ended)
+            state = finalize_run(self._out, ended)
             if self._out.last.exists():
                 self._earlier = self._out
                 mirror.copy_epoch()
@@ -186,7 +186,7 @@ class NotebookSession:
         message = colab_view.end_message(state, missing, self._leg)
         if state["state"] == "failed":
             raise CellStopped(message)
-        say(message)
+        print_line(message)
 
     def _line_handler(self, view: TrainingView, mirror: DriveMirror) -> Callable[[str], None]:
         """Passes each line of the trainer to the log and the display, and wakes the mirror after an epoch."""
@@ -212,19 +212,21 @@ class NotebookSession:
         archive.pack_run(self._out, zipped, with_log=self._out.log.exists())
         if self._out.evaluation.exists():
             evaluation = parse_object(self._out.evaluation.read_text(), self._out.evaluation.name)
-            say(colab_view.result_message(evaluation))
+            print_line(colab_view.result_message(evaluation))
         if reason := colab_api.offer_download(zipped):
-            say(f"the browser did not start the download ({reason}): open Files in the left sidebar, folder {FOLDER}")
+            print_line(
+                f"the browser did not start the download ({reason}): open Files in the left sidebar, folder {FOLDER}"
+            )
         mirror.add_job("the results", lambda: self._drive.copy_in(zipped, self._run_on_drive / zipped.name))
         missing = mirror.wait(_DRIVE_WAIT_S)
         mirror.add_job("the last files", colab_api.flush_drive)
         missing = missing or mirror.wait(_DRIVE_WAIT_S)
-        say(colab_view.final_message(zipped.name, self._run_on_drive.name, missing))
+        print_line(colab_view.final_message(zipped.name, self._run_on_drive.name, missing))
 
 
 def _check_machine(is_rehearsal: bool, allow_cpu: bool) -> None:
     if is_rehearsal:
-        say("REHEARSAL: the same notebook with a short run; no GPU is needed, other images may be used")
+        print_line("REHEARSAL: the same notebook with a short run; no GPU is needed, other images may be used")
         return
     if "COLAB_RELEASE_TAG" not in os.environ:
         raise CellStopped(
@@ -235,7 +237,7 @@ def _check_machine(is_rehearsal: bool, allow_cpu: bool) -> None:
     except NoGpu:
         if not allow_cpu:
             raise
-        say("no GPU; training on the CPU because ALLOW_CPU is set: slow")
+        print_line("no GPU; training on the CPU because ALLOW_CPU is set: slow")
 
 
 def _load_state(folder: RunFolder | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the place a training runs in says of itself: when it ends the session, and who of several machines writes."""
+"""The platform that the trainer runs on: its session limit, its GPUs, the machine that writes, and rehearsals."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from boneage_trainer.contract import Job, PackFolder
 from boneage_trainer.errors import ContractError
 
 NEED_GPU = "BONEAGE_NEED_GPU"
-"""Set to 1 where a GPU is paid for or counted, so that nothing trains on the CPU beside it."""
+"""Set to 1 where a GPU is paid for or counts against a quota: training on the CPU is then refused."""
+REHEARSAL_EPOCHS = 2
 _NOTEBOOK_S = 11.5 * 3600
 """Kaggle and Colab end a session after 12 hours; https://www.kaggle.com/docs/notebooks, the Colab FAQ."""
 
 
-def environment_limit_s() -> tuple[float | None, str]:
-    """Seconds from now until the surroundings end this process, and what they are called; None where nothing does."""
+# ------------------------------------------------------------------------------------ session limit
+def platform_limit_s() -> tuple[float | None, str]:
+    """Seconds until the platform ends this process, and the name of that limit; None where there is none."""
     if end := os.environ.get("SLURM_JOB_END_TIME", ""):
         return (float(end) - time.time() if end.isdigit() else None), "end of the Slurm job"
-    if is_on():  # here the age of the machine says nothing: a laptop may be up for days
+    if is_rehearsal():  # here the age of the machine means nothing: a laptop may be up for days
         return None, ""
     for variable, name in (("KAGGLE_KERNEL_RUN_TYPE", "Kaggle"), ("COLAB_RELEASE_TAG", "Colab")):
         if variable in os.environ:
-            return _NOTEBOOK_S - _machine_age_s(), f"limit of the {name} session"
+            return _NOTEBOOK_S - _container_age_s(), f"limit of the {name} session"
     return None, ""
 
 
-def _machine_age_s() -> float:
-    """How long this container has been up: the age of its first process."""
+def _container_age_s() -> float:
+    """How long the container's first process has been running."""
     try:
         started_ticks = int(Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19])
         uptime_s = float(Path("/proc/uptime").read_text().split()[0])
@@ -42,7 +44,7 @@ def _machine_age_s() -> float:
 
 
 def is_chief() -> bool:
-    """Of the machines that TF_CONFIG names, one writes; without it, this one."""
+    """Whether this machine writes the files: the first one in TF_CONFIG, or any without TF_CONFIG."""
     try:
         config = json.loads(os.environ.get("TF_CONFIG") or "{}")
         task, has_chief = config.get("task", {}), bool(config.get("cluster", {}).get("chief"))
@@ -52,60 +54,53 @@ def is_chief() -> bool:
     return not task or first.get(task.get("type")) == task.get("index", 0)
 
 
-# == gpus: Which GPUs a rented machine really has, asked before anything costs time.
-
-
+# --------------------------------------------------------------------------------------------- GPUs
 class NoGpu(ContractError):
-    """The machine that was rented has not the GPU that was asked for."""
+    """The platform did not provide the requested GPU."""
 
 
-def check_gpus(expected: int, place: str, advice: str) -> None:
-    """Prints which GPUs this machine has, and a warning where they are fewer than `expected`.
-
-    `place` is who rents it out, `advice` what to do where it has none.
+def check_gpus(expected: int, platform: str, advice: str) -> None:
+    """Prints this machine's GPUs, and a warning if they are fewer than `expected`; asks before anything takes time.
 
     Raises:
-        NoGpu: it has none.
+        NoGpu: there is none; the message ends with `advice`.
     """
-    found, said = _gpus()
-    if not found:
-        raise NoGpu(f"{place} gave no GPU: {said}. {advice}")
-    for line in found:
+    gpus, answer = _list_gpus()
+    if not gpus:
+        raise NoGpu(f"{platform} provided no GPU: {answer}. {advice}")
+    for line in gpus:
         print(line.partition(" (UUID")[0], flush=True)
-    if len(found) < expected:
-        print(f"warning: {expected} GPUs were expected, {len(found)} given; the training takes longer", flush=True)
+    if len(gpus) < expected:
+        print(f"warning: {expected} GPUs expected, {len(gpus)} provided; training takes longer", flush=True)
 
 
-def _gpus() -> tuple[list[str], str]:
-    """The lines of ``nvidia-smi -L``, one a GPU, and what else it said."""
+def _list_gpus() -> tuple[list[str], str]:
+    """The lines of ``nvidia-smi -L``, one per GPU, and a description of its whole answer."""
     program = shutil.which("nvidia-smi")
     if not program:
-        return [], "there is no nvidia-smi"
+        return [], "nvidia-smi is not installed"
     try:
         done = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return [], f"nvidia-smi does not answer ({error})"
-    said = f"{done.stdout} {done.stderr}".strip()
-    return [line for line in done.stdout.splitlines() if line.startswith("GPU ")], f"nvidia-smi says {said!r}"
+    answer = f"{done.stdout} {done.stderr}".strip()
+    return [line for line in done.stdout.splitlines() if line.startswith("GPU ")], f"nvidia-smi says {answer!r}"
 
 
-# == rehearsal: A rehearsal: the very trainer that will run on a rented machine, here, on a few other images, cut short.
-
-EPOCHS = 2
-
-
-def is_on() -> bool:
+# ---------------------------------------------------------------------------------------- rehearsal
+def is_rehearsal() -> bool:
+    """Whether the generated job is executed on the user's machine, cut short and on synthetic images."""
     return os.environ.get("BONEAGE_REHEARSAL") == "1"
 
 
-def shortened(job: Job, pack: PackFolder) -> Job:
-    """`job` in two epochs at most, for whatever images `pack` has; prints what was changed.
+def shorten_job(job: Job, pack: PackFolder) -> Job:
+    """`job` with at most two epochs on the images of `pack`; prints what was changed.
 
     Raises:
         ContractError: there is no pack.
     """
-    train = job.train.shortened(min(EPOCHS, job.train.epochs))
+    train = job.train.shortened(min(REHEARSAL_EPOCHS, job.train.epochs))
     before, after = dataclasses.asdict(job.train), dataclasses.asdict(train)
     changes = [f"{key} {before[key]} -> {after[key]}" for key in after if after[key] != before[key]]
-    print(f"rehearsal: {', '.join(changes) or 'nothing had to be cut'}", flush=True)
+    print(f"rehearsal: {', '.join(changes) or 'nothing to shorten'}", flush=True)
     return dataclasses.replace(job, train=train, data=pack.job_data())

@@ -1,7 +1,7 @@
-"""What a session does on any rented machine: see that the images fit, run the trainer, say how it went.
+"""What a remote session does on every platform: check that the pack fits, run the trainer, record how it ended.
 
-Standard library only: the training has a process of its own, so that one that is killed, for want of memory
-say, still leaves its run behind.
+Standard library only. The trainer has a process of its own: one that is killed, for instance for lack of memory,
+still leaves its run folder.
 """
 
 from __future__ import annotations
@@ -22,60 +22,63 @@ from boneage_trainer.contract import (
     write_manifest,
 )
 from boneage_trainer.platforms.detect import NEED_GPU
-from boneage_trainer.platforms.subprocesses import Children, Ended
+from boneage_trainer.platforms.subprocesses import ProcessResult, SubprocessRunner
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     print(text, flush=True)
 
 
-def failed(reason: str) -> dict[str, Any]:
-    """What ``state.json`` says where the trainer could not say it itself."""
+def failed_state(reason: str) -> dict[str, Any]:
+    """The fields of ``state.json`` for a failure that the trainer could not record itself."""
     return {"state": "failed", "reason": " ".join(reason.split())[:500], "updated_s": round(time.time(), 3)}
 
 
-def misfit(card: Mapping[str, Any], fingerprint: str, image_size_px: int) -> str:
-    """Why a pack with this `card` is not the one a job wants, or nothing; `fingerprint` is empty where any will do."""
-    found, size_px = card["fingerprint"], card["image_size_px"]
+def mismatch_reason(card: Mapping[str, Any], fingerprint: str, image_size_px: int) -> str:
+    """Why the pack with this `card` is not the one that the job needs, or "".
+
+    With an empty `fingerprint` any images of the right size fit.
+    """
+    actual, size_px = card["fingerprint"], card["image_size_px"]
     if fingerprint:
-        return "" if found == fingerprint else f"has fingerprint {found[:12]}, the job wants {fingerprint[:12]}"
-    return "" if size_px == image_size_px else f"has images of {size_px} px, the job wants {image_size_px} px"
+        return "" if actual == fingerprint else f"has fingerprint {actual[:12]}, the job needs {fingerprint[:12]}"
+    return "" if size_px == image_size_px else f"has images of {size_px} px, the job needs {image_size_px} px"
 
 
-class Programs:
-    """The trainer's programs out of the zip `bundle`, run in `folder`."""
+class TrainerPrograms:
+    """The trainer's programs in the zip `bundle`, run in `folder`."""
 
-    def __init__(self, children: Children, bundle: Path, folder: Path, needs_gpu: bool) -> None:
-        self._children, self._bundle, self._folder, self._needs_gpu = children, bundle, folder, needs_gpu
+    def __init__(self, runner: SubprocessRunner, bundle: Path, folder: Path, needs_gpu: bool) -> None:
+        self._runner, self._bundle, self._folder, self._needs_gpu = runner, bundle, folder, needs_gpu
 
-    def prepare(self, tree: Path, pack: PackFolder, image_size_px: int, limit_s: float) -> None:
+    def prepare_pack(self, tree: Path, pack: PackFolder, image_size_px: int, limit_s: float) -> None:
         """Makes `pack` of the radiographs in `tree`.
 
         Raises:
-            ContractError: it ended without one.
+            ContractError: the program failed or was killed at its limit.
         """
-        say(f"preparing the images in {tree} at {image_size_px} px")
+        print_line(f"preparing the images in {tree} at {image_size_px} px")
         command = [sys.executable, "-m", "boneage_trainer.data.prepare", str(tree), "--out", str(pack.root)]
         command += ["--size-px", str(image_size_px)]
-        ended = self._children.run(command, self._environment(), self._folder, max(1.0, limit_s), merged=True)
-        if ended.code:
-            raise ContractError(f"the images in {tree} were not prepared: {ended.words}")
+        result = self._runner.run(command, self._environment(), self._folder, max(1.0, limit_s), merged=True)
+        if result.code:
+            raise ContractError(f"preparing the images in {tree} failed: {result.description}")
 
-    def train(
+    def train_leg(
         self, pack: PackFolder, out: RunFolder, leg: str, limit_s: int, grace_s: float, earlier: RunFolder | None,
-        heard: Callable[[str], None] | None = None,
-    ) -> Ended:  # fmt: skip
-        """Trains `leg` into `out`; at `limit_s` the trainer ends itself, `grace_s` later it is killed.
+        on_line: Callable[[str], None] | None = None,
+    ) -> ProcessResult:  # fmt: skip
+        """Trains `leg` into `out`. The trainer ends itself at `limit_s`; it is killed `grace_s` later.
 
-        Its lines go to `heard`, or where ours go.
+        Its lines are given to `on_line`, or go where ours go.
         """
         command = [sys.executable, str(self._bundle), "--data", str(pack.root), "--out", str(out.root)]
         command += ["--leg", leg, "--time-limit-s", str(limit_s)]
         command += ["--resume", str(earlier.root)] if earlier else []
-        given, all_s = self._environment(), max(1.0, limit_s + grace_s)
-        if heard:
-            return self._children.listen(command, given, self._folder, all_s, heard)
-        return self._children.run(command, given, self._folder, all_s)
+        environment, kill_after_s = self._environment(), max(1.0, limit_s + grace_s)
+        if on_line:
+            return self._runner.listen(command, environment, self._folder, kill_after_s, on_line)
+        return self._runner.run(command, environment, self._folder, kill_after_s)
 
     def _environment(self) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if name != NEED_GPU}
@@ -85,19 +88,14 @@ class Programs:
         return environment | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 
-def settled(out: RunFolder, ended: Ended) -> dict[str, Any]:
-    """How the training that `ended` went; also written into `out`, with a new list of what it left."""
-    state = _last_state(out, ended)
+def finalize_run(out: RunFolder, result: ProcessResult) -> dict[str, Any]:
+    """Returns the run's final state, and writes it into `out` with a new manifest."""
+    state = failed_state(f"the trainer left no state: {result.description}")
+    if out.state.exists():
+        state = parse_object(out.state.read_text(encoding="utf-8"), out.state.name)
+        if state["state"] == "running":
+            state |= failed_state(f"trainer {result.description}")
+        write_json(out.state, state)
     if out.root.is_dir():
-        if out.state.exists():
-            write_json(out.state, state)
-        write_manifest(out)  # anew: a trainer that was killed had no time to
+        write_manifest(out)  # a trainer that was killed had no time to
     return state
-
-
-def _last_state(out: RunFolder, ended: Ended) -> dict[str, Any]:
-    """The trainer's last word, or ours where it ended without one."""
-    if not out.state.exists():
-        return failed(f"the trainer left no state: {ended.words}")
-    state = parse_object(out.state.read_text(encoding="utf-8"), out.state.name)
-    return state if state["state"] != "running" else {**state, **failed(f"trainer {ended.words}")}

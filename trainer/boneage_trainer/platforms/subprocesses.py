@@ -1,4 +1,4 @@
-"""Programs that one process runs for another, one at a time: signals passed on, and an end to each."""
+"""Runs the trainer's programs one at a time, each with a time limit; signals to this process are passed on."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from types import FrameType
 from typing import NamedTuple
 
 
-class Ended(NamedTuple):
-    """How a program ended: its exit code, negative for a signal, and that in words."""
+class ProcessResult(NamedTuple):
+    """How a program ended: its exit code, negative for a signal, and a description of it."""
 
     code: int
-    words: str
+    description: str
 
 
-class Children:
-    """Runs programs; SIGTERM and SIGINT that come to this process go on to the one that runs.
+class SubprocessRunner:
+    """Runs programs; SIGTERM and SIGINT that arrive here are passed on to the one that runs.
 
-    As a context it gives the signals back to whoever had them: a notebook's kernel lives on.
+    As a context manager it restores the signal handlers: a notebook's kernel lives on.
     """
 
     def __init__(self) -> None:
         self.signal = 0
-        """The last signal that came, or 0."""
+        """The last signal that arrived, or 0."""
         self._child: subprocess.Popen[bytes] | None = None
-        self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def __enter__(self) -> Children:
+    def __enter__(self) -> SubprocessRunner:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -40,37 +40,37 @@ class Children:
 
     def run(
         self, command: Sequence[str], environment: Mapping[str, str], folder: Path, limit_s: float, merged: bool = False
-    ) -> Ended:
-        """Runs `command` in `folder` until it ends, its words going where ours go; `merged`: all to stdout.
+    ) -> ProcessResult:
+        """Runs `command` in `folder` until it ends. Its output goes where ours goes; `merged`: all of it to stdout.
 
-        It is killed after `limit_s`. Once a signal has come, nothing is started any more.
+        It is killed after `limit_s` seconds. After a signal nothing is started any more.
 
         Raises:
             OSError: it cannot be started.
         """
         if self.signal:
-            return Ended(-self.signal, f"not started after {_name(self.signal)}")
+            return self._not_started()
         sys.stdout.flush()
         child = self._start(command, environment, folder, None, subprocess.STDOUT if merged else None)
         try:
             code = child.wait(limit_s)
         except subprocess.TimeoutExpired:
             child.kill()
-            return Ended(child.wait(), _too_long(limit_s))
-        return Ended(code, _words(code))
+            return ProcessResult(child.wait(), _timeout_text(limit_s))
+        return ProcessResult(code, _exit_text(code))
 
     def listen(
         self, command: Sequence[str], environment: Mapping[str, str], folder: Path, limit_s: float,
-        heard: Callable[[str], None],
-    ) -> Ended:  # fmt: skip
-        """As `run`, but each line of its words, errors among them, goes to `heard`."""
+        on_line: Callable[[str], None],
+    ) -> ProcessResult:  # fmt: skip
+        """As `run`, but calls `on_line` with each line of its output and errors."""
         if self.signal:
-            return Ended(-self.signal, f"not started after {_name(self.signal)}")
+            return self._not_started()
         child = self._start(command, environment, folder, subprocess.PIPE, subprocess.STDOUT)
-        too_long = threading.Event()
+        has_timed_out = threading.Event()
 
         def end() -> None:
-            too_long.set()
+            has_timed_out.set()
             child.kill()
 
         timer = threading.Timer(limit_s, end)
@@ -78,12 +78,15 @@ class Children:
         with child:
             try:
                 for line in child.stdout or ():
-                    heard(line.decode(errors="replace").rstrip("\r\n"))
+                    on_line(line.decode(errors="replace").rstrip("\r\n"))
                 code = child.wait()
             finally:
                 timer.cancel()
-                child.kill()  # where `heard` raised; nothing where it has ended
-        return Ended(code, _too_long(limit_s) if too_long.is_set() else _words(code))
+                child.kill()  # if `on_line` raised; without effect on a program that has ended
+        return ProcessResult(code, _timeout_text(limit_s) if has_timed_out.is_set() else _exit_text(code))
+
+    def _not_started(self) -> ProcessResult:
+        return ProcessResult(-self.signal, f"not started after {signal.Signals(self.signal).name}")
 
     def _start(
         self, command: Sequence[str], environment: Mapping[str, str], folder: Path, out: int | None, errors: int | None
@@ -91,10 +94,10 @@ class Children:
         self._child = subprocess.Popen(
             command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=errors
         )
-        self._pass_on()  # a signal that came before there was a child to have it
+        self._pass_on()  # a signal that arrived before there was a child to receive it
         return self._child
 
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
         self.signal = number
         self._pass_on()
 
@@ -103,15 +106,11 @@ class Children:
             self._child.send_signal(self.signal)
 
 
-def _too_long(limit_s: float) -> str:
-    return f"killed: it had not ended after {limit_s:.0f} s"
+def _timeout_text(limit_s: float) -> str:
+    return f"killed: still running after {limit_s:.0f} s"
 
 
-def _words(code: int) -> str:
+def _exit_text(code: int) -> str:
     if code == -signal.SIGKILL:
-        return "killed: out of memory, most likely"
-    return f"ended by {_name(-code)}" if code < 0 else f"ended with exit code {code}"
-
-
-def _name(number: int) -> str:
-    return signal.Signals(number).name
+        return "killed, most likely out of memory"
+    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import FrameType
 
 from boneage_trainer.contract import SCHEMA, ContractError, RunFolder, parse_object, write_json, write_manifest
-from boneage_trainer.platforms.detect import environment_limit_s
+from boneage_trainer.platforms.detect import platform_limit_s
 
 _CHECK_EVERY_S = 0.2
 EXIT_HARD_LIMIT = 4
@@ -51,7 +51,7 @@ class TrainingSession:
         self.epoch = 0
         self.epochs = 0
         self._clock_s = time.monotonic() - max(0.0, time.time() - self.started_s)
-        self._limits = [(limit_s, name) for limit_s, name in ((time_limit_s, "time limit"), environment_limit_s())
+        self._limits = [(limit_s, name) for limit_s, name in ((time_limit_s, "time limit"), platform_limit_s())
                         if limit_s is not None]  # fmt: skip
         self._signal = ""
         self._next_check_s = 0.0
