@@ -19,7 +19,7 @@ STUB = Path(colab.__file__).parent / "stub"
 def colab_at(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A Colab whose content, Drive and downloads lie below `place`; yields the folder that is MyDrive."""
     monkeypatch.syspath_prepend(str(STUB))
-    monkeypatch.setattr(detect, "_machine_age_s", lambda: 0.0)
+    monkeypatch.setattr(detect, "_container_age_s", lambda: 0.0)
     for name in [name for name in sys.modules if name.startswith("google.colab")]:
         monkeypatch.delitem(sys.modules, name)
     variables = {"BONEAGECTL_ROOT": "content", "STUB_DRIVE": "drive", "STUB_DOWNLOADS": "downloads"}
