@@ -117,11 +117,11 @@ class NotebookSession:
         try:
             self._drive.mount()
             place = self._run_on_drive / self._leg
-            self._mirror = DriveMirror(self._drive, place, self._out, self._tmp / "mirror", say)
+            self._mirror = DriveMirror(self._drive, place, self._out, self._tmp / "mirror", print_line)
             self._earlier = self._newest_checkpoint(place)
             if self._earlier or not self._resume or self._is_rehearsal:
                 return print_line(colab_view.start_message(_load_state(self._earlier), _last_epoch(self._earlier)))
-            self._earlier = restore_checkpoint(self._run_on_drive / self._resume, self._tmp / "resume", say)
+            self._earlier = restore_checkpoint(self._run_on_drive / self._resume, self._tmp / "resume", print_line)
         except OSError as error:
             raise CellStopped(colab_view.NO_DRIVE.format(why=error)) from None
         if not self._earlier:
@@ -131,7 +131,7 @@ class NotebookSession:
 
     def _newest_checkpoint(self, place: Path) -> RunFolder | None:
         """The checkpoint on Drive, or the one on the local disk where that is newer."""
-        restored = restore_checkpoint(place, self._tmp / "earlier", say)
+        restored = restore_checkpoint(place, self._tmp / "earlier", print_line)
         local = self._out if self._out.last.exists() else None
         return local if local and _last_epoch(local) >= _last_epoch(restored) else restored
 
