@@ -172,7 +172,7 @@ class NotebookSession:
         self._out.state.unlink(missing_ok=True)  # of an earlier session
         self._out.root.mkdir(parents=True, exist_ok=True)
         history = read_metrics(self._earlier.metrics) if self._earlier else []
-        epochs = min(self._job.train.epochs, detect.EPOCHS if self._is_rehearsal else self._job.train.epochs)
+        epochs = min(self._job.train.epochs, detect.REHEARSAL_EPOCHS if self._is_rehearsal else self._job.train.epochs)
         on_line = self._line_handler(TrainingView(epochs, history, lambda: self.left_s), mirror)
         with SubprocessRunner() as children:
             ended = self._programs(children).train_leg(
