@@ -111,8 +111,8 @@ def compute_metrics(
     arguments = [str(part) for option, roots in paths.items() if roots for part in (option, *map(Path.absolute, roots))]
     try:
         document = _run_trainer(python, arguments)
-        evaluations = [section(one) for one in document["evaluations"]]
-        pairs = [_parse_pair(run_id, section(one)) for run_id, one in zip(others, document["pairs"], strict=True)]
+        evaluations = list(map(section, document["evaluations"]))
+        pairs = [_parse_pair(run_id, section(raw)) for run_id, raw in zip(others, document["pairs"], strict=True)]
         return ComputedMetrics(dict(zip(paths["--evaluate"], evaluations, strict=True)), tuple(pairs))
     except _Failed as failure:
         problem = str(failure)

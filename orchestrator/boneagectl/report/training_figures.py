@@ -89,7 +89,9 @@ def draw_mae(data: ReportData) -> ReportFigure:
         replace(curve, values=tuple(None if value is None or value > high else value for value in curve.values))
         for curve in series
     ]
-    desc = " ".join(f"{one.name.capitalize()} from {plain(one.first)} to {plain(one.last)} months." for one in series)
+    desc = " ".join(
+        f"{curve.name.capitalize()} from {plain(curve.first)} to {plain(curve.last)} months." for curve in series
+    )
     best = data.best_epoch
     point = (_epoch_numbers(data)[data.epochs.index(best)], float(best["val_mae_months"])) if best else None
     drawing = charts.plot_curves(
