@@ -19,7 +19,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -72,11 +71,14 @@ def check_trainer(preset: str, data: Path | None, size_px: int, folder: Path) ->
     metrics = read_metrics(run.metrics)
     paused = first_end == "paused" and epochs_before >= PAUSE_AFTER
     resumed = second_end == "complete" and len(metrics) == job.train.epochs
-    max_error = _MAX_ERROR if job.train.train_backbone else _MAX_HEAD_ERROR
+    max_share = _MAX_ERROR if job.train.train_backbone else _MAX_HEAD_ERROR
+    ages = np.array([float(row["boneage_months"]) for row in _read_rows(pack.index)[:TRAIN_IMAGES]])
+    baseline, mae = float(np.abs(ages - np.median(ages)).mean()), metrics[-1]["mae_months"]
+    errors = f"MAE {mae:.1f} months on {TRAIN_IMAGES} training images, {baseline:.1f} for their median"
     return [
         CheckResult("pauses", paused, f"{first_end} after epoch {epochs_before}"),
         CheckResult("resumes", resumed, f"{second_end} after epoch {len(metrics)}"),
-        _check_overfitting(metrics, pack, max_error),
+        CheckResult("overfits", mae < max_share * baseline, errors),
         *_check_predictions(run, pack),
     ]
 
@@ -156,13 +158,6 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
 
 
 # ----------------------------------------------------------------------------------------- checks
-def _check_overfitting(metrics: list[dict[str, Any]], pack: PackFolder, max_error: float) -> CheckResult:
-    ages = np.array([float(row["boneage_months"]) for row in _read_rows(pack.index)[:TRAIN_IMAGES]])
-    baseline, mae = float(np.abs(ages - np.median(ages)).mean()), metrics[-1]["mae_months"]
-    detail = f"MAE {mae:.1f} months on {TRAIN_IMAGES} training images, {baseline:.1f} for their median"
-    return CheckResult("overfits", mae < max_error * baseline, detail)
-
-
 def _check_predictions(run: RunFolder, pack: PackFolder) -> list[CheckResult]:
     """Compares ``predictions.csv`` with the reloaded model, as `train evaluate` and as `predict` use it."""
     from boneage_trainer.data.pack import open_pack

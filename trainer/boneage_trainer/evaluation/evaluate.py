@@ -141,7 +141,9 @@ def evaluate_run(run: RunFolder, data: Path, split_name: str, views: int, out: P
         parts = make_split(split_name, pack.ids, pack.folder)
         rows = {"test": parts.test}
         split_ = {"name": parts.name, "sha256": parts.sha256, "counts": parts.counts()}
-    own, membership = _own_evaluation(run), splits.read_split_csv(run)
+    own, membership = {}, splits.read_split_csv(run)
+    if run.evaluation.is_file():
+        own = parse_object(run.evaluation.read_text(encoding="utf-8"), str(run.evaluation))
     from boneage_trainer.inference.model import AgePredictor, load_model
 
     predictor = AgePredictor(load_model(run.model))
@@ -152,14 +154,6 @@ def evaluate_run(run: RunFolder, data: Path, split_name: str, views: int, out: P
         write_atomic(target.predictions, format_predictions(pack, rows, predicted))
         write_json(target.evaluation, document)
     return document
-
-
-def _own_evaluation(run: RunFolder) -> dict[str, Any]:
-    """The run's own ``evaluation.json``; empty if it has none."""
-    try:
-        return parse_object(run.evaluation.read_text(encoding="utf-8"), str(run.evaluation))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
 
 
 def describe_leakage(name: str, result: Mapping[str, Any]) -> str:

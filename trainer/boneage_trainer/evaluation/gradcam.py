@@ -61,7 +61,12 @@ def _draw_and_check(
     images, males = pack.images[used], pack.male[used]
     maps = compute_maps(model, images, males)
     heat = enlarge(maps, images.shape[1])
-    captions = [_caption(pack, int(rows[at]), float(months[at]), at in worst) for at in shown]
+    captions = []
+    for at in shown:
+        id_, reference = pack.ids[int(rows[at])], float(pack.months[rows[at]])
+        name = id_.encode("ascii", "replace").decode()[:28]  # the letters that OpenCV can draw
+        error = f"reference {reference:.0f}, predicted {months[at]:.0f} months ({months[at] - reference:+.0f})"
+        captions.append((f"{'largest' if at in worst else 'median'} error: {name}", error))
     write_atomic(folder.gradcam, draw_sheet(images[: len(shown)], heat[: len(shown)], captions, len(worst)))
     return {
         "done": True,
@@ -171,13 +176,6 @@ def central_share(heat: Maps) -> float | None:
 
 
 # ---------------------------------------------------------------------------------------- picture
-def _caption(pack: Pack, row: int, months: float, is_worst: bool) -> tuple[str, str]:
-    name = pack.ids[row].encode("ascii", "replace").decode()[:28]  # the letters that OpenCV can draw
-    reference = float(pack.months[row])
-    kind = "largest error" if is_worst else "median error"
-    return f"{kind}: {name}", f"reference {reference:.0f}, predicted {months:.0f} months ({months - reference:+.0f})"
-
-
 def draw_sheet(images: Images, heat: Maps, captions: Sequence[tuple[str, str]], columns: int) -> bytes:
     """PNG bytes: `columns` pairs per row, each a radiograph (px, px) beside its overlay, with two lines below it."""
     pairs = [_draw_pair(*example) for example in zip(images, heat, captions, strict=True)]

@@ -42,90 +42,82 @@ def write_model_card(folder: RunFolder, job: Job) -> None:
 
 def format_model_card(job: Values, evaluation: Values, environment: Values) -> str:
     """The card as Markdown, from the contents of ``job.json``, ``evaluation.json`` and ``environment.json``."""
-    train = get_nested(job, "train")
-    test = get_nested(evaluation, "sets", "test")
-    sex = "and the child's sex" if train.get("use_sex") else "alone, without sex"
-    sections = (
-        ("Model", [f"A network that predicts bone age, in months, from one radiograph of a hand {sex}."]),
-        ("Intended use", _intended_use(evaluation)),
-        ("Data", _data(job, evaluation)),
-        ("Preprocessing", _preprocessing(job)),
-        ("Network", _network(train)),
-        ("Training", [
-            "The epoch with the lowest validation error was kept; the test set was not used for any choice.",
-            "",
-            *_table(("Setting", "Value"), sorted(train.items())),
-        ]),
-        ("Hardware and time", _hardware(environment)),
-        ("Results", _results(test, evaluation)),
-        ("Limitations", _limitations(test)),
-        ("Grad-CAM", _gradcam(get_nested(evaluation, "gradcam"))),
-        ("Reproducibility", _reproducibility(job, environment)),
-    )  # fmt: skip
-    body = "\n".join(f"\n## {title}\n\n" + "\n".join(lines) for title, lines in sections)
+    train, test = get_nested(job, "train"), get_nested(evaluation, "sets", "test")
+    sections = {
+        **_purpose_and_data(job, evaluation),
+        **_method(job, environment),
+        "Results": _results(test, evaluation),
+        "Limitations": _limitations(test),
+        "Grad-CAM": _gradcam(get_nested(evaluation, "gradcam")),
+        "Reproducibility": _reproducibility(job, environment),
+    }
+    body = "\n".join(f"\n## {title}\n\n" + "\n".join(lines) for title, lines in sections.items())
     return f"# Model card: bone age, preset {_text(train.get('preset'))}\n\n**{RESEARCH_ONLY}**\n{body}\n"
 
 
 # --------------------------------------------------------------------------------------- sections
-def _intended_use(evaluation: Values) -> list[str]:
-    ages = get_nested(evaluation, "parts", "train")
-    ages_trained_on = f"{_number(ages.get('min_months'), 0)} to {_number(ages.get('max_months'), 0)} months"
-    return [
-        "- For: teaching, and research on methods, with data like the training data.",
-        "- Not for: diagnosis, treatment, age assessment in asylum or court, or any decision about a person.",
-        f"- Not for ages outside the training data ({ages_trained_on}), other body parts, or other views of the hand.",
-    ]
-
-
-def _data(job: Values, evaluation: Values) -> list[str]:
+def _purpose_and_data(job: Values, evaluation: Values) -> dict[str, list[str]]:
     split, data = get_nested(evaluation, "split"), get_nested(job, "data")
+    parts = {name: get_nested(evaluation, "parts", name) for name in PART_NAMES}
+    youngest, oldest = (_number(parts["train"].get(key), 0) for key in ("min_months", "max_months"))
     header = ("Part", "Images", "Boys", "Girls", "Mean age", "SD", "Youngest", "Oldest")
     ages = ("mean_months", "sd_months", "min_months", "max_months")
-    parts = [(name, get_nested(evaluation, "parts", name)) for name in PART_NAMES]
     rows = [
         (name, *(part.get(key) for key in ("n", "male", "female")), *(_number(part.get(key)) for key in ages))
-        for name, part in parts
+        for name, part in parts.items()
     ]
-    return [
-        f"Pack of {_text(data.get('count'))} radiographs, fingerprint {_text(data.get('fingerprint'))}.",
-        f"Split {_text(split.get('name'))}; sha256 of its test ids {_text(split.get('sha256'))}. Ages in months.",
-        "",
-        *_table(header, rows),
-        "",
-        f"Reference standard: {_text(evaluation.get('labels'))}.",
-        "",
-        _RSNA,
-    ]
+    sex = "and the child's sex" if get_nested(job, "train").get("use_sex") else "alone, without sex"
+    return {
+        "Model": [f"A network that predicts bone age, in months, from one radiograph of a hand {sex}."],
+        "Intended use": [
+            "- For: teaching, and research on methods, with data like the training data.",
+            "- Not for: diagnosis, treatment, age assessment in asylum or court, or any decision about a person.",
+            f"- Not for ages outside the training data ({youngest} to {oldest} months), other body parts, or other"
+            " views of the hand.",
+        ],
+        "Data": [
+            f"Pack of {_text(data.get('count'))} radiographs, fingerprint {_text(data.get('fingerprint'))}.",
+            f"Split {_text(split.get('name'))}; sha256 of its test ids {_text(split.get('sha256'))}. Ages in months.",
+            "",
+            *_table(header, rows),
+            "",
+            f"Reference standard: {_text(evaluation.get('labels'))}.",
+            "",
+            _RSNA,
+        ],
+    }  # fmt: skip
 
 
-def _preprocessing(job: Values) -> list[str]:
+def _method(job: Values, environment: Values) -> dict[str, list[str]]:
     train, px = get_nested(job, "train"), _text(get_nested(job, "data").get("image_size_px"))
     scaling = _PIXELS.get(str(train.get("pixels", "standardized")), "scales gray levels")
-    return [
-        f"Gray, 8 bit, {px} x {px} px: resized by area averaging and padded to a square, with the aspect ratio kept."
-        f" The model itself {scaling}. It takes uint8 images, so training and test images are prepared identically.",
-    ]
-
-
-def _network(train: Values) -> list[str]:
     backbone, weights = str(train.get("backbone", "residual")), str(train.get("weights", "none"))
     if weights == "none":
         licence = "Trained from random weights; no third-party licence applies."
     else:
         licence = _WEIGHTS.get(backbone, "The publisher's licence of the pretrained weights applies; look it up.")
-    return [f"Backbone {_text(backbone)}, initial weights {_text(weights)}. {licence}"]
-
-
-def _hardware(environment: Values) -> list[str]:
     gpus = ", ".join(str(gpu.get("name")) for gpu in environment.get("gpus") or [])
     device = gpus or f"GPU: none (CPU; {environment.get('no_gpu_reason') or 'reason unknown'})"
     times = [(key, _number(value)) for key, value in sorted(get_nested(environment, "times").items())]
-    return [
-        f"{_text(device)}; {_text(environment.get('cpu'))}, {_text(environment.get('cores'))} cores,"
-        f" {_text(environment.get('ram_gb'))} GB of memory. Times are those of the last leg.",
-        "",
-        *_table(("Time", "Value"), times),
-    ]
+    return {
+        "Preprocessing": [
+            f"Gray, 8 bit, {px} x {px} px: resized by area averaging and padded to a square, with the aspect ratio"
+            f" kept. The model itself {scaling}. It takes uint8 images, so training and test images are prepared"
+            " identically.",
+        ],
+        "Network": [f"Backbone {_text(backbone)}, initial weights {_text(weights)}. {licence}"],
+        "Training": [
+            "The epoch with the lowest validation error was kept; the test set was not used for any choice.",
+            "",
+            *_table(("Setting", "Value"), sorted(train.items())),
+        ],
+        "Hardware and time": [
+            f"{_text(device)}; {_text(environment.get('cpu'))}, {_text(environment.get('cores'))} cores,"
+            f" {_text(environment.get('ram_gb'))} GB of memory. Times are those of the last leg.",
+            "",
+            *_table(("Time", "Value"), times),
+        ],
+    }  # fmt: skip
 
 
 def _results(test: Values, evaluation: Values) -> list[str]:
@@ -179,13 +171,18 @@ def _limitations(test: Values) -> list[str]:
     regression = get_nested(test, "regression_to_the_mean")
     young, old = (get_nested(regression, f"{name}_fifth") for name in ("youngest", "oldest"))
     calibration = _number(get_nested(test, "calibration").get("expected_error_months"))
+    highest, bands = [], get_nested(test, "by_age_band")
+    if known := {name: band for name, band in bands.items() if band.get("mae_months") is not None}:
+        name, band = max(known.items(), key=lambda item: float(item[1]["mae_months"]))
+        mae = _number(band["mae_months"])
+        highest = [f"- Highest error: {_text(name)} months, MAE {mae} on {_text(band.get('n'))} images."]
     worst = [
         [case.get(key) for key in ("id", "boneage_months", "predicted_months")] for case in test.get("worst") or []
     ]
     return [
         f"- Regression to the mean: {_number(regression.get('error_slope'), 3)} months of error per month of age; bias"
         f" {_number(young.get('bias_months'))} in the youngest fifth, {_number(old.get('bias_months'))} in the oldest.",
-        *_worst_band(get_nested(test, "by_age_band")),
+        *highest,
         f"- Calibration: mean predicted and reference age differ by {calibration} months on average over bins of"
         " predicted age.",
         "- Labels are human readings, with errors of their own; results on single readings and on means of several"
@@ -195,16 +192,6 @@ def _limitations(test: Values) -> list[str]:
         "Largest errors, in months:",
         "",
         *_table(("Image", "Reference", "Predicted"), [(id_, *map(_number, months)) for id_, *months in worst]),
-    ]
-
-
-def _worst_band(bands: Values) -> list[str]:
-    known = {name: band for name, band in bands.items() if band.get("mae_months") is not None}
-    if not known:
-        return []
-    name, band = max(known.items(), key=lambda item: float(item[1]["mae_months"]))
-    return [
-        f"- Highest error: {_text(name)} months, MAE {_number(band['mae_months'])} on {_text(band.get('n'))} images."
     ]
 
 

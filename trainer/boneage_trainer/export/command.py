@@ -68,18 +68,15 @@ def export_model(run: RunFolder, names: Sequence[str], out: Path, data: Path | N
         expected = predictor.predict(images, males)[0]
     names_of_inputs = [tensor.name for tensor in model.inputs]
     inputs = dict(zip(names_of_inputs, model_inputs(model, images, males), strict=True))
-    source = ExportSource(model, run.model, _model_card(run))
+    card = f"# Model card\n\n**{RESEARCH_ONLY}**\n\nThe run has no model card.\n"
+    if run.model_card.exists():
+        card = run.model_card.read_text(encoding="utf-8")
+    source = ExportSource(model, run.model, card)
     out.mkdir(parents=True, exist_ok=True)
     exports = [_export_format(name, source, out, inputs, expected) for name in names]
-    write_atomic(out / "model_card.md", source.card)
+    write_atomic(out / "model_card.md", card)
     write_json(out / "export.json", {"schema": SCHEMA, "research_only": RESEARCH_ONLY, "exports": exports})
     return exports
-
-
-def _model_card(run: RunFolder) -> str:
-    if run.model_card.exists():
-        return run.model_card.read_text(encoding="utf-8")
-    return f"# Model card\n\n**{RESEARCH_ONLY}**\n\nThe run has no model card.\n"
 
 
 def _synthetic_images(size_px: int) -> tuple[Any, Any]:

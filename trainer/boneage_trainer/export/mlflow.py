@@ -53,13 +53,27 @@ def _write_run(record: RunRecord, run: RunFolder, database: Path, with_images: b
     database.parent.mkdir(parents=True, exist_ok=True)
     store = f"{_SCHEME}{database}"
     client = mlflow.MlflowClient(store)
-    experiment_id = _experiment(client, database)
-    existing = _find_run(client, experiment_id, record.name)
-    stored = existing or client.create_run(
-        experiment_id, start_time=_ms(record.started_s), run_name=record.name, tags={RUN_ID_TAG: record.name}
+    if experiment := client.get_experiment_by_name(EXPERIMENT):
+        experiment_id = experiment.experiment_id
+    else:
+        artifacts = database.parent / f"{database.stem}-artifacts"
+        experiment_id = client.create_experiment(EXPERIMENT, artifacts.as_uri())
+    quoted = record.name.replace("'", "''")
+    existing = client.search_runs([experiment_id], f"tags.`{RUN_ID_TAG}` = '{quoted}'", max_results=1)
+    stored = (
+        existing[0]
+        if existing
+        else client.create_run(
+            experiment_id, start_time=_ms(record.started_s), run_name=record.name, tags={RUN_ID_TAG: record.name}
+        )
     )
     run_id = stored.info.run_id
-    _check_settings(stored, record)
+    # MLflow never changes a setting; a run with other settings is another run of the same name.
+    if other := {key for key, value in stored.data.params.items() if record.settings.get(key, value) != value}:
+        raise ContractError(
+            f"the store has another run named {record.name}, with other settings ({', '.join(sorted(other))});"
+            " delete or rename it there, or use another store"
+        )
     new = list(_new_metrics(client, run_id, record.metrics))
     tags = {**record.facts, "research_only": RESEARCH_ONLY, "mlflow.note.content": f"**{RESEARCH_ONLY}**"}
     client.log_batch(run_id, params=[Param(key, value) for key, value in record.settings.items()],
@@ -70,30 +84,8 @@ def _write_run(record: RunRecord, run: RunFolder, database: Path, with_images: b
     client.set_terminated(run_id, record.status, _ms(record.ended_s))
     return {
         "store": store, "artifacts": stored.info.artifact_uri.removeprefix("file://"), "mlflow_run_id": run_id,
-        "updated": existing is not None, "figures": len(new),
+        "updated": bool(existing), "figures": len(new),
     }  # fmt: skip
-
-
-def _experiment(client: Any, database: Path) -> str:
-    if experiment := client.get_experiment_by_name(EXPERIMENT):
-        return str(experiment.experiment_id)
-    return str(client.create_experiment(EXPERIMENT, (database.parent / f"{database.stem}-artifacts").as_uri()))
-
-
-def _find_run(client: Any, experiment_id: str, name: str) -> Any:
-    quoted = name.replace("'", "''")
-    runs = client.search_runs([experiment_id], f"tags.`{RUN_ID_TAG}` = '{quoted}'", max_results=1)
-    return runs[0] if runs else None
-
-
-def _check_settings(stored: Any, record: RunRecord) -> None:
-    """MLflow never changes a setting; a run with other settings is another run of the same name."""
-    other = {key: value for key, value in stored.data.params.items() if record.settings.get(key, value) != value}
-    if other:
-        raise ContractError(
-            f"the store has another run named {record.name}, with other settings ({', '.join(sorted(other))});"
-            " delete or rename it there, or use another store"
-        )
 
 
 def _new_metrics(client: Any, run_id: str, metrics: Sequence[MetricValue]) -> Iterator[Metric]:

@@ -45,7 +45,10 @@ def read_record(run: RunFolder, name: str | None) -> RunRecord:
         ContractError: it has no epochs.
     """
     state = _read_json(run, "state")
-    epochs = [_dated(line, state) for line in read_metrics(run.metrics)]
+    epochs = read_metrics(run.metrics)
+    for epoch in epochs:  # early trainers did not write the time, so it is computed from the start of the leg
+        epoch.setdefault("elapsed_s", 0.0)
+        epoch.setdefault("time_s", state.get("started_s", 0.0) + epoch["elapsed_s"])
     if not epochs:
         raise ContractError(f"{run.root} has no epochs ({run.metrics.name}); there is nothing to log")
     first, last = epochs[0], epochs[-1]
@@ -72,12 +75,6 @@ def read_record(run: RunFolder, name: str | None) -> RunRecord:
         last["time_s"], {key: str(value) for key, value in sorted(train.items())},
         dict(_facts(_read_json(run, "environment"))), metrics,
     )  # fmt: skip
-
-
-def _dated(epoch: dict[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
-    """An epoch with its time; early trainers did not write it, so it is computed from the start of the leg."""
-    elapsed_s = epoch.get("elapsed_s", 0.0)
-    return {**epoch, "elapsed_s": elapsed_s, "time_s": epoch.get("time_s", state.get("started_s", 0.0) + elapsed_s)}
 
 
 def _read_json(run: RunFolder, name: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ TensorFlow's own summary writer would add a file each time, and stamp the presen
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +28,24 @@ def write_events(record: RunRecord, logs: Path) -> Path:
         raise ContractError(f"invalid run name {record.name!r}: it must name a folder in {logs}")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"events.out.tfevents.{int(record.started_s)}.boneagectl"
+    rows = "\n".join(f"| {key} | {value} |" for key, value in {**record.settings, **record.facts}.items())
+    events = [
+        tf.compat.v1.Event(wall_time=record.started_s, file_version=_VERSION),
+        _event(record.started_s, 0, _text("about", f"**{RESEARCH_ONLY}**")),
+        _event(record.started_s, 0, _text("settings", f"| setting | value |\n|---|---|\n{rows}")),
+    ]
+    for metric in record.metrics:
+        scalar = tf.compat.v1.Summary.Value(tag=metric.name, simple_value=metric.value)
+        events.append(_event(metric.time_s, metric.epoch, scalar))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with tf.io.TFRecordWriter(str(temporary)) as writer:
-            for event in _events(record):
+            for event in events:
                 writer.write(event.SerializeToString())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def _events(record: RunRecord) -> Iterator[Any]:
-    yield tf.compat.v1.Event(wall_time=record.started_s, file_version=_VERSION)
-    yield _event(record.started_s, 0, _text("about", f"**{RESEARCH_ONLY}**"))
-    rows = "\n".join(f"| {key} | {value} |" for key, value in {**record.settings, **record.facts}.items())
-    yield _event(record.started_s, 0, _text("settings", f"| setting | value |\n|---|---|\n{rows}"))
-    for metric in record.metrics:
-        scalar = tf.compat.v1.Summary.Value(tag=metric.name, simple_value=metric.value)
-        yield _event(metric.time_s, metric.epoch, scalar)
 
 
 def _event(time_s: float, step: int, value: Any) -> Any:

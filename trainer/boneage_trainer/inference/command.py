@@ -105,7 +105,11 @@ def predict_files(run: RunFolder, arguments: argparse.Namespace) -> list[dict[st
     from boneage_trainer.inference import model
     from boneage_trainer.inference.reader import FilePredictor
 
-    predictor = FilePredictor(model.load_model(run.model), arguments.views or _test_views(run), arguments.anyway)
+    views = arguments.views or 1
+    if not arguments.views and run.evaluation.exists():  # the test set's errors hold for its own number of views only
+        evaluation = parse_object(run.evaluation.read_text(encoding="utf-8"), str(run.evaluation))
+        views = int(get_nested(evaluation, "sets", "test").get("views") or 1)
+    predictor = FilePredictor(model.load_model(run.model), views, arguments.anyway)
     progress = ProgressLine("read", len(requests)) if len(requests) >= _PROGRESS_FROM else None
     rows = []
     for predictions in predictor.predict(requests):
@@ -113,14 +117,6 @@ def predict_files(run: RunFolder, arguments: argparse.Namespace) -> list[dict[st
         if progress:
             progress.add(len(predictions))
     return rows
-
-
-def _test_views(run: RunFolder) -> int:
-    """The number of views that the run's test set was predicted with: its errors hold for no other number."""
-    if not run.evaluation.exists():
-        return 1
-    evaluation = parse_object(run.evaluation.read_text(encoding="utf-8"), str(run.evaluation))
-    return int(get_nested(evaluation, "sets", "test").get("views") or 1)
 
 
 def _row(prediction: FilePrediction, errors: RunErrors) -> dict[str, Any]:
@@ -179,7 +175,17 @@ def format_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 # ---------------------------------------------------------------------------------------- command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    parser = argparse.ArgumentParser(prog="python -m boneage_trainer.inference.command", description=RESEARCH_ONLY)
+    parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="folder with model.keras")
+    parser.add_argument("images", type=Path, nargs="+", metavar="FILE", help="PNG, JPEG or DICOM files, or folders")
+    sex = parser.add_mutually_exclusive_group()
+    sex.add_argument("--sex", choices=("male", "female"), help="sex for all images; required if the model uses sex")
+    sex.add_argument("--sexes", type=Path, metavar="FILE.csv", help="table of id and sex; an id is a name without .png")
+    parser.add_argument("--views", type=int_in_range(1, MAX_VIEWS), help="views to average (default: as in the test)")
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write a table instead of printing lines")
+    parser.add_argument("--anyway", action="store_true", help="accept images that do not look like a hand radiograph")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args(argv)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
     def command() -> None:
@@ -197,20 +203,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with quiet_tensorflow():
         return run_command(command)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m boneage_trainer.inference.command", description=RESEARCH_ONLY)
-    parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="folder with model.keras")
-    parser.add_argument("images", type=Path, nargs="+", metavar="FILE", help="PNG, JPEG or DICOM files, or folders")
-    sex = parser.add_mutually_exclusive_group()
-    sex.add_argument("--sex", choices=("male", "female"), help="sex for all images; required if the model uses sex")
-    sex.add_argument("--sexes", type=Path, metavar="FILE.csv", help="table of id and sex; an id is a name without .png")
-    parser.add_argument("--views", type=int_in_range(1, MAX_VIEWS), help="views to average (default: as in the test)")
-    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write a table instead of printing lines")
-    parser.add_argument("--anyway", action="store_true", help="accept images that do not look like a hand radiograph")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
 
 
 if __name__ == "__main__":

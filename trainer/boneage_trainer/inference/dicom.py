@@ -29,7 +29,12 @@ def decode_dicom(data: bytes) -> Gray:
     try:
         dataset = pydicom.dcmread(io.BytesIO(data))
         _check_header(dataset)
-        values = _windowed(dataset)
+        stored = dataset.pixel_array
+        if stored.ndim != 2:
+            raise ContractError("DICOM has several frames; use one image per file")
+        values = np.asarray(
+            apply_voi_lut(np.asarray(apply_modality_lut(stored, dataset)), dataset, index=0), np.float64
+        )
     except ContractError:
         raise
     except (InvalidDicomError, AttributeError, KeyError, ValueError, TypeError, RuntimeError, NotImplementedError,
@@ -56,15 +61,6 @@ def _check_header(dataset: Any) -> None:
     part = str(dataset.get("BodyPartExamined") or "").upper()
     if part and not any(name in part for name in _BODY_PARTS):
         raise ContractError("DICOM body part is not the hand")
-
-
-def _windowed(dataset: Any) -> Any:
-    """The values after modality LUT and window, float64 (height, width)."""
-    stored = dataset.pixel_array
-    if stored.ndim != 2:
-        raise ContractError("DICOM has several frames; use one image per file")
-    values = np.asarray(apply_modality_lut(stored, dataset))
-    return np.asarray(apply_voi_lut(values, dataset, index=0), np.float64)
 
 
 def _compression(data: bytes) -> str:

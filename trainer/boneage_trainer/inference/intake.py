@@ -29,7 +29,7 @@ _MIN_LEVELS, _MAX_TWO_LEVELS = 16, 0.93
 _SIDE_PX = 96
 _EDGES = (0.018, 0.16)
 _MAX_PIECES = 30
-_PATTERN = -0.05
+_SHIFT_PX, _MIN_CORRELATION = 8, -0.05
 
 
 def list_images(paths: Sequence[Path]) -> list[Path]:
@@ -60,37 +60,43 @@ def load_square(file: Path, size_px: int, accept_any: bool) -> Gray:
         data = file.read_bytes()
     except OSError as error:
         raise ContractError(f"cannot be read: {error.strerror}") from None
-    gray = _decode(data)
+    if not _is_dicom(data):
+        gray = decode_gray(data)
+    elif importlib.util.find_spec("pydicom"):
+        from boneage_trainer.inference import dicom
+
+        gray = dicom.decode_dicom(data)
+    else:
+        raise ContractError("DICOM needs pydicom. Run: pip install 'boneagectl[dicom]'")
+    if gray is None:
+        raise ContractError("broken, truncated or not an image")
     prepared = fit_square(gray, size_px)
     if not accept_any and (reason := _refusal(data, gray, prepared)):
         raise ContractError(f"not a hand radiograph: {reason}")
     return prepared
 
 
-def _decode(data: bytes) -> Gray:
-    if not _is_dicom(data):
-        gray = decode_gray(data)
-        if gray is None:
-            raise ContractError("broken, truncated or not an image")
-        return gray
-    if importlib.util.find_spec("pydicom") is None:
-        raise ContractError("DICOM needs pydicom. Run: pip install 'boneagectl[dicom]'")
-    from boneage_trainer.inference import dicom
-
-    return dicom.decode_dicom(data)
-
-
 def _is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
-# -------------------------------------------------------------------------------- plausibility
+# ----------------------------------------------------------------------------------- plausibility
 def _refusal(data: bytes, gray: Gray, prepared: Gray) -> str:
     """Why the picture `gray` (height, width), `prepared` as a square, cannot be a hand radiograph; or nothing."""
     if _is_colour(data):
         return "colour picture"
-    small = fit_square(prepared, _SIDE_PX).astype(np.float32)
-    return _check_shape(gray) or _check_levels(gray) or _check_structure(small)
+    height, width = gray.shape
+    if min(height, width) < _MIN_SIDE_PX:
+        return f"only {width} x {height} px"
+    if max(height, width) > _MAX_ASPECT * min(height, width):
+        return f"a strip of {width} x {height} px"
+    shares = cv2.calcHist([gray], [0], None, [256], [0, 256]).ravel() / gray.size
+    darkest, brightest = np.searchsorted(np.cumsum(shares), (0.01, 0.99))
+    if brightest - darkest < _MIN_CONTRAST:
+        return "nearly blank"
+    if (shares > 0).sum() < _MIN_LEVELS or np.sort(shares)[-2:].sum() > _MAX_TWO_LEVELS:
+        return "almost no gray tones, like a drawing, a mask or text"
+    return _structural_refusal(fit_square(prepared, _SIDE_PX).astype(np.float32))
 
 
 def _is_colour(data: bytes) -> bool:
@@ -104,26 +110,7 @@ def _is_colour(data: bytes) -> bool:
     return bool((distance > _MAX_TINT).mean() > _COLOUR_SHARE)
 
 
-def _check_shape(gray: Gray) -> str:
-    height, width = gray.shape
-    if min(height, width) < _MIN_SIDE_PX:
-        return f"only {width} x {height} px"
-    if max(height, width) > _MAX_ASPECT * min(height, width):
-        return f"a strip of {width} x {height} px"
-    return ""
-
-
-def _check_levels(gray: Gray) -> str:
-    shares = cv2.calcHist([gray], [0], None, [256], [0, 256]).ravel() / gray.size
-    darkest, brightest = np.searchsorted(np.cumsum(shares), (0.01, 0.99))
-    if brightest - darkest < _MIN_CONTRAST:
-        return "nearly blank"
-    if (shares > 0).sum() < _MIN_LEVELS or np.sort(shares)[-2:].sum() > _MAX_TWO_LEVELS:
-        return "almost no gray tones, like a drawing, a mask or text"
-    return ""
-
-
-def _check_structure(small: Floats) -> str:
+def _structural_refusal(small: Floats) -> str:
     """`small` is (96, 96)."""
     low, high = np.percentile(small, (1, 99))
     steps = np.abs(np.diff(small, axis=0)).mean() + np.abs(np.diff(small, axis=1)).mean()
@@ -132,20 +119,12 @@ def _check_structure(small: Floats) -> str:
         return "no shapes, only a slow change of brightness"
     if edges > _EDGES[1]:
         return "fine texture or noise everywhere"
-    if _count_pieces(small) > _MAX_PIECES:
-        return "many separate pieces, like a photograph of a scene or a page of text"
-    return "a repeating pattern" if _autocorrelation(small, 8) < _PATTERN else ""
-
-
-def _count_pieces(small: Floats) -> int:
-    """Connected areas brighter and darker than Otsu's threshold."""
+    # Connected areas brighter and darker than Otsu's threshold.
     _, bright = cv2.threshold(small.astype(np.uint8), 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return int(cv2.connectedComponents(bright)[0] + cv2.connectedComponents(1 - bright)[0])
-
-
-def _autocorrelation(small: Floats, shift: int) -> float:
-    """Correlation (-1 to 1) with the picture moved by `shift` pixels, in the direction where it is lower."""
+    if cv2.connectedComponents(bright)[0] + cv2.connectedComponents(1 - bright)[0] > _MAX_PIECES:
+        return "many separate pieces, like a photograph of a scene or a page of text"
+    # Correlation with the picture moved by eight pixels, in the direction where it is lower.
     centred = small - small.mean()
-    power = max(float((centred**2).mean()), 1e-6)
-    down, across = centred[shift:] * centred[:-shift], centred[:, shift:] * centred[:, :-shift]
-    return min(float(down.mean()), float(across.mean())) / power
+    down, across = centred[_SHIFT_PX:] * centred[:-_SHIFT_PX], centred[:, _SHIFT_PX:] * centred[:, :-_SHIFT_PX]
+    correlation = min(float(down.mean()), float(across.mean())) / max(float((centred**2).mean()), 1e-6)
+    return "a repeating pattern" if correlation < _MIN_CORRELATION else ""
