@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import entry, environment, make_tree, print_result, seconds
+from common import entry, environment, make_tree, seconds, show
 
 from boneage_trainer.console import print_status
 from boneage_trainer.contract import TrainConfig
@@ -37,10 +37,10 @@ def network(preset: str, size_px: int) -> Any:
     return model.build_networks(config, size_px, np.array([20, 200], np.float32), Path(), "float32").full
 
 
-def files(place: Path, folder: Path | None, count: int, size_px: int) -> list[Path]:
+def files(scratch: Path, folder: Path | None, count: int, size_px: int) -> list[Path]:
     if folder:
-        return [Path(path) for path in make_tree(place / "set", folder, count)]
-    paths = [place / f"{at}.png" for at in range(count)]
+        return [Path(path) for path in make_tree(scratch / "set", folder, count)]
+    paths = [scratch / f"{at}.png" for at in range(count)]
     for at, path in enumerate(paths):
         path.write_bytes(radiograph_png(1, at, size_px))
     return paths
@@ -67,14 +67,14 @@ def measure(paths: list[Path], preset: str, size_px: int, rounds: int) -> dict[s
     sides = {"ours": lambda: ours(predictor, requests), "other": lambda: bare(net, images, males)}
     for work in sides.values():
         work()  # traces
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    rates: dict[str, list[float]] = {name: [] for name in sides}
     for at in range(rounds):
         for name, work in sides.items():
-            found[name].append(len(paths) / seconds(work))
+            rates[name].append(len(paths) / seconds(work))
         print_status(
-            f"round {at + 1}: " + ", ".join(f"{name} {rates[-1]:,.1f} images/s" for name, rates in found.items())
+            f"round {at + 1}: " + ", ".join(f"{name} {values[-1]:,.1f} images/s" for name, values in rates.items())
         )
-    return {name: statistics.median(rates) for name, rates in found.items()}
+    return {name: statistics.median(values) for name, values in rates.items()}
 
 
 def main() -> None:
@@ -86,17 +86,17 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="full-size PNGs to use instead of synthetic ones of the network's size"
     )
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        paths = files(Path(place), given.folder, given.n, given.size_px)
-        found = measure(paths, given.preset, given.size_px, given.rounds)
-    kind = "full-size PNGs" if given.folder else "PNGs"
-    what = f"predicting {given.n} {kind} at {given.size_px} px by the network of {given.preset}, from the files,"
-    name = "predict_full_size" if given.folder else "predict"
-    bar = {} if given.folder else {"at_least": AT_LEAST}
-    print_result({name: entry(
-        f"{what} against a bare model.predict loop over the decoded images", "images/s", ours=round(found["ours"], 1),
-        other=round(found["other"], 1), ratio=round(found["ours"] / found["other"], 3), **bar,
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = files(Path(scratch), options.folder, options.n, options.size_px)
+        rates = measure(paths, options.preset, options.size_px, options.rounds)
+    kind = "full-size PNGs" if options.folder else "PNGs"
+    what = f"predicting {options.n} {kind} at {options.size_px} px by the network of {options.preset}, from the files,"
+    name = "predict_full_size" if options.folder else "predict"
+    bar = {} if options.folder else {"at_least": AT_LEAST}
+    show({name: entry(
+        f"{what} against a bare model.predict loop over the decoded images", "images/s", ours=round(rates["ours"], 1),
+        other=round(rates["other"], 1), ratio=round(rates["ours"] / rates["other"], 3), **bar,
     )})  # fmt: skip
 
 

@@ -49,9 +49,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 def test_predict_with_a_folder(model: Path, hand: Path) -> None:
     done = outside("predict", "--sex", "male", "--json", "--", model, hand)
     assert done.code == 0, done.err
-    (found,) = done.json["predictions"]
-    assert found["months"] == pytest.approx(months(hand) + 10, abs=0.5)
-    assert found["low_months"] is None
+    (prediction,) = done.json["predictions"]
+    assert prediction["months"] == pytest.approx(months(hand) + 10, abs=0.5)
+    assert prediction["low_months"] is None
     assert RESEARCH_ONLY in done.err
     assert "limits: unknown" in done.err
 
@@ -59,10 +59,10 @@ def test_predict_with_a_folder(model: Path, hand: Path) -> None:
 def test_a_run_by_name_is_collected_first(cli: Cli, project: Path, model: Path, hand: Path, home: Path) -> None:
     cli("submit", "--name", "first-run")
     cli("watch", "--every", 0.1)
-    made = home / "local" / "first-run-01"
-    (there,) = made.rglob("model.keras")
-    shutil.copyfile(model / "model.keras", there)
-    shutil.rmtree(there.parent / "checkpoint")  # the fake trainer's is none
+    leg = home / "local" / "first-run-01"
+    (file,) = leg.rglob("model.keras")
+    shutil.copyfile(model / "model.keras", file)
+    shutil.rmtree(file.parent / "checkpoint")  # the fake trainer's is none
     done = outside("predict", "first", hand, "--sex", "female", "--out", project / "ages.csv")
     assert done.code == 0, done.err
     assert done.out == f"{project / 'ages.csv'}\n"
@@ -70,14 +70,14 @@ def test_a_run_by_name_is_collected_first(cli: Cli, project: Path, model: Path, 
     done = outside("export", "last", "--format", "keras", "--json")
     assert done.code == 0, done.err
     assert Path(done.json["folder"]) == home / "runs" / "first-run" / "export"
-    assert (home / "runs" / "first-run" / "export" / "model.keras").read_bytes() == there.read_bytes()
+    assert (home / "runs" / "first-run" / "export" / "model.keras").read_bytes() == file.read_bytes()
     done = outside("export", "first-run", "--to", "tensorboard", project / "logs")
     assert done.code == 0, done.err
     assert [path.parent.name for path in (project / "logs").rglob("events.*")] == ["first-run"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("predict", "no-such-run", "hand.png"), 2, "no-such-run"),
         (("predict", "last", "hand.png", "--sex", "boy"), 2, "--sex must be male or female, not 'boy'"),
@@ -87,19 +87,17 @@ def test_a_run_by_name_is_collected_first(cli: Cli, project: Path, model: Path, 
         (("export", "last", "--to", "wandb", "here"), 2, "'wandb'"),
     ],
 )
-def test_a_wrong_call_is_told(arguments: tuple[str, ...], code: int, said: str, cli: Cli, project: Path) -> None:
-    assert said in cli(*arguments, code=code).err
+def test_a_wrong_call_is_an_error(arguments: tuple[str, ...], code: int, message: str, cli: Cli, project: Path) -> None:
+    assert message in cli(*arguments, code=code).err
 
 
-def test_a_run_that_has_no_model_yet_is_to_be_waited_for(
-    cli: Cli, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_without_a_model_yet_exits_with_not_yet(cli: Cli, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "crash")
     cli("submit", "--name", "first-run")
     cli("watch", "--every", 0.1, code=4)
-    told = cli("export", "last", "--format", "keras", code=6).err
-    assert "first-run has no model yet: it is lost" in told
-    assert "boneagectl watch first-run" in told
+    stderr = cli("export", "last", "--format", "keras", code=6).err
+    assert "first-run has no model yet: it is lost" in stderr
+    assert "boneagectl watch first-run" in stderr
 
 
 @pytest.mark.parametrize(
@@ -111,25 +109,25 @@ def test_a_run_that_has_no_model_yet_is_to_be_waited_for(
         (("--format", "keras"), "keras", "train"),
     ],
 )
-def test_a_missing_package_is_named_with_what_brings_it(
+def test_a_missing_package_is_named_with_its_extra(
     arguments: tuple[str, ...], missing: str, extra: str, cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from boneagectl.cli import model as cli_model
 
-    def found(name: str) -> Any:
+    def find_spec(name: str) -> Any:
         return None if name == missing else object()
 
-    monkeypatch.setattr(cli_model.importlib.util, "find_spec", found)
-    told = cli("export", *arguments, "--", model, code=3)
-    assert f"needs {missing}, which is not installed" in told.err
-    assert f"pip install 'boneagectl[{extra}]'" in told.err
+    monkeypatch.setattr(cli_model.importlib.util, "find_spec", find_spec)
+    outcome = cli("export", *arguments, "--", model, code=3)
+    assert f"needs {missing}, which is not installed" in outcome.err
+    assert f"pip install 'boneagectl[{extra}]'" in outcome.err
 
 
 def test_json_of_an_export_says_what_was_checked(model: Path, tmp_path: Path) -> None:
     done = outside("export", model, "--format", "savedmodel", "--out", tmp_path / "out", "--json")
     assert done.code == 0, done.err
-    (one,) = done.json["exports"]
-    assert one["largest_difference_months"] <= one["tolerance_months"]
+    (export,) = done.json["exports"]
+    assert export["largest_difference_months"] <= export["tolerance_months"]
     assert (
         done.json["research_only"]
         == RESEARCH_ONLY

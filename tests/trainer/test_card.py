@@ -47,10 +47,10 @@ def evaluation(folder: Path, views: int = 1, names: str = "id") -> dict[str, Any
     return evaluate.write_evaluation(RunFolder(folder), pack, parts, predicted, gradcam)
 
 
-def card_of(found: dict[str, Any], environment: dict[str, Any] | None = None, **train: Any) -> str:
+def card_of(document: dict[str, Any], environment: dict[str, Any] | None = None, **train: Any) -> str:
     import dataclasses
 
-    return model_card.format_model_card(dataclasses.asdict(job(**train)), found, environment or ENVIRONMENT)
+    return model_card.format_model_card(dataclasses.asdict(job(**train)), document, environment or ENVIRONMENT)
 
 
 def headings(text: str) -> list[str]:
@@ -70,10 +70,10 @@ def rows_of(text: str, header: str) -> dict[str, list[str]]:
 
 
 def test_the_card_is_written_from_the_files_in_the_run_folder(tmp_path: Path) -> None:
-    found, folder = evaluation(tmp_path), RunFolder(tmp_path)
+    document, folder = evaluation(tmp_path), RunFolder(tmp_path)
     write_json(folder.environment, ENVIRONMENT)
     model_card.write_model_card(folder, job())
-    assert folder.model_card.read_text() == card_of(found)
+    assert folder.model_card.read_text() == card_of(document)
     assert folder.model_card in list(folder.manifest_files())
 
 
@@ -88,8 +88,8 @@ def test_the_card_has_every_heading_and_the_uses_it_is_not_for(tmp_path: Path) -
 
 
 def test_the_numbers_are_those_of_the_evaluation(tmp_path: Path) -> None:
-    found = evaluation(tmp_path)
-    text, test = card_of(found), found["sets"]["test"]
+    document = evaluation(tmp_path)
+    text, test = card_of(document), document["sets"]["test"]
     groups = {"all": test, **test["by_sex"], **test["by_age_band"]}
     for name, cells in rows_of(text, "Group").items():
         group = groups.pop(name)
@@ -105,8 +105,8 @@ def test_the_numbers_are_those_of_the_evaluation(tmp_path: Path) -> None:
     assert list(worst) == [case["id"] for case in test["worst"]]
     parts = rows_of(text, "Part")
     assert [parts[name][0] for name in ("train", "validation", "test")] == ["128", "32", "40"]
-    assert parts["train"][3] == f"{found['parts']['train']['mean_months']:.2f}"
-    assert found["split"]["sha256"] in text
+    assert parts["train"][3] == f"{document['parts']['train']['mean_months']:.2f}"
+    assert document["split"]["sha256"] in text
     assert "Tesla T4" in text
     assert rows_of(text, "Time")["compute\\_s"] == ["12.35"]
     assert "0.91 for the old map shifted along" in " ".join(text.split())
@@ -114,10 +114,10 @@ def test_the_numbers_are_those_of_the_evaluation(tmp_path: Path) -> None:
 
 
 def test_the_age_band_with_the_highest_error_is_named(tmp_path: Path) -> None:
-    found = evaluation(tmp_path)
-    bands = found["sets"]["test"]["by_age_band"]
+    document = evaluation(tmp_path)
+    bands = document["sets"]["test"]["by_age_band"]
     worst = max(bands, key=lambda name: bands[name]["mae_months"])
-    assert f"Highest error: {worst} months, MAE {bands[worst]['mae_months']:.2f}" in card_of(found)
+    assert f"Highest error: {worst} months, MAE {bands[worst]['mae_months']:.2f}" in card_of(document)
 
 
 def test_views_are_mentioned_only_if_there_are_several(tmp_path: Path) -> None:
@@ -128,15 +128,15 @@ def test_views_are_mentioned_only_if_there_are_several(tmp_path: Path) -> None:
 
 
 def test_test_images_from_the_training_set_are_reported(tmp_path: Path) -> None:
-    found = evaluation(tmp_path)
-    assert "training set.**" not in card_of(found)
-    found["sets"]["test"].update(trained_on=True, trained_on_count=7)
-    assert "**7 of these images were also in the training set.**" in card_of(found)
+    document = evaluation(tmp_path)
+    assert "training set.**" not in card_of(document)
+    document["sets"]["test"].update(trained_on=True, trained_on_count=7)
+    assert "**7 of these images were also in the training set.**" in card_of(document)
 
 
 @pytest.mark.parametrize("where", ["id", "cpu", "gpu", "provenance", "split", "reason"])
 def test_hostile_values_stay_in_their_cells(where: str, tmp_path: Path) -> None:
-    found = evaluation(tmp_path, names=HOSTILE if where == "id" else "id")
+    document = evaluation(tmp_path, names=HOSTILE if where == "id" else "id")
     environment: dict[str, Any] = dict(ENVIRONMENT)
     if where == "cpu":
         environment["cpu"] = HOSTILE
@@ -145,10 +145,10 @@ def test_hostile_values_stay_in_their_cells(where: str, tmp_path: Path) -> None:
     elif where == "provenance":
         environment["packages"] = {HOSTILE: HOSTILE}
     elif where == "split":
-        found["split"]["name"] = HOSTILE
+        document["split"]["name"] = HOSTILE
     elif where == "reason":
-        found["gradcam"] = {"done": False, "reason": HOSTILE}
-    text = card_of(found, environment)
+        document["gradcam"] = {"done": False, "reason": HOSTILE}
+    text = card_of(document, environment)
     assert headings(text) == HEADINGS
     assert "\\<script\\>" in text
     assert not any(line.startswith("\\#") for line in text.splitlines()), "a value started a new line"

@@ -51,12 +51,12 @@ def test_predictions_are_next_to_their_own_labels() -> None:
 
 
 def test_the_baseline_is_the_training_sets_and_is_compared_image_by_image(tmp_path: Path) -> None:
-    found = write(tmp_path, MONTHS[PARTS.test] + 1)
+    results = write(tmp_path, MONTHS[PARTS.test] + 1)
     train = MONTHS[PARTS.train]
-    assert found["training_medians_months"]["male"] == np.median(train[train % 2 == 1])
+    assert results["training_medians_months"]["male"] == np.median(train[train % 2 == 1])
     guess = np.where(MONTHS % 2 == 1, np.median(train[train % 2 == 1]), np.median(train[train % 2 == 0]))
     errors = np.abs(guess - MONTHS)[PARTS.test]
-    test = found["sets"]["test"]
+    test = results["sets"]["test"]
     assert test["baseline_median_by_sex_mae_months"] == pytest.approx(errors.mean(), abs=1e-4)
     assert test["against_median_by_sex"]["difference_months"] == pytest.approx(1 - errors.mean(), abs=1e-4)
     assert test["against_median_by_sex"]["improved_share"] == pytest.approx((errors > 1).mean())
@@ -72,14 +72,14 @@ def test_one_view_has_no_columns_for_views(tmp_path: Path) -> None:
 def test_several_views_are_averaged_and_compared_with_the_plain_one(tmp_path: Path) -> None:
     actual = MONTHS[PARTS.test]
     size = np.linspace(1, 5, len(actual), dtype=np.float32)
-    found = write(tmp_path, np.stack([actual + 3 * size, actual - size]))["sets"]["test"]
-    assert found["mae_months"] == pytest.approx(size.mean(), abs=1e-4)
-    assert found["plain_view_mae_months"] == pytest.approx(3 * size.mean(), abs=1e-4)
-    assert found["against_plain_view"]["difference_months"] == pytest.approx(-2 * size.mean(), abs=1e-4)
-    assert found["against_plain_view"]["improved_share"] == 1
-    assert found["views"] == 2
-    assert found["view_disagreement"]["mean_sd_months"] == pytest.approx(np.sqrt(8) * size.mean(), abs=1e-3)
-    assert found["view_disagreement"]["rank_correlation"] == 1
+    results = write(tmp_path, np.stack([actual + 3 * size, actual - size]))["sets"]["test"]
+    assert results["mae_months"] == pytest.approx(size.mean(), abs=1e-4)
+    assert results["plain_view_mae_months"] == pytest.approx(3 * size.mean(), abs=1e-4)
+    assert results["against_plain_view"]["difference_months"] == pytest.approx(-2 * size.mean(), abs=1e-4)
+    assert results["against_plain_view"]["improved_share"] == 1
+    assert results["views"] == 2
+    assert results["view_disagreement"]["mean_sd_months"] == pytest.approx(np.sqrt(8) * size.mean(), abs=1e-3)
+    assert results["view_disagreement"]["rank_correlation"] == 1
 
 
 def test_disagreement_is_next_to_its_image_and_empty_elsewhere(tmp_path: Path) -> None:
@@ -110,10 +110,10 @@ def test_an_image_that_is_also_in_training_is_counted(tmp_path: Path) -> None:
 
 
 def test_parts_are_described_and_the_grad_cam_results_are_kept(tmp_path: Path) -> None:
-    found = write(tmp_path, MONTHS[PARTS.test], gradcam={"done": False, "reason": "none"})
-    assert found["gradcam"] == {"done": False, "reason": "none"}
+    results = write(tmp_path, MONTHS[PARTS.test], gradcam={"done": False, "reason": "none"})
+    assert results["gradcam"] == {"done": False, "reason": "none"}
     ages = MONTHS[PARTS.train]
-    assert found["parts"]["train"] == {
+    assert results["parts"]["train"] == {
         "n": 10, "male": int((ages % 2).sum()), "female": 10 - int((ages % 2).sum()),
         "mean_months": round(float(ages.mean()), 4), "sd_months": round(float(ages.astype(float).std()), 4),
         "min_months": ages.min(), "max_months": ages.max(),

@@ -82,11 +82,11 @@ def test_images_of_the_training_set_are_reported_whatever_their_ids(
     (renamed / "index.csv").write_text("\n".join([lines[0], *(f"new{line}" for line in lines[1:])]) + "\n")
     done = run_evaluate(run.root, "--data", renamed, "--views", 2, "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)["sets"]["all"]
+    results = json.loads(done.stdout)["sets"]["all"]
     trained = len(make_split("paper", opened.ids).train)
-    assert (found["n"], found["trained_on"], found["trained_on_count"]) == (96, True, trained)
+    assert (results["n"], results["trained_on"], results["trained_on_count"]) == (96, True, trained)
     assert f"{trained} of the 96 images in all were TRAINED ON" in done.stderr
-    assert (found["views"], found["view_disagreement"]["mean_sd_months"]) == (2, pytest.approx(0, abs=1e-3))
+    assert (results["views"], results["view_disagreement"]["mean_sd_months"]) == (2, pytest.approx(0, abs=1e-3))
 
 
 def test_without_a_split_csv_the_training_images_are_unknown(pack: Path, run: RunFolder, capsys: Any) -> None:
@@ -101,8 +101,8 @@ def test_the_text_has_the_same_results_as_the_json(pack: Path, run: RunFolder, c
     assert evaluate.main([str(run.root), "--data", str(pack), "--split", "paper"]) == 0
     text = capsys.readouterr().out
     evaluate.main([str(run.root), "--data", str(pack), "--split", "paper", "--json"])
-    found = json.loads(capsys.readouterr().out)["sets"]["test"]
-    assert f"{found['n']} images, MAE {found['mae_months']:.2f} months" in text
+    results = json.loads(capsys.readouterr().out)["sets"]["test"]
+    assert f"{results['n']} images, MAE {results['mae_months']:.2f} months" in text
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_an_unusable_input_is_refused_with_one_line(
 def test_a_model_without_sex_gets_the_image_alone(opened: Pack, tmp_path: Path) -> None:
     brightness(PX, sex=False).save(tmp_path / "model.keras")
     rows = [5, 3, 90]
-    found = AgePredictor(load_model(tmp_path / "model.keras")).predict_pack(opened, rows, 2)
-    assert (found.shape, found.dtype) == ((2, 3), np.float32)
-    assert found[0] == pytest.approx(expected(opened, rows) - 10 * opened.male[rows], abs=0.01)
+    months = AgePredictor(load_model(tmp_path / "model.keras")).predict_pack(opened, rows, 2)
+    assert (months.shape, months.dtype) == ((2, 3), np.float32)
+    assert months[0] == pytest.approx(expected(opened, rows) - 10 * opened.male[rows], abs=0.01)
 
 
 def test_split_csv_has_every_image_with_its_part_and_hash(opened: Pack, run: RunFolder) -> None:

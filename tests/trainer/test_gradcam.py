@@ -54,19 +54,19 @@ def test_a_constant_image_has_no_heat_and_no_nan() -> None:
 
 def test_a_map_of_the_image_moves_with_it_and_others_do_not() -> None:
     images, males, model = blobs(12), np.ones(12, np.float32), brightness(PX)
-    found = gradcam.check_shift(model, images, males, gradcam.compute_maps(model, images, males))
-    assert found["shift_px"] == 8
-    assert found["moved"] > 0.99
-    assert found["unmoved"] < 0.5
-    assert found["unrelated"] < 0.5
+    results = gradcam.check_shift(model, images, males, gradcam.compute_maps(model, images, males))
+    assert results["shift_px"] == 8
+    assert results["moved"] > 0.99
+    assert results["unmoved"] < 0.5
+    assert results["unrelated"] < 0.5
 
 
 def test_a_map_that_depends_on_the_position_only_is_detected() -> None:
     """Heat that never moves: a check that passed it would be worth nothing."""
     images, males, model = blobs(12), np.ones(12, np.float32), of_corner(PX)
-    found = gradcam.check_shift(model, images, males, gradcam.compute_maps(model, images, males))
-    assert found["moved"] < 0.1
-    assert found["unmoved"] > 0.99
+    results = gradcam.check_shift(model, images, males, gradcam.compute_maps(model, images, males))
+    assert results["moved"] < 0.1
+    assert results["unmoved"] > 0.99
 
 
 def test_shifted_repeats_the_edge() -> None:
@@ -87,13 +87,13 @@ def test_the_sheet_has_the_worst_four_and_four_of_median_error(tmp_path: Path) -
     errors = np.arange(36.0)
     errors[[2, 30]] = (90, -80)
     began_s = time.monotonic()
-    found = gradcam.write_gradcam(RunFolder(tmp_path), brightness(PX), pack, rows, pack.months[rows] + errors)
+    results = gradcam.write_gradcam(RunFolder(tmp_path), brightness(PX), pack, rows, pack.months[rows] + errors)
     assert time.monotonic() - began_s < 20
-    assert found["done"] is True, found
-    assert found["images"] == 32
-    assert found["shown"][:4] == [f"id{rows[at]}" for at in (2, 30, 35, 34)]
+    assert results["done"] is True, results
+    assert results["images"] == 32
+    assert results["shown"][:4] == [f"id{rows[at]}" for at in (2, 30, 35, 34)]
     middle = np.median(np.abs(errors))
-    assert all(abs(abs(errors[rows.index(int(name[2:]))]) - middle) <= 2.5 for name in found["shown"][4:])
+    assert all(abs(abs(errors[rows.index(int(name[2:]))]) - middle) <= 2.5 for name in results["shown"][4:])
     picture = cv2.imread(str(tmp_path / "gradcam.png"))
     assert picture.shape == (18 + 2 * (176 + 36 + 4), 4 * (2 * 176 + 4), 3)
     first = (tmp_path / "gradcam.png").read_bytes()
@@ -107,16 +107,16 @@ def test_fewer_large_images_are_used_but_all_examples_are_shown() -> None:
 
 def test_few_images_with_strange_names_are_enough(tmp_path: Path) -> None:
     pack = pack_of(3, ["Röntgen 手", "a" * 300, "x\n\0y"])
-    found = gradcam.write_gradcam(RunFolder(tmp_path), brightness(PX), pack, [0, 1, 2], np.stack([pack.months] * 2))
-    assert found["done"] is True, found
-    assert len(found["shown"]) == 3
+    results = gradcam.write_gradcam(RunFolder(tmp_path), brightness(PX), pack, [0, 1, 2], np.stack([pack.months] * 2))
+    assert results["done"] is True, results
+    assert len(results["shown"]) == 3
 
 
 def test_an_unsupported_model_gets_a_reason_and_no_file(tmp_path: Path) -> None:
     pack = pack_of()
     for model, reason in ((brightness(PX, named="other"), "no layer named feature_map"), (None, "AttributeError")):
-        found = gradcam.write_gradcam(RunFolder(tmp_path), model, pack, [0, 1], pack.months[:2])
-        assert found["done"] is False
-        assert reason in found["reason"]
+        results = gradcam.write_gradcam(RunFolder(tmp_path), model, pack, [0, 1], pack.months[:2])
+        assert results["done"] is False
+        assert reason in results["reason"]
     assert gradcam.write_gradcam(RunFolder(tmp_path), brightness(PX), pack, [], np.array([]))["done"] is False
     assert list(tmp_path.iterdir()) == []

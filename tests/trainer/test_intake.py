@@ -99,8 +99,8 @@ def test_a_folder_is_read_in_order_of_names(tmp_path: Path) -> None:
     for name in ("b.png", "a/c.JPG", "notes.txt", "d.dcm"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = intake.list_images([tmp_path / "x.bmp", tmp_path])
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["x.bmp", "a/c.JPG", "b.png", "d.dcm"]
+    files = intake.list_images([tmp_path / "x.bmp", tmp_path])
+    assert [path.relative_to(tmp_path).as_posix() for path in files] == ["x.bmp", "a/c.JPG", "b.png", "d.dcm"]
 
 
 # --------------------------------------------------------------------------------------- DICOM
@@ -112,17 +112,17 @@ def dicom(values: Any, photometric: str = "MONOCHROME2", bits: int = 8, **more: 
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ComputedRadiographyImageStorage, generate_uid()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    made = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    made.SOPClassUID, made.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    made.PatientName, made.PatientBirthDate, made.Modality = NAME, BIRTH, "CR"
-    made.Rows, made.Columns = values.shape[-2:]
-    made.SamplesPerPixel, made.PhotometricInterpretation, made.PixelRepresentation = 1, photometric, 0
-    made.BitsAllocated, made.BitsStored, made.HighBit = (8 if bits == 8 else 16), bits, bits - 1
-    made.PixelData = values.tobytes()
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.PatientName, dataset.PatientBirthDate, dataset.Modality = NAME, BIRTH, "CR"
+    dataset.Rows, dataset.Columns = values.shape[-2:]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, photometric, 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = (8 if bits == 8 else 16), bits, bits - 1
+    dataset.PixelData = values.tobytes()
     for key, value in more.items():
-        setattr(made, key, value)
+        setattr(dataset, key, value)
     buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, made)
+    pydicom.dcmwrite(buffer, dataset)
     return buffer.getvalue()
 
 
@@ -151,8 +151,8 @@ def full() -> Gray:
     ids=["8 bit", "inverted", "12 bit", "16 bit", "rescaled", "16 bit inverted"],
 )
 def test_dicom_is_what_its_png_would_be(values: Any, more: dict[str, Any], tmp_path: Path) -> None:
-    found = decoded(tmp_path, dicom(values, **more)).astype(int)
-    assert np.abs(found - fit_square(full(), 96)).max() <= 1
+    pixels = decoded(tmp_path, dicom(values, **more)).astype(int)
+    assert np.abs(pixels - fit_square(full(), 96)).max() <= 1
 
 
 @needs_pydicom
@@ -160,8 +160,8 @@ def test_the_window_of_the_file_is_applied(tmp_path: Path) -> None:
     """A bright marker far above the window must not make the hand dark."""
     values = full().astype(np.uint16) * 2
     values[:6, :6] = 4095
-    found = decoded(tmp_path, dicom(values, bits=12, WindowCenter=256, WindowWidth=512)).astype(int)
-    assert np.abs(found - fit_square(full(), 96))[12:, 12:].max() <= 2
+    pixels = decoded(tmp_path, dicom(values, bits=12, WindowCenter=256, WindowWidth=512)).astype(int)
+    assert np.abs(pixels - fit_square(full(), 96))[12:, 12:].max() <= 2
 
 
 @needs_pydicom

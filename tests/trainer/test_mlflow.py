@@ -27,7 +27,8 @@ client = mlflow.MlflowClient(sys.argv[1])
 experiment = client.get_experiment_by_name("boneagectl")
 runs = []
 for run in client.search_runs([experiment.experiment_id]):
-    history = {name: [[one.step, one.timestamp, one.value] for one in client.get_metric_history(run.info.run_id, name)]
+    history = {name: [[point.step, point.timestamp, point.value]
+                      for point in client.get_metric_history(run.info.run_id, name)]
                for name in run.data.metrics}
     files = [item.path for item in client.list_artifacts(run.info.run_id)]
     runs.append({"id": run.info.run_id, "name": run.info.run_name, "status": run.info.status, "files": sorted(files),
@@ -68,23 +69,23 @@ def store(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_mlflow_s_own_client_reads_the_run(store: str, run: RunFolder) -> None:
-    (found,) = read_back(store)
-    assert (found["name"], found["status"]) == ("whole", "FINISHED")
-    assert found["tags"]["boneagectl.run_id"] == "whole"
-    assert found["tags"]["research_only"] == RESEARCH_ONLY
-    assert (found["params"]["width"], found["params"]["batch_size"]) == ("4", "8")
+    (stored,) = read_back(store)
+    assert (stored["name"], stored["status"]) == ("whole", "FINISHED")
+    assert stored["tags"]["boneagectl.run_id"] == "whole"
+    assert stored["tags"]["research_only"] == RESEARCH_ONLY
+    assert (stored["params"]["width"], stored["params"]["batch_size"]) == ("4", "8")
     lines = read_metrics(run.metrics)
-    assert found["history"]["val_mae_months"] == [
+    assert stored["history"]["val_mae_months"] == [
         [line["epoch"], round(1000 * line["time_s"]), line["val_mae_months"]] for line in lines
     ]
     evaluation = json.loads(run.evaluation.read_text())
-    assert found["history"]["test_mae_months"][0][2] == evaluation["sets"]["test"]["mae_months"]
+    assert stored["history"]["test_mae_months"][0][2] == evaluation["sets"]["test"]["mae_months"]
 
 
 def test_files_come_along_but_no_checkpoint_and_no_radiographs(store: str) -> None:
-    (found,) = read_back(store)
-    assert {"model", "evaluation.json", "model_card.md", "metrics.jsonl", "environment.json"} <= set(found["files"])
-    assert not {"gradcam.png", "checkpoint", "model.keras"} & set(found["files"])
+    (stored,) = read_back(store)
+    assert {"model", "evaluation.json", "model_card.md", "metrics.jsonl", "environment.json"} <= set(stored["files"])
+    assert not {"gradcam.png", "checkpoint", "model.keras"} & set(stored["files"])
 
 
 def test_mlflow_loads_the_model(store: str, run: RunFolder, finished: Bench) -> None:
@@ -92,11 +93,11 @@ def test_mlflow_loads_the_model(store: str, run: RunFolder, finished: Bench) -> 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     from_mlflow = json.loads(done.stdout.splitlines()[-1])
     index = (finished.pack / "index.csv").read_text().splitlines()[1:]
-    place = {line.split(",")[0]: at for at, line in enumerate(index)}
+    rows = {line.split(",")[0]: at for at, line in enumerate(index)}
     for line in run.predictions.read_text().splitlines()[1:]:
         id_, _, male, _, months = line.split(",")
         if male == "True":
-            assert from_mlflow[place[id_]] == pytest.approx(float(months), abs=0.01)
+            assert from_mlflow[rows[id_]] == pytest.approx(float(months), abs=0.01)
 
 
 def test_the_same_run_again_is_updated_not_doubled(store: str, run: RunFolder) -> None:
@@ -119,12 +120,12 @@ def test_another_run_of_that_name_is_refused(store: str, run: RunFolder, tmp_pat
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("place", "said"), [("file:runs", "must be sqlite:///"), ("junk", "file is not a database")])
-def test_an_unusable_store_is_an_error(place: str, said: str, run: RunFolder, tmp_path: Path) -> None:
-    if place == "junk":
+@pytest.mark.parametrize(("uri", "message"), [("file:runs", "must be sqlite:///"), ("junk", "file is not a database")])
+def test_an_unusable_store_is_an_error(uri: str, message: str, run: RunFolder, tmp_path: Path) -> None:
+    if uri == "junk":
         (tmp_path / "junk.db").write_text("junk" * 100)
-        place = f"sqlite:///{tmp_path / 'junk.db'}"
-    done = log_run(run, "--to", "mlflow", place)
+        uri = f"sqlite:///{tmp_path / 'junk.db'}"
+    done = log_run(run, "--to", "mlflow", uri)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -63,15 +63,15 @@ def test_one_file_s_prediction_has_limits_and_views(finished: Bench, hands: Path
     assert RESEARCH_ONLY in done.stderr
     assert "bias-corrected 95 % limits of agreement from the run's test set" in done.stderr
     document = json.loads(done.stdout)
-    (found,) = document["predictions"]
+    (prediction,) = document["predictions"]
     assert document["research_only"] == RESEARCH_ONLY
-    errors = [float(one["predicted_months"]) - float(one["boneage_months"]) for one in read_test_rows(finished)]
-    middle, reach = found["months"] - statistics.fmean(errors), 1.96 * statistics.stdev(errors)
-    assert found["test_images"] == len(errors) == 20
-    assert (found["low_months"], found["high_months"]) == pytest.approx(
-        (max(0, middle - reach), middle + reach), abs=0.1
+    errors = [float(row["predicted_months"]) - float(row["boneage_months"]) for row in read_test_rows(finished)]
+    centre, half_width = prediction["months"] - statistics.fmean(errors), 1.96 * statistics.stdev(errors)
+    assert prediction["test_images"] == len(errors) == 20
+    assert (prediction["low_months"], prediction["high_months"]) == pytest.approx(
+        (max(0, centre - half_width), centre + half_width), abs=0.1
     )
-    assert found["views_sd_months"] is not None
+    assert prediction["views_sd_months"] is not None
 
 
 def test_skipped_files_are_listed_in_their_place_with_a_reason(finished: Bench, hands: Path, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_skipped_files_are_listed_in_their_place_with_a_reason(finished: Bench, 
     assert done.returncode == 2
     assert "3 of 4 files were skipped" in done.stderr
     lines = done.stdout.splitlines()
-    assert [line.split("  ")[-1] for line in lines] == list(map(str, files)), "each in its place"
+    assert [line.split("  ")[-1] for line in lines] == list(map(str, files)), "in the order of the call"
     assert "broken, truncated" in lines[0]
     assert "months (" in lines[1]
     assert "colour picture" in lines[2]
@@ -139,25 +139,25 @@ def of_errors(errors: list[float], at: float) -> RunErrors:
 def test_limits_are_those_of_the_predicted_age_band() -> None:
     young, old = of_errors([4.0, 6.0] * 15, 30), of_errors([-30.0, 10.0] * 15, 200)
     both = RunErrors([*young.predicted_months, *old.predicted_months], [*young.error_months, *old.error_months])
-    found = both.limits_for(40)
-    assert found is not None
-    assert (found.band, found.images) == ("0-59", 30)
+    limits = both.limits_for(40)
+    assert limits is not None
+    assert (limits.band, limits.images) == ("0-59", 30)
     reach = 1.96 * statistics.stdev([4.0, 6.0] * 15)
-    assert (found.low_months, found.high_months) == pytest.approx((35 - reach, 35 + reach))
+    assert (limits.low_months, limits.high_months) == pytest.approx((35 - reach, 35 + reach))
 
 
 def test_a_band_with_too_few_images_uses_the_whole_test_set() -> None:
-    found = of_errors([-5.0, 5.0] * 10, 30).limits_for(100)
-    assert found is not None
-    assert (found.band, found.images) == ("all", 20)
+    limits = of_errors([-5.0, 5.0] * 10, 30).limits_for(100)
+    assert limits is not None
+    assert (limits.band, limits.images) == ("all", 20)
     assert of_errors([-5.0, 5.0] * 9, 30).limits_for(30) is None
 
 
 def test_no_limit_is_below_zero() -> None:
-    found = of_errors([-30.0, 30.0] * 10, 5).limits_for(5)
-    assert found is not None
-    assert found.low_months == 0
-    assert found.high_months > 60
+    limits = of_errors([-30.0, 30.0] * 10, 5).limits_for(5)
+    assert limits is not None
+    assert limits.low_months == 0
+    assert limits.high_months > 60
 
 
 @pytest.mark.parametrize(
@@ -171,11 +171,11 @@ def test_the_limits_cover_95_percent() -> None:
     """Of 2,000 new images, 95 % have their reference age within the limits of their prediction."""
     random = np.random.default_rng(1)
     actual = random.uniform(20, 220, 4000)
-    answers = actual + random.normal(3, 8, 4000)
-    known = RunErrors(answers[:2000].tolist(), (answers - actual)[:2000].tolist())
+    predicted = actual + random.normal(3, 8, 4000)
+    errors = RunErrors(predicted[:2000].tolist(), (predicted - actual)[:2000].tolist())
     inside: list[Any] = []
-    for age, answer in zip(actual[2000:], answers[2000:], strict=True):
-        found = known.limits_for(float(answer))
-        assert found is not None
-        inside.append(found.low_months <= age <= found.high_months)
+    for age, months in zip(actual[2000:], predicted[2000:], strict=True):
+        limits = errors.limits_for(float(months))
+        assert limits is not None
+        inside.append(limits.low_months <= age <= limits.high_months)
     assert 0.93 < np.mean(inside) < 0.97

@@ -33,9 +33,9 @@ def test_tensorboard_reads_every_epoch_once(run: RunFolder, tmp_path: Path) -> N
     events = EventAccumulator(str(tmp_path / "logs" / "whole"))
     events.Reload()
     lines = read_metrics(run.metrics)
-    found = events.Scalars("val_mae_months")
-    assert [(one.step, one.wall_time) for one in found] == [(line["epoch"], line["time_s"]) for line in lines]
-    assert [one.value for one in found] == pytest.approx([line["val_mae_months"] for line in lines])
+    points = events.Scalars("val_mae_months")
+    assert [(point.step, point.wall_time) for point in points] == [(line["epoch"], line["time_s"]) for line in lines]
+    assert [point.value for point in points] == pytest.approx([line["val_mae_months"] for line in lines])
     assert "test_mae_months" in events.Tags()["scalars"]
     (about,) = events.Tensors("about")
     assert RESEARCH_ONLY.encode() in about.tensor_proto.string_val[0]
