@@ -27,8 +27,8 @@ from common import ROOT, entry, environment, show
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-from boneagectl.targets.kaggle.client import Api, Kernel
-from boneagectl.targets.kaggle.credentials import find
+from boneagectl.targets.kaggle.client import KaggleApi, Kernel
+from boneagectl.targets.kaggle.credentials import find_credentials
 from emulators import fake_trainer
 from emulators.kaggle import Kaggle
 from support import make_pack
@@ -95,7 +95,7 @@ def pushed(kaggle: Kaggle, files: int, size: int) -> Kernel:
         "machine_shape": "NvidiaTeslaT4", "session_timeout_seconds": 3600, "dataset_sources": [],
         "kernel_sources": [], "model_sources": [], "competition_sources": [],
     }  # fmt: skip
-    api = Api(find())
+    api = KaggleApi(find_credentials())
     kernel = api.save(metadata, SCRIPT.format(files=files, size=size))
     while api.status(kernel)[0] != "COMPLETE":
         time.sleep(0.2)
@@ -104,7 +104,7 @@ def pushed(kaggle: Kaggle, files: int, size: int) -> Kernel:
 
 def by_curl(kernel: Kernel, dest: Path) -> float:
     """Seconds of one curl process that loads every file, over one connection as long as the server keeps it."""
-    files, _ = Api(find()).outputs(kernel)
+    files, _ = KaggleApi(find_credentials()).outputs(kernel)
     dest.mkdir()
     config = dest / "curl.txt"
     config.write_text("".join(f'url = "{url}"\noutput = "{dest / Path(name).name}"\n' for name, url in files))

@@ -60,8 +60,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a kernel that is started here finds around it: the stub, a Drive with a pack, nothing of this checkout."""
     pytest.importorskip("nbclient", reason="nbclient and ipykernel are in the extra dev")
     pytest.importorskip("ipykernel")
-    rehearsal.draw(tmp_path / "hands", sys.executable)
-    rehearsal.pack(tmp_path / "hands", tmp_path / "drive" / "boneage" / "pack", sys.executable)
+    rehearsal.synthesize_images(tmp_path / "hands", sys.executable)
+    rehearsal.prepare_pack(tmp_path / "hands", tmp_path / "drive" / "boneage" / "pack", sys.executable)
     for name, value in colab_rehearsal.notebook_environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")

@@ -307,7 +307,7 @@ def test_fetch_shows_the_terms_once_and_wants_an_answer(on_kaggle: Kaggle, cli: 
 def test_fetch_needs_room(on_kaggle: Kaggle, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_pack(tmp_path / "hands")
     on_kaggle.add_dataset("alice/hands", tmp_path / "hands")
-    monkeypatch.setattr("boneagectl.targets.kaggle.client.Api.dataset_bytes", lambda *_: 10**18)
+    monkeypatch.setattr("boneagectl.targets.kaggle.client.KaggleApi.dataset_bytes", lambda *_: 10**18)
     said = cli("data", "fetch", tmp_path / "fetched", "--dataset", "alice/hands", "--yes", code=3)
     assert "free" in said.err
 

@@ -17,7 +17,7 @@ from boneagectl.models import Checkpoint, Handle, JobSpec, LegState
 from boneagectl.target_settings import KaggleSettings
 from boneagectl.targets import http
 from boneagectl.targets.kaggle import KaggleTarget, client, outputs, render
-from boneagectl.targets.kaggle.status import Log
+from boneagectl.targets.kaggle.status import KernelLog
 from contract_suite import LEG, SECOND, Behave, Kill, TargetContract, epochs_in
 from emulators.kaggle import Fault, Kaggle
 from support import KAGGLE_PACK, assert_golden, make_pack, make_spec, wait_for
@@ -162,7 +162,7 @@ class TestKaggle(TargetContract):
         behave(epochs=1000)
         handle = start()
         self.wait_until(target, handle, LegState.RUNNING)
-        target.api.delete(client.Kernel.of(handle))
+        target.api.delete_kernel(client.Kernel.from_handle(handle))
         seen = target.poll(handle)
         assert (seen.state, seen.elapsed_s) == (LegState.LOST, None)
 
@@ -272,7 +272,7 @@ class TestKaggle(TargetContract):
         script += "for at in range(250): (run / f'{at}.txt').write_text(str(at))\n"
         spec = make_spec(make_pack(tmp_path / "pack"), time_limit_s=600)
         target.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
-        handle = target.api.save(render.read(tmp_path / "sent")[0], script).handle
+        handle = target.api.push_kernel(render.read_kernel_folder(tmp_path / "sent")[0], script).handle
         wait_for(lambda: target.poll(handle).state.is_over)
         target.collect(handle, tmp_path / "brought")
         assert {path.name: path.read_text() for path in (tmp_path / "brought").glob("*.txt")} == {
@@ -283,7 +283,9 @@ class TestKaggle(TargetContract):
     @pytest.mark.parametrize("name", ["../outside", "/outside", "run/../../outside", "run\\..\\outside"])
     def test_hostile_names_are_refused_whole(self, kaggle: Kaggle, tmp_path: Path, name: str) -> None:
         with pytest.raises(MachineError, match="outside its folder"):
-            outputs.bring([("run/state.json", kaggle.url), (name, kaggle.url)], Log(), RunFolder(tmp_path / "in"))
+            outputs.download_outputs(
+                [("run/state.json", kaggle.url), (name, kaggle.url)], KernelLog(), RunFolder(tmp_path / "in")
+            )
         assert not (tmp_path / "in").exists()
 
     def test_hostile_archives_are_refused_whole(self, tmp_path: Path) -> None:
@@ -291,7 +293,7 @@ class TestKaggle(TargetContract):
             archive = tmp_path / f"{at}.zip"
             spoil(archive)
             with pytest.raises(MachineError):
-                outputs.unpacked(archive, Log(), RunFolder(tmp_path / f"in-{at}"))
+                outputs.unpack_outputs(archive, KernelLog(), RunFolder(tmp_path / f"in-{at}"))
         assert not (tmp_path / "outside").exists()
 
     # ------------------------------------------------------------------------------------- asked
@@ -369,8 +371,8 @@ def swapped(archive: Path) -> None:
 
 # ---------------------------------------------------------------------------------------- rendering
 def rendered(spec: JobSpec, folder: Path, **other: object) -> tuple[dict[str, object], str]:
-    render.write(spec, bundle.build(spec), LEG, folder, None, settings(**other))
-    return render.read(folder)
+    render.write_kernel_folder(spec, bundle.build(spec), LEG, folder, None, settings(**other))
+    return render.read_kernel_folder(folder)
 
 
 def test_the_metadata_says_everything(tmp_path: Path) -> None:

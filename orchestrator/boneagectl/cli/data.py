@@ -110,7 +110,7 @@ def fetch(
         printer.talk(_TERMS.get(dataset, f"Terms: kaggle.com/datasets/{dataset}"))
         printer.confirm("Do you accept these terms?", yes)
         write_atomic(accepted, f"accepted {dataset}\n")
-    kaggle_target(home, options.settings()).fetch(dataset, dest)
+    kaggle_target(home, options.settings()).download_dataset(dataset, dest)
     printer.data({}, str(dest))
     printer.talk(f"next: boneagectl data prepare {dest} --out pack --size 256")
 

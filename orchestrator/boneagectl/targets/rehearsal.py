@@ -12,16 +12,16 @@ import boneage_trainer
 from boneagectl.errors import MachineError
 
 IMAGES, SIZE_PX = 32, 96
-ASKED = {"BONEAGE_REHEARSAL": "1"}
+ENVIRONMENT = {"BONEAGE_REHEARSAL": "1"}
 _STDERR = 2
 
 
-def draw(tree: Path, python: str) -> None:
+def synthesize_images(tree: Path, python: str) -> None:
     """Synthetic hands as a tree like the Kaggle set's."""
     _module(python, "data.synth", str(tree), "--n", str(IMAGES), "--size-px", str(SIZE_PX))
 
 
-def pack(tree: Path, out: Path, python: str) -> None:
+def prepare_pack(tree: Path, out: Path, python: str) -> None:
     """`tree` as a pack."""
     _module(python, "data.prepare", str(tree), "--out", str(out), "--size-px", str(SIZE_PX))
 
@@ -39,7 +39,7 @@ def clean_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
-def lines(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
+def run_program(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
     """Runs `command` in `folder`; its lines as they come, also shown on standard error.
 
     Raises:

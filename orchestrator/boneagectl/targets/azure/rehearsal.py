@@ -37,8 +37,8 @@ def rehearse(rendered: Path, place: Path, python: str) -> Iterator[Finding]:
     """
     job = jobs.read(rendered)
     yield Finding("ok", "job.yml", f"the SDK takes it: {job.name}, ends after {job.limits.timeout} s")
-    rehearsal.draw(place / "hands", python)
-    rehearsal.pack(place / "hands", place / "pack", python)
+    rehearsal.synthesize_images(place / "hands", python)
+    rehearsal.prepare_pack(place / "hands", place / "pack", python)
     shutil.copytree(rendered / render.STAGE, place / "code")
     began_s = time.monotonic()
     nodes = int(job.resources.instance_count or 1)
@@ -54,12 +54,12 @@ def _run(job: Any, place: Path, nodes: int, python: str) -> None:
     """The first node in front, the others beside it; each as TensorFlow's own distribution would start it."""
     places = {"inputs.pack": place / "pack", "outputs.run": place / "run"}
     command = ["bash", "-c", _HOLE.sub(lambda hole: str(places[hole[1]]), job.command)]
-    shared = {**rehearsal.clean_environment(), **job.environment_variables, **rehearsal.ASKED}
+    shared = {**rehearsal.clean_environment(), **job.environment_variables, **rehearsal.ENVIRONMENT}
     shared["PATH"] = f"{_python_called_python(place / 'bin', python)}{os.pathsep}{shared.get('PATH', '')}"
     workers = [f"127.0.0.1:{port}" for port in _free_ports(nodes)]
     environments = [{**shared, **_worker(workers, at)} for at in range(nodes)]
     with subprocess_group(command, place / "code", environments[1:]):
-        for _ in rehearsal.lines(command, place / "code", environments[0]):
+        for _ in rehearsal.run_program(command, place / "code", environments[0]):
             pass
 
 

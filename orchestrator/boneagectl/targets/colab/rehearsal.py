@@ -47,7 +47,7 @@ def rehearse(rendered: Path, place: Path, python: str) -> Iterator[Finding]:
     """
     notebook, values = render.read_notebook(rendered)
     leg_id = values["LEG"]
-    rehearsal.draw(place / "hands", python)
+    rehearsal.synthesize_images(place / "hands", python)
     with _provide_images(values, place, python) as (source, variables):
         yield Finding("ok", "data", f"{rehearsal.IMAGES} synthetic hands in place of {source}")
         command = [python, "-u", str(STUB / "run_all.py"), str(notebook.absolute())]
@@ -73,7 +73,7 @@ def notebook_environment(place: Path) -> dict[str, str]:
     """The environment variables of the notebook's process, whose Colab lies below `place`."""
     return {
         **rehearsal.clean_environment(),
-        **rehearsal.ASKED,
+        **rehearsal.ENVIRONMENT,
         "PYTHONPATH": str(STUB.absolute()),
         "COLAB_RELEASE_TAG": "rehearsal",
         "BONEAGECTL_ROOT": str(place / "content"),
@@ -146,7 +146,7 @@ def _provide_images(values: Mapping[str, Any], place: Path, python: str) -> Iter
     """Puts the synthetic hands where the notebook gets its images; yields that place's name, and variables for it."""
     if pack := values["PACK"]:
         (place / "drive" / pack).parent.mkdir(parents=True, exist_ok=True)
-        rehearsal.pack(place / "hands", place / "drive" / pack, python)
+        rehearsal.prepare_pack(place / "hands", place / "drive" / pack, python)
         yield f"{pack} on Drive", {}
         return
     zipped = Path(shutil.make_archive(str(place / "hands"), "zip", place / "hands"))

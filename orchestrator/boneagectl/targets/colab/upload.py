@@ -117,7 +117,7 @@ def kaggle_authorization() -> str:
     """
     from boneagectl.targets.kaggle import credentials
 
-    found = credentials.find()
+    found = credentials.find_credentials()
     if found.kind == "key":
         return "Basic " + base64.b64encode(f"{found.username}:{found.secret}".encode()).decode()
     if found.kind == "token":

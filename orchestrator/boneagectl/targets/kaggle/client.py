@@ -28,7 +28,7 @@ from boneagectl.targets.kaggle import status
 from boneagectl.targets.kaggle.credentials import HOW, Credentials
 
 LATER = "try again in a few minutes; `boneagectl ls` shows whether the kernel was created"
-GONE = (403, 404)
+NOT_FOUND_STATUSES = (403, 404)
 """Kaggle answers 403 for a kernel or data set that does not exist, as for one of another account."""
 _KERNELS = "kernels.KernelsApiService"
 _UNREADABLE = (ValueError, KeyError, TypeError)
@@ -45,7 +45,7 @@ class Calls:
             refused="boneagectl doctor --target kaggle",
             later=LATER,
             account=str(credentials),
-            not_found=GONE,
+            not_found=NOT_FOUND_STATUSES,
         )
         self.client = _client(credentials)
         wire = self.client.http_client()
@@ -104,7 +104,7 @@ class Kernel:
     version: int
 
     @classmethod
-    def of(cls, handle: Handle) -> Kernel:
+    def from_handle(cls, handle: Handle) -> Kernel:
         try:
             owner, slug, version = handle.remote_id.split("/")
             return cls(owner, slug, int(version))
@@ -116,14 +116,14 @@ class Kernel:
         url = f"https://www.kaggle.com/code/{self.owner}/{self.slug}"
         return Handle("kaggle", f"{self.owner}/{self.slug}/{self.version}", url)
 
-    def put_into(self, request: Any) -> Any:
+    def address(self, request: Any) -> Any:
         request.user_name, request.kernel_slug = self.owner, self.slug
         if self.version:
             request.version_label = f"v{self.version}"
         return request
 
 
-class Api:
+class KaggleApi:
     """One signed-in client; the SDK is imported when it is made."""
 
     def __init__(self, credentials: Credentials) -> None:
@@ -133,7 +133,7 @@ class Api:
         self._kernels = self._client.kernels.kernels_api_client
 
     # ------------------------------------------------------------------------------------ kernels
-    def save(self, metadata: dict[str, Any], text: str) -> Kernel:
+    def push_kernel(self, metadata: dict[str, Any], text: str) -> Kernel:
         """Pushes the script `text` as `metadata` says and starts it.
 
         Raises:
@@ -163,12 +163,12 @@ class Api:
 
     def _take_back(self, kernel: Kernel) -> None:
         try:
-            self.delete(kernel)
+            self.delete_kernel(kernel)
         except RemoteError as error:
             message = f"{kernel.slug} lacks a source and could not be deleted: {error.message}"
             raise SubmitUncertain(message, error.next_step) from None
 
-    def newest(self, owner: str, slug: str) -> Kernel | None:
+    def find_kernel(self, owner: str, slug: str) -> Kernel | None:
         """The kernel of that name with its newest version, or None where there is none."""
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
 
@@ -180,20 +180,20 @@ class Api:
             return None
         return Kernel(owner, slug, answer.metadata.current_version_number)
 
-    def status(self, kernel: Kernel) -> tuple[str, str]:
+    def session_status(self, kernel: Kernel) -> tuple[str, str]:
         """The session's state by Kaggle's name, and why it failed. Raises NotFound where the kernel is gone."""
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
 
-        request = kernel.put_into(ApiGetKernelSessionStatusRequest())
+        request = kernel.address(ApiGetKernelSessionStatusRequest())
         answer = self._ask(self._kernels.get_kernel_session_status, request, f"asking for {kernel.slug}")
         return answer.status.name, answer.failure_message or ""
 
-    def outputs(self, kernel: Kernel) -> tuple[list[tuple[str, str]], str]:
+    def list_outputs(self, kernel: Kernel) -> tuple[list[tuple[str, str]], str]:
         """Name and address of each file of a session that is over, all pages, and its log as Kaggle keeps it."""
         from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
 
         files: list[tuple[str, str]] = []
-        request, written = kernel.put_into(ApiListKernelSessionOutputRequest()), ""
+        request, written = kernel.address(ApiListKernelSessionOutputRequest()), ""
         request.page_size = _PAGE
         while True:
             answer = self._ask(self._kernels.list_kernel_session_output, request, f"listing what {kernel.slug} left")
@@ -203,7 +203,7 @@ class Api:
                 return files, written
             request.page_token = answer.next_page_token
 
-    def recent(self, count: int) -> list[Kernel]:
+    def recent_kernels(self, count: int) -> list[Kernel]:
         """This account's most recently run kernels."""
         from kagglesdk.kernels.types import kernels_enums
         from kagglesdk.kernels.types.kernels_api_service import ApiListKernelsRequest
@@ -216,7 +216,7 @@ class Api:
         names = [one.ref.strip("/").split("/") for one in answer.kernels or []]
         return [Kernel(name[-2], name[-1], 0) for name in names if len(name) >= 2]
 
-    def delete(self, kernel: Kernel) -> None:
+    def delete_kernel(self, kernel: Kernel) -> None:
         """Deletes the kernel with all its versions, which ends its session; silent where it is gone."""
         from kagglesdk.kernels.types.kernels_api_service import ApiDeleteKernelRequest
 
@@ -229,7 +229,9 @@ class Api:
         if answer.error_message:
             raise ProviderRefused(f"Kaggle did not delete {kernel.slug}: {answer.error_message}", kernel.handle.url)
 
-    def events(self, kernel: Kernel, idle_s: float, answer_s: float = sum(http.TIMEOUT_S)) -> Iterator[dict[str, Any]]:
+    def log_events(
+        self, kernel: Kernel, idle_s: float, answer_s: float = sum(http.TIMEOUT_S)
+    ) -> Iterator[dict[str, Any]]:
         """The log's events from the first on; ends at the log's end, or after `idle_s` without news.
 
         An answer is waited for `answer_s`; without one there are no events.
@@ -259,7 +261,7 @@ class Api:
             what = f"reading the log of {kernel.slug}"
             with http.translated_errors(self._calls.provider, what), self._stream(kernel) as response:
                 news.put(_BEGUN)
-                for event in status.events_of(response):
+                for event in status.read_events(response):
                     news.put(event)
                     if is_unwanted.is_set():
                         return

@@ -27,7 +27,7 @@ class Credentials:
         return f"{self.kind} from {self.origin}"
 
 
-def find() -> Credentials:
+def find_credentials() -> Credentials:
     """The first of what is there; a bad one hides the good ones behind it, as with Kaggle's own tools.
 
     Raises:
@@ -38,9 +38,9 @@ def find() -> Credentials:
     raise MachineError("no Kaggle credentials on this machine", HOW)
 
 
-def are_there() -> bool:
+def have_credentials() -> bool:
     try:
-        find()
+        find_credentials()
     except MachineError:
         return False
     return True

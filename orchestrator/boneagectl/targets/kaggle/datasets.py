@@ -12,7 +12,7 @@ from pathlib import Path
 from boneage_trainer.contract import PackFolder, write_json
 from boneagectl import units
 from boneagectl.errors import MachineError, NotFound
-from boneagectl.targets.kaggle.client import Api
+from boneagectl.targets.kaggle.client import KaggleApi
 
 METADATA = "dataset-metadata.json"
 _COMMAND = [sys.executable, "-m", "kaggle"]
@@ -21,7 +21,7 @@ _READY_EVERY_S = 2.0
 _READY_LIMIT_S = 1800.0
 
 
-def push(api: Api, folder: Path) -> str:
+def create_dataset(api: KaggleApi, folder: Path) -> str:
     """Makes the private data set that `folder` describes, waits until it can be attached, and returns its name.
 
     One that exists already is left as it is: its name says what it holds.
@@ -31,12 +31,12 @@ def push(api: Api, folder: Path) -> str:
     """
     ref = str(json.loads((folder / METADATA).read_text())["id"])
     if not _exists(api, ref):
-        run("datasets", "create", "-p", str(folder), "-r", "skip")
+        run_kaggle_cli("datasets", "create", "-p", str(folder), "-r", "skip")
     _wait(api, ref)
     return ref
 
 
-def push_pack(api: Api, pack: Path, owner: str, root: Path) -> str:
+def upload_pack(api: KaggleApi, pack: Path, owner: str, root: Path) -> str:
     """Uploads a pack under a name made of its fingerprint, so that the same pack is uploaded once."""
     name = f"boneage-pack-{PackFolder(pack).read_card()['fingerprint'][:12]}"
     folder = root / "push" / name  # the pack stays as it is; Kaggle's tool finds a broken upload again by this path
@@ -46,10 +46,10 @@ def push_pack(api: Api, pack: Path, owner: str, root: Path) -> str:
         link.unlink(missing_ok=True)
         link.symlink_to(file.absolute())
     write_json(folder / METADATA, {"id": f"{owner}/{name}", "title": name, "licenses": [{"name": "unknown"}]})
-    return push(api, folder)
+    return create_dataset(api, folder)
 
 
-def fetch(api: Api, ref: str, dest: Path) -> None:
+def download_dataset(api: KaggleApi, ref: str, dest: Path) -> None:
     """Downloads and unpacks the data set `ref` into `dest`.
 
     Raises:
@@ -62,17 +62,17 @@ def fetch(api: Api, ref: str, dest: Path) -> None:
             f"{ref} takes {units.format_bytes(needed)} while it is unpacked, the disk of {dest} has "
             f"{units.format_bytes(free)} free", "choose another folder, or prepare it there: submit --target kaggle",
         )  # fmt: skip
-    run("datasets", "download", ref, "-p", str(dest), "--unzip")
+    run_kaggle_cli("datasets", "download", ref, "-p", str(dest), "--unzip")
 
 
-def run(*arguments: str) -> None:
+def run_kaggle_cli(*arguments: str) -> None:
     """Kaggle's command line, whose talk goes to standard error."""
     done = subprocess.run([*_COMMAND, *arguments], stdout=_STDERR, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise MachineError(f"kaggle {' '.join(arguments[:2])} ended with {done.returncode}; it says why above")
 
 
-def _exists(api: Api, ref: str) -> bool:
+def _exists(api: KaggleApi, ref: str) -> bool:
     try:
         api.dataset_status(ref)
     except NotFound:
@@ -80,7 +80,7 @@ def _exists(api: Api, ref: str) -> bool:
     return True
 
 
-def _wait(api: Api, ref: str) -> None:
+def _wait(api: KaggleApi, ref: str) -> None:
     give_up = time.monotonic() + _READY_LIMIT_S
     while (status := _status(api, ref)) != "ready":
         if status == "failed" or time.monotonic() > give_up:
@@ -88,7 +88,7 @@ def _wait(api: Api, ref: str) -> None:
         time.sleep(_READY_EVERY_S)
 
 
-def _status(api: Api, ref: str) -> str:
+def _status(api: KaggleApi, ref: str) -> str:
     try:
         return api.dataset_status(ref)
     except NotFound:

@@ -14,7 +14,7 @@ from boneagectl import artifacts
 from boneagectl.errors import MachineError, NotYet
 from boneagectl.models import Artifacts
 from boneagectl.targets import http
-from boneagectl.targets.kaggle.status import Log
+from boneagectl.targets.kaggle.status import KernelLog
 
 ZIP = "run.zip"
 LOOSE = "run/"
@@ -27,7 +27,7 @@ _STORAGE = http.Provider("Kaggle's file storage", sign_in="boneagectl collect", 
 """Its addresses are signed for about an hour, and are listed afresh by each call."""
 
 
-def bring(files: Files, log: Log, dest: RunFolder) -> Artifacts:
+def download_outputs(files: Files, log: KernelLog, dest: RunFolder) -> Artifacts:
     """Downloads the run folder among `files` (name, address) into `dest`, with the log.
 
     Raises:
@@ -43,7 +43,7 @@ def bring(files: Files, log: Log, dest: RunFolder) -> Artifacts:
         if ZIP in wanted:
             if not (incoming / ZIP).exists():  # else it is whole, and what came after failed
                 http.download(session, wanted[ZIP], incoming / ZIP, _STORAGE)
-            found = unpacked(incoming / ZIP, log, dest)
+            found = unpack_outputs(incoming / ZIP, log, dest)
         else:
             _write_log(log, dest)
             found = artifacts.read_artifacts(dest, dict(_loose(session, wanted, incoming, dest)))
@@ -59,7 +59,7 @@ def _loose(session: Any, wanted: dict[str, str], incoming: Path, dest: RunFolder
         yield place, sha256
 
 
-def unpacked(zipped: Path, log: Log, dest: RunFolder) -> Artifacts:
+def unpack_outputs(zipped: Path, log: KernelLog, dest: RunFolder) -> Artifacts:
     """The run folder in `zipped`, all of it or nothing, each file as the leg's own list says.
 
     Raises:
@@ -80,12 +80,12 @@ def unpacked(zipped: Path, log: Log, dest: RunFolder) -> Artifacts:
     return artifacts.read_artifacts(dest)
 
 
-def _write_log(log: Log, dest: RunFolder) -> None:
+def _write_log(log: KernelLog, dest: RunFolder) -> None:
     if log.lines:
         write_atomic(dest.log, "".join(f"{line}\n" for line in log.lines))
 
 
-def kept(log: Log, dest: RunFolder) -> Artifacts:
+def write_log_outputs(log: KernelLog, dest: RunFolder) -> Artifacts:
     """The log and the epochs' lines alone: what there is of a session that runs, or was deleted.
 
     Raises:
@@ -99,7 +99,7 @@ def kept(log: Log, dest: RunFolder) -> Artifacts:
     return artifacts.read_artifacts(dest)
 
 
-def whole_in(dest: RunFolder) -> Artifacts | None:
+def read_complete_outputs(dest: RunFolder) -> Artifacts | None:
     """What `dest` holds, if that is all of a leg that ended in order; else None."""
     try:
         found, state = artifacts.read_artifacts(dest), parse_object(dest.state.read_text(), dest.state.name)["state"]

@@ -8,7 +8,7 @@ from boneagectl import units
 from boneagectl.errors import BoneagectlError, MachineError, NotFound
 from boneagectl.models import Finding, Verdict
 from boneagectl.target_settings import KaggleSettings
-from boneagectl.targets.kaggle.client import Api, Kernel
+from boneagectl.targets.kaggle.client import KaggleApi, Kernel
 
 _SESSIONS = 2
 """GPU sessions at a time: "Maximum batch GPU session count of 2 reached."."""
@@ -19,12 +19,12 @@ _PHONE = (
 )
 
 
-def verdicts(api: Api, settings: KaggleSettings) -> list[Verdict]:
+def verdicts(api: KaggleApi, settings: KaggleSettings) -> list[Verdict]:
     """Who we are, what runs, and whether the data can be attached; the quota is judged with the plan."""
     return [_account(api, settings), _sessions(api), _dataset(api, settings.dataset), Verdict("phone", True, _PHONE)]
 
 
-def findings(signed_in: Callable[[], Api], named: Callable[[], KaggleSettings]) -> list[Finding]:
+def findings(signed_in: Callable[[], KaggleApi], named: Callable[[], KaggleSettings]) -> list[Finding]:
     """The same for doctor, which goes on after what fails; never raises."""
     try:
         api = signed_in()
@@ -35,7 +35,7 @@ def findings(signed_in: Callable[[], Api], named: Callable[[], KaggleSettings]) 
     return [signed, *_each(api, settings), Finding("ok", "phone", _PHONE)]
 
 
-def _each(api: Api, settings: KaggleSettings) -> Iterator[Finding]:
+def _each(api: KaggleApi, settings: KaggleSettings) -> Iterator[Finding]:
     looks: tuple[Callable[[], Verdict], ...] = (
         lambda: _account(api, settings),
         lambda: _sessions(api),
@@ -53,7 +53,7 @@ def _each(api: Api, settings: KaggleSettings) -> Iterator[Finding]:
         yield Finding("bad", "quota", error.message, error.next_step)
 
 
-def _quota(api: Api) -> Finding:
+def _quota(api: KaggleApi) -> Finding:
     quota = api.quota()
     times = (units.format_duration(one) for one in (quota.used_s, quota.reserved_s, quota.free_s, quota.allowed_s))
     used, reserved, free, allowed = times
@@ -61,27 +61,27 @@ def _quota(api: Api) -> Finding:
     return Finding("ok" if quota.free_s else "bad", "quota", detail)
 
 
-def _account(api: Api, settings: KaggleSettings) -> Verdict:
+def _account(api: KaggleApi, settings: KaggleSettings) -> Verdict:
     name = api.username()
     if name == settings.username:
         return Verdict("account", True, f"Kaggle user {name}")
     return Verdict("account", False, f"the credentials are {name}'s, targets.kaggle.username is {settings.username!r}")
 
 
-def _sessions(api: Api) -> Verdict:
-    running = [kernel.slug for kernel in api.recent(_RECENT) if _is_running(api, kernel)]
+def _sessions(api: KaggleApi) -> Verdict:
+    running = [kernel.slug for kernel in api.recent_kernels(_RECENT) if _is_running(api, kernel)]
     detail = f"{len(running)} of {_SESSIONS} at a time" + (f": {', '.join(running)}" if running else "")
     return Verdict("sessions", len(running) < _SESSIONS, detail)
 
 
-def _is_running(api: Api, kernel: Kernel) -> bool:
+def _is_running(api: KaggleApi, kernel: Kernel) -> bool:
     try:
-        return api.status(kernel)[0] == "RUNNING"
+        return api.session_status(kernel)[0] == "RUNNING"
     except NotFound:
         return False
 
 
-def _dataset(api: Api, ref: str) -> Verdict:
+def _dataset(api: KaggleApi, ref: str) -> Verdict:
     try:
         status = api.dataset_status(ref)
     except NotFound:

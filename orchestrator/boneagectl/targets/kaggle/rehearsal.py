@@ -13,7 +13,7 @@ from boneagectl.errors import MachineError
 from boneagectl.models import Finding
 from boneagectl.targets import rehearsal
 from boneagectl.targets.kaggle import datasets, outputs, render
-from boneagectl.targets.kaggle.status import Log
+from boneagectl.targets.kaggle.status import KernelLog
 
 UNCHECKED = (
     "whether Kaggle gives a GPU, and TensorFlow there can use it",
@@ -29,11 +29,11 @@ def rehearse(rendered: Path, place: Path, python: str) -> Iterator[Finding]:
     Raises:
         MachineError: the script failed, or left something else than it should.
     """
-    metadata, _ = render.read(rendered)
+    metadata, _ = render.read_kernel_folder(rendered)
     root = place / "kaggle"
     for name in ("input", "working", "tmp"):
         (root / name).mkdir(parents=True)
-    rehearsal.draw(root / "input" / "datasets" / metadata["dataset_sources"][0], python)
+    rehearsal.synthesize_images(root / "input" / "datasets" / metadata["dataset_sources"][0], python)
     _attach(rendered, root / "input")
     yield Finding("ok", "data", f"{rehearsal.IMAGES} synthetic hands lie where {metadata['dataset_sources'][0]} would")
     began_s = time.monotonic()
@@ -53,26 +53,26 @@ def _attach(rendered: Path, inputs: Path) -> None:
             shutil.copytree(folder, inputs / "datasets" / ref)
 
 
-def _run(script: Path, root: Path, python: str) -> Log:
+def _run(script: Path, root: Path, python: str) -> KernelLog:
     """The script alone: it must bring all its code with it."""
     kaggle = {"BONEAGE_KAGGLE_ROOT": str(root), "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
-    log, environment = Log(), {**rehearsal.clean_environment(), **rehearsal.ASKED, **kaggle}
+    log, environment = KernelLog(), {**rehearsal.clean_environment(), **rehearsal.ENVIRONMENT, **kaggle}
     try:
-        for line in rehearsal.lines([python, "-u", str(script.absolute())], root / "working", environment):
-            log.hear(line, {})
+        for line in rehearsal.run_program([python, "-u", str(script.absolute())], root / "working", environment):
+            log.add_line(line, {})
     except MachineError as error:
         reason = log.state.get("reason") or error.message
         raise MachineError(f"the script failed: {reason}", error.next_step) from None
     return log
 
 
-def _brought(working: Path, log: Log, dest: RunFolder) -> Finding:
+def _brought(working: Path, log: KernelLog, dest: RunFolder) -> Finding:
     """What it left, brought back and checked as from Kaggle."""
     left = sorted(path.name for path in working.iterdir())
     if left != [outputs.ZIP]:
         raise MachineError(f"the script should leave {outputs.ZIP} alone, not {', '.join(left) or 'nothing'}")
     size = units.format_bytes((working / outputs.ZIP).stat().st_size)
-    found = outputs.unpacked(working / outputs.ZIP, log, dest)
+    found = outputs.unpack_outputs(working / outputs.ZIP, log, dest)
     state = parse_object(dest.state.read_text(), dest.state.name)
     if state["state"] != "complete" or log.state.get("state") != "complete":
         raise MachineError(f"the rehearsal ended as {state['state']}: {state['reason']}")

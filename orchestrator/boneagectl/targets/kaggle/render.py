@@ -28,7 +28,7 @@ GPUS = {"NvidiaTeslaT4": 2}
 _RETIRED = {"NvidiaTeslaP100": "NvidiaTeslaT4", "TpuV38": "TpuV5E8"}
 
 
-def write(
+def write_kernel_folder(
     spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None, settings: KaggleSettings
 ) -> None:
     """Writes the folder.
@@ -63,7 +63,7 @@ def write(
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ResumeSource:
     """Where the leg to go on from is found: the output of a kernel (notebooks), or a private data set (datasets)."""
 
     kind: str
@@ -75,14 +75,14 @@ def code_dataset(leg_id: str, settings: KaggleSettings) -> str:
     return f"{settings.username}/{leg_id}-code"
 
 
-def _source_of(resume: Checkpoint | None, leg_id: str, settings: KaggleSettings) -> Source | None:
+def _source_of(resume: Checkpoint | None, leg_id: str, settings: KaggleSettings) -> ResumeSource | None:
     """A leg that ended in order on Kaggle is attached where it lies; anything else goes there as a data set."""
     if resume is None:
         return None
     if resume.handle.target != "kaggle" or _was_cut(RunFolder(resume.folder)):
-        return Source("datasets", f"{settings.username}/{leg_id}-from")
-    kernel = Kernel.of(resume.handle)
-    return Source("notebooks", f"{kernel.owner}/{kernel.slug}")
+        return ResumeSource("datasets", f"{settings.username}/{leg_id}-from")
+    kernel = Kernel.from_handle(resume.handle)
+    return ResumeSource("notebooks", f"{kernel.owner}/{kernel.slug}")
 
 
 def _was_cut(leg: RunFolder) -> bool:
@@ -110,7 +110,7 @@ def _check(spec: JobSpec, settings: KaggleSettings) -> None:
         )
 
 
-def _parameters(spec: JobSpec, leg_id: str, settings: KaggleSettings, before: Source | None) -> dict[str, Any]:
+def _parameters(spec: JobSpec, leg_id: str, settings: KaggleSettings, before: ResumeSource | None) -> dict[str, Any]:
     return {
         "leg": leg_id,
         "owner": settings.username,
@@ -124,7 +124,7 @@ def _parameters(spec: JobSpec, leg_id: str, settings: KaggleSettings, before: So
     }
 
 
-def _metadata(spec: JobSpec, leg_id: str, settings: KaggleSettings, before: Source | None) -> dict[str, Any]:
+def _metadata(spec: JobSpec, leg_id: str, settings: KaggleSettings, before: ResumeSource | None) -> dict[str, Any]:
     """Every field is written: Kaggle's own defaults differ between its documentation and its client."""
     datasets = [settings.dataset] + ([] if settings.code == "embed" else [code_dataset(leg_id, settings)])
     datasets += [before.name] if before and before.kind == "datasets" else []
@@ -152,6 +152,6 @@ def _write_dataset(folder: Path, ref: str) -> None:
     write_json(folder / "dataset-metadata.json", {"id": ref, "title": name, "licenses": [{"name": "unknown"}]})
 
 
-def read(folder: Path) -> tuple[dict[str, Any], str]:
+def read_kernel_folder(folder: Path) -> tuple[dict[str, Any], str]:
     """The metadata and the script of a rendered folder."""
     return json.loads((folder / METADATA).read_text()), (folder / SCRIPT).read_text()

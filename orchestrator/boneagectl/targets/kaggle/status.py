@@ -11,12 +11,12 @@ from typing import Any
 from boneage_trainer.contract import parse_sentinel, parse_state
 from boneagectl.models import LegState, Observation
 
-OVER = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
+ENDED = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
 _LIMIT_WORDS = "execution duration"
 _MEMORY_WORDS = "more memory"
 
 
-def while_running(status: str, log: Log) -> Observation:
+def observe_running(status: str, log: KernelLog) -> Observation:
     """A session that is not over."""
     if status == "QUEUED":
         return Observation(LegState.QUEUED, "waiting for a machine")
@@ -24,13 +24,13 @@ def while_running(status: str, log: Log) -> Observation:
     return _with_epoch(Observation(LegState.RUNNING, elapsed_s=elapsed_s), log)
 
 
-def when_over(status: str, failure: str, log: Log) -> Observation:
+def observe_ended(status: str, failure: str, log: KernelLog) -> Observation:
     """A session that is over, with the reason told apart: ours, Kaggle's limit, memory, an error, or none given."""
     state, reason = _outcome(status, failure, log)
     return _with_epoch(Observation(state, reason, elapsed_s=_elapsed_s(log)), log)
 
 
-def gone(log: Log | None, elapsed_s: int | None) -> Observation:
+def observe_deleted(log: KernelLog | None, elapsed_s: int | None) -> Observation:
     """A kernel that is not there any more: stopped by us, who kept its `log`, or deleted by somebody."""
     if log is None:
         return Observation(LegState.LOST, "its kernel was deleted on Kaggle", elapsed_s=None)
@@ -38,7 +38,7 @@ def gone(log: Log | None, elapsed_s: int | None) -> Observation:
     return _with_epoch(Observation(LegState.LOST, reason, elapsed_s=elapsed_s), log)
 
 
-def _outcome(status: str, failure: str, log: Log) -> tuple[LegState, str]:
+def _outcome(status: str, failure: str, log: KernelLog) -> tuple[LegState, str]:
     ended = log.state.get("state")
     if status == "COMPLETE":
         states = {"complete": LegState.COMPLETE, "paused": LegState.PAUSED}
@@ -58,7 +58,7 @@ def _outcome(status: str, failure: str, log: Log) -> tuple[LegState, str]:
     return LegState.FAILED, log.last_words or failure or "it ended with an error; see its log"
 
 
-def _elapsed_s(log: Log) -> int | None:
+def _elapsed_s(log: KernelLog) -> int | None:
     """By the script's own clock, else by the log's; None where neither says anything."""
     updated_s = log.state.get("updated_s")
     if log.started_s and isinstance(updated_s, int | float) and updated_s > log.started_s:
@@ -66,7 +66,7 @@ def _elapsed_s(log: Log) -> int | None:
     return round(log.last_s) if log.last_s else None
 
 
-def _with_epoch(seen: Observation, log: Log) -> Observation:
+def _with_epoch(seen: Observation, log: KernelLog) -> Observation:
     newest = log.metrics[-1] if log.metrics else None
     epochs = int(log.state.get("epochs") or 0)
     return Observation(seen.state, seen.reason, log.epoch, epochs, seen.elapsed_s, 0, newest)
@@ -77,10 +77,10 @@ def _with_epoch(seen: Observation, log: Log) -> Observation:
 _END = "END_OF_LOG"
 
 
-def events_of(answer: Any) -> Iterator[dict[str, Any]]:
+def read_events(answer: Any) -> Iterator[dict[str, Any]]:
     """Server-sent events while the session runs; one JSON array when it is over."""
     if not answer.headers.get("Content-Type", "").startswith("text/event-stream"):
-        yield from events_in(answer.text)
+        yield from parse_events(answer.text)
         return
     rest = b""
     while piece := answer.raw.read1(65536):
@@ -89,10 +89,10 @@ def events_of(answer: Any) -> Iterator[dict[str, Any]]:
             data = line.decode("utf-8", "replace").strip().removeprefix("data:").strip()
             if data == _END:
                 return
-            yield from events_in(data)
+            yield from parse_events(data)
 
 
-def events_in(text: str) -> list[dict[str, Any]]:
+def parse_events(text: str) -> list[dict[str, Any]]:
     """The events in `text`, an array or a single one as JSON; what is neither is one event of text."""
     if not text.strip():
         return []
@@ -103,7 +103,7 @@ def events_in(text: str) -> list[dict[str, Any]]:
     return [one for one in (said if isinstance(said, list) else [said]) if isinstance(one, dict)]
 
 
-def lines_of(events: Iterable[dict[str, Any]], log: Log | None = None) -> Iterator[str]:
+def join_lines(events: Iterable[dict[str, Any]], log: KernelLog | None = None) -> Iterator[str]:
     """Whole lines, whatever pieces they came in; with `log`, which is told of each, also a last one without its end."""
     rests: dict[str, str] = {}
     for event in events:
@@ -115,14 +115,14 @@ def lines_of(events: Iterable[dict[str, Any]], log: Log | None = None) -> Iterat
         yield from (_told(log, rest, {}) for rest in rests.values() if rest)
 
 
-def _told(log: Log | None, line: str, event: dict[str, Any]) -> str:
+def _told(log: KernelLog | None, line: str, event: dict[str, Any]) -> str:
     if log:
-        log.hear(line, event)
+        log.add_line(line, event)
     return line
 
 
 @dataclass(slots=True)
-class Log:
+class KernelLog:
     """What the lines so far tell: the newest state and epoch, and the last words on stderr."""
 
     lines: list[str] = field(default_factory=list)
@@ -133,13 +133,13 @@ class Log:
     last_words: str = ""
 
     @classmethod
-    def read(cls, events: Iterable[dict[str, Any]]) -> Log:
+    def from_events(cls, events: Iterable[dict[str, Any]]) -> KernelLog:
         log = cls()
-        for _ in lines_of(events, log):
+        for _ in join_lines(events, log):
             pass
         return log
 
-    def hear(self, line: str, event: dict[str, Any]) -> None:
+    def add_line(self, line: str, event: dict[str, Any]) -> None:
         self.lines.append(line)
         time_s = event.get("time")
         self.last_s = max(self.last_s, time_s) if isinstance(time_s, int | float) else self.last_s
