@@ -44,18 +44,18 @@ from boneagectl import config
 from boneagectl.paths import Home
 from boneagectl.models import Handle
 from boneagectl.targets import azure_target
-from boneagectl.targets.azure import blobs
+from boneagectl.targets.azure import outputs
 target = azure_target(Home(Path(sys.argv[1])), config.load())
-leg, dest = target._leg(Handle("azure", sys.argv[2])), Path(sys.argv[3])
+job, dest = target._job(Handle("azure", sys.argv[2])), Path(sys.argv[3])
 """
 OURS = """
-found = target.collect(leg.handle, dest)
+found = target.collect(job.handle, dest)
 assert not found.unlisted
 count = len(found.sha256)
 """
 SDK = """
-folder = blobs.run_of(leg.name)
-box = leg.outputs._container
+folder = outputs.run_folder(job.name)
+box = job.output_store._container
 names = list(box.list_blob_names(name_starts_with=folder))
 dest.mkdir()
 for name in names:

@@ -114,10 +114,9 @@ def azure(tmp_path: Path, trainer: Path, fast_retries: None, monkeypatch: pytest
         other.retry_after = "50ms"
         monkeypatch.setattr("boneagectl.targets.azure.client.RETRY", {"retry_total": 2, "retry_backoff_factor": 0.05})
         monkeypatch.setattr("boneagectl.targets.azure.client.POLL_S", 0.05)
-        monkeypatch.setattr("boneagectl.targets.azure.pricing.PAUSES_S", (0.01, 0.02))
         monkeypatch.setattr("boneagectl.targets.azure.outputs.RETRY", RETRY_AT_ONCE)
         monkeypatch.setattr("boneagectl.targets.azure.status.SECOND_LOOK_S", 0.01)
-        for name, value_s in (("_LOOKS_S", (0.01, 0.05)), ("_FOLLOW_S", 0.1), ("_STOP_POLL_S", 0.05)):
+        for name, value_s in (("_FIND_AGAIN_S", (0.01, 0.05)), ("_FOLLOW_S", 0.1), ("_STOP_POLL_S", 0.05)):
             monkeypatch.setattr(f"boneagectl.targets.azure.{name}", value_s)
         yield other
 

@@ -371,9 +371,9 @@ def test_nodes_that_do_not_go_are_told(busy: Azure, cli: Cli, monkeypatch: pytes
     cli("submit", "--name", "sticky-run", "--yes", "-q")
     wait_for(lambda: cli("show", "sticky-run", "--json").json["epoch"] >= 1)
     busy.clock_rate = 0.01  # from now on idle nodes stay for hours
-    monkeypatch.setattr("boneagectl.targets.azure._LETS_GO_S", -119.5)
+    monkeypatch.setattr("boneagectl.targets.azure._RELEASE_S", -119.5)
     said = cli("stop", "sticky-run", "--yes", code=9)
-    assert "still stand and are billed" in said.err
+    assert "still up and billed" in said.err
     assert "infra down" in said.err
 
 

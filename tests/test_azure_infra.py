@@ -125,7 +125,7 @@ def test_a_region_that_is_not_allowed(bare: Azure, cli: Cli, home: Path) -> None
     assert "RequestDisallowedByAzure" in said.err
     assert bare.money.billed() == []
     doctor = cli("doctor", "--target", "azure", code=3)
-    assert "westeurope is not allowed; these are: francecentral, uksouth" in doctor.out
+    assert "westeurope is not allowed; allowed are: francecentral, uksouth" in doctor.out
     assert "this subscription may not use westeurope" in doctor.out
     assert standing_usd(home) == 0
 

@@ -37,14 +37,14 @@ def spec(tmp_path: Path) -> JobSpec:
 
 
 def render(spec: JobSpec, dest: Path, resume: Checkpoint | None = None, **other: object) -> Path:
-    azure_render.write(spec, bundle.build(spec), LEG, dest, resume, settings(**other))
+    azure_render.write_job_folder(spec, bundle.build(spec), LEG, dest, resume, settings(**other))
     return dest
 
 
 def test_the_sdk_takes_the_job_as_it_is_meant(spec: JobSpec, tmp_path: Path) -> None:
     folder = render(spec, tmp_path / "sent")
     assert_golden("azure-job.yml", (folder / "job.yml").read_text())
-    job = jobs.read(folder)
+    job = jobs.load_job_file(folder)
     assert (job.name, job.limits.timeout, job.resources.instance_count) == (LEG, 7200, 1)
     assert job.compute == "gpu"
     assert job.environment_variables["TF_USE_LEGACY_KERAS"] == "0"
@@ -54,7 +54,7 @@ def test_the_sdk_takes_the_job_as_it_is_meant(spec: JobSpec, tmp_path: Path) -> 
 
 
 def test_several_nodes_are_distributed_by_tensorflow_s_own_way(spec: JobSpec, tmp_path: Path) -> None:
-    job = jobs.read(render(spec, tmp_path / "sent", nodes=2))
+    job = jobs.load_job_file(render(spec, tmp_path / "sent", nodes=2))
     assert (job.resources.instance_count, job.distribution.worker_count, job.distribution.type) == (2, 2, "tensorflow")
 
 
@@ -66,12 +66,12 @@ def test_a_checkpoint_goes_along_wherever_it_came_from(spec: JobSpec, tmp_path: 
     sent = RunFolder(folder / "resume")
     assert sent.last.exists()
     assert not sent.model.exists()
-    assert "--resume ${{inputs.resume}}" in jobs.read(folder).command
+    assert "--resume ${{inputs.resume}}" in jobs.load_job_file(folder).command
 
 
 @pytest.mark.parametrize(
     ("other", "limit_s", "said"),
-    [({"workspace": ""}, 7200, "targets.azure.workspace is not set"), ({}, 300, "leaves nothing to train in")],
+    [({"workspace": ""}, 7200, "targets.azure.workspace is not set"), ({}, 300, "leaves no time to train")],
 )
 def test_what_cannot_be_rendered(
     spec: JobSpec, tmp_path: Path, other: dict[str, object], limit_s: int, said: str
@@ -86,8 +86,8 @@ def test_a_job_that_the_sdk_does_not_take(spec: JobSpec, tmp_path: Path) -> None
     folder = render(spec, tmp_path / "sent")
     text = (folder / "job.yml").read_text()
     (folder / "job.yml").write_text(text.replace("instance_count: 1", "instance_count: many"))
-    with pytest.raises(MachineError, match=r"does not take job\.yml"):
-        jobs.read(folder)
+    with pytest.raises(MachineError, match=r"does not accept job\.yml"):
+        jobs.load_job_file(folder)
 
 
 @pytest.mark.parametrize("nodes", [1, 2])

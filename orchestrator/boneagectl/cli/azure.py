@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from boneagectl.runs import Workflow
     from boneagectl.targets.azure import AzureTarget
     from boneagectl.targets.azure.infra import IdleCost, Infra
-    from boneagectl.targets.azure.preflight import Offer
-    from boneagectl.targets.azure.pricing import Price, Size
+    from boneagectl.targets.azure.preflight import RegionOffer
+    from boneagectl.targets.azure.pricing import MachineSize, Price
 
 app = typer.Typer(
     name="infra",
@@ -55,7 +55,7 @@ def up(
     with _opened(config, set_) as (flow, target):
         infra = target.infra
         parameters = infra.parameters(email, budget_usd or _cap_usd(flow))
-        for reason in target.examination().why_not():
+        for reason in target.subscription_check.obstacles():
             printer.talk(f"warning: no GPU can run there: {reason}")
         with _group(infra):
             for space in infra.register_providers():
@@ -194,8 +194,8 @@ def prices(context: typer.Context, json: options.Json = False) -> None:
     from boneagectl.targets import azure_target
     from boneagectl.targets.azure import pricing
 
-    known = pricing.known(azure_target(Home.default(), options.settings()).prices_file)
-    Printer(json).data({"prices": known}, prices_text(known, pricing.table().sizes))
+    known = pricing.list_prices(azure_target(Home.default(), options.settings()).prices_file)
+    Printer(json).data({"prices": known}, prices_text(known, pricing.load_table().sizes))
 
 
 @prices_app.command()
@@ -218,12 +218,12 @@ def refresh(
     with options.workflow() as flow:
         file = azure_target(flow.home, flow.config).prices_file
         where = region or flow.config["targets.azure.region"]
-        sizes = size or [entry.size for entry in pricing.table().sizes]
+        sizes = size or [entry.size for entry in pricing.load_table().sizes]
         printer.talk(f"requesting prices of {len(sizes)} sizes in {where} …")
-        refreshed = pricing.refresh(file, sizes, where)
+        refreshed = pricing.refresh_prices(file, sizes, where)
         if not refreshed:
             raise UsageError(f"no price of {', '.join(sizes)} in {where}", "check the region's name, e.g. westeurope")
-        printer.data({"prices": refreshed}, prices_text(refreshed, pricing.table().sizes))
+        printer.data({"prices": refreshed}, prices_text(refreshed, pricing.load_table().sizes))
 
 
 def changes_text(changes: Sequence[tuple[str, str]]) -> str:
@@ -246,7 +246,7 @@ def _day_usd(cost: IdleCost) -> str:
     return "unknown" if cost.usd_micro_per_day is None else units.format_usd(cost.usd_micro_per_day)
 
 
-def prices_text(prices: Sequence[Price], sizes: Sequence[Size]) -> str:
+def prices_text(prices: Sequence[Price], sizes: Sequence[MachineSize]) -> str:
     gpus = {size.size: size.gpu for size in sizes}
     rows = [
         (price.size, gpus.get(price.size, ""), price.region or "unnamed",
@@ -257,13 +257,13 @@ def prices_text(prices: Sequence[Price], sizes: Sequence[Size]) -> str:
     return table(("SIZE", "GPU", "REGION", "TIER", "USD PER HOUR", "DATE", "SOURCE"), rows)
 
 
-def offers_text(offers: Sequence[Offer]) -> str:
+def offers_text(offers: Sequence[RegionOffer]) -> str:
     headings = ("REGION", "ALLOWED", "CORES NEEDED", "DEDICATED FREE", "LOW PRIORITY FREE", "USD PER HOUR",
                 "LOW PRIORITY", "PRICE DATE", "GPU SIZES THAT FIT")  # fmt: skip
     return table(headings, [_offer_row(offer) for offer in offers])
 
 
-def _offer_row(offer: Offer) -> tuple[object, ...]:
+def _offer_row(offer: RegionOffer) -> tuple[object, ...]:
     cores = ["unknown" if free is None else str(free) for free in (offer.cores_free, offer.low_priority_cores_free)]
     usd = [
         "unknown" if price is None else units.format_usd(price)

@@ -1,4 +1,4 @@
-"""Brings what a job has written so far: each file once, streamed, checked by hash, never outside its folder."""
+"""The outputs of a job in the workspace's blob stores: streamed, verified, never outside their folder."""
 
 from __future__ import annotations
 
@@ -9,156 +9,151 @@ from typing import Any, TypeVar
 
 from boneage_trainer.contract import RunFolder, sha256_of, write_atomic
 from boneagectl import artifacts
-from boneagectl.errors import ProviderRefused, RemoteError, Unreachable
+from boneagectl.errors import NotSignedIn, ProviderRefused, RemoteError, Unreachable
 from boneagectl.models import Artifacts
 from boneagectl.targets.azure.client import STORES, ArmClient, Workspace
 
-_INCOMING = ".incoming"
-
-
-def bring(store: Store, folder: str, log: bytes, dest: RunFolder) -> Artifacts:
-    """Downloads what is below `folder` into `dest`, with the log; what is here, and as listed, is not loaded again.
-
-    Raises:
-        NotYet: the job has written nothing.
-        MachineError: a name points outside the folder. Unreachable: the store does not answer.
-    """
-    names = store.names(folder)
-    for name in names:
-        artifacts.check_name(name)
-    _list_first(store, folder, names, dest)
-    wanted, incoming = artifacts.read_manifest_hashes(dest), dest.root / _INCOMING
-    others = [name for name in names if name != dest.manifest.name]
-    for name in (name for name in others if not _is_here(dest.root / name, wanted.get(name))):
-        if store.fetch(folder + name, incoming / name):
-            artifacts.move_into_place(incoming / name, dest.root / name)
-    if log:
-        write_atomic(dest.log, log)
-    shutil.rmtree(incoming, ignore_errors=True)
-    return artifacts.read_artifacts(dest)
-
-
-def bring_default(store: Store, folder: str, dest: Path) -> None:
-    """What the job left in its folder ``outputs``, which our trainer does not use, below `dest`."""
-    names = store.names(folder)
-    for name in names:
-        artifacts.check_name(name)
-    for name in names:
-        incoming = dest / _INCOMING / name
-        if store.fetch(folder + name, incoming):
-            artifacts.move_into_place(incoming, dest / name)
-    shutil.rmtree(dest / _INCOMING, ignore_errors=True)
-
-
-def _list_first(store: Store, folder: str, names: list[str], dest: RunFolder) -> None:
-    """The leg's own list tells which files are here already."""
-    if dest.manifest.name in names and (content := store.read(folder + dest.manifest.name)):
-        write_atomic(dest.manifest, content)
-
-
-def _is_here(path: Path, sha256: str | None) -> bool:
-    return sha256 is not None and path.is_file() and sha256_of(path) == sha256
-
-
-# == blobs: The workspace's blob stores: the log as it grows, and what a job has written, also while it runs.
-
-LOGS = "workspaceartifactstore"
-OUTPUTS = "workspaceblobstore"
-_PARALLEL = 4
+LOG_STORE = "workspaceartifactstore"
+OUTPUT_STORE = "workspaceblobstore"
 RETRY: dict[str, Any] = {"retry_total": 3, "initial_backoff": 1, "increment_base": 3, "random_jitter_range": 1}
-"""Pauses of about 4, 10 and 28 s. The SDK's own begin with 18 s, in which a person thinks that it hangs."""
+"""Pauses of about 4, 10 and 28 s. The SDK's default begins with 18 s, in which it seems to hang."""
+_PARALLEL = 4
+_INCOMING = ".incoming"
+_LATER = "try again in some minutes"
+
 T = TypeVar("T")
 
 
-def log_of(job: str) -> str:
+def log_name(job: str) -> str:
     return f"ExperimentRun/dcid.{job}/user_logs/std_log.txt"
 
 
-def default_of(job: str) -> str:
-    """Where Azure ML keeps what a job leaves in its folder ``outputs``."""
+def default_outputs_folder(job: str) -> str:
+    """Where Azure ML stores what a job leaves in its folder ``outputs``."""
     return f"ExperimentRun/dcid.{job}/outputs/"
 
 
-def run_of(job: str) -> str:
+def run_folder(job: str) -> str:
     return f"azureml/{job}/run/"
 
 
-class Store:
-    """One container of the workspace, opened with what the workspace itself hands out, for an hour at most."""
+class BlobStore:
+    """One container of the workspace, opened with the key that the workspace gives for an hour at most."""
 
-    def __init__(self, arm: ArmClient, place: Workspace, name: str) -> None:
-        self._arm, self._path = arm, f"{place.resource_id}/datastores/{name}"
+    def __init__(self, arm: ArmClient, workspace: Workspace, name: str) -> None:
+        self._arm, self._path = arm, f"{workspace.resource_id}/datastores/{name}"
         self._container = self._open()
 
     def _open(self) -> Any:
         from azure.storage.blob import ContainerClient
 
-        said = self._arm.get(self._path, STORES)["properties"]
-        wanted = {"expirableSecret": True, "expireAfterHours": 1}
-        secrets = self._arm.request("POST", f"{self._path}/listSecrets", STORES, wanted)
-        account = f"{said.get('protocol', 'https')}://{said['accountName']}.blob.{said['endpoint']}"
+        store = self._arm.get(self._path, STORES)["properties"]
+        lifetime = {"expirableSecret": True, "expireAfterHours": 1}
+        secrets = self._arm.request("POST", f"{self._path}/listSecrets", STORES, lifetime)
+        account = f"{store.get('protocol', 'https')}://{store['accountName']}.blob.{store['endpoint']}"
         credential = secrets.get("sasToken") or secrets.get("key") or self._arm.credential
-        return ContainerClient(account, said["containerName"], credential=credential, **RETRY)
+        return ContainerClient(account, store["containerName"], credential=credential, **RETRY)
 
-    def names(self, prefix: str) -> list[str]:
-        """What is below `prefix`, by the rest of its name."""
-        return self._do(
-            prefix, lambda box: [one.removeprefix(prefix) for one in box.list_blob_names(name_starts_with=prefix)]
+    def list_names(self, prefix: str) -> list[str]:
+        """The blobs below `prefix`, by the rest of their names."""
+        return self._call(
+            prefix,
+            lambda container: [
+                name.removeprefix(prefix) for name in container.list_blob_names(name_starts_with=prefix)
+            ],
         )
 
-    def read(self, name: str) -> bytes:
+    def read_blob(self, name: str) -> bytes:
         """A whole small blob; nothing where there is none."""
         from azure.core.exceptions import ResourceNotFoundError
 
         try:
-            return self._do(name, lambda box: bytes(box.download_blob(name).readall()))
+            return self._call(name, lambda container: bytes(container.download_blob(name).readall()))
         except ResourceNotFoundError:
             return b""
 
-    def fetch(self, name: str, path: Path) -> bool:
-        """Streams a blob to `path`; the SDK itself goes on after a broken connection. False where it is gone by now."""
+    def download_blob(self, name: str, path: Path) -> bool:
+        """Streams a blob to `path`; the SDK resumes after a broken connection. False where it is gone by now."""
         from azure.core.exceptions import ResourceNotFoundError
 
         path.parent.mkdir(parents=True, exist_ok=True)
 
-        def stream(box: Any) -> None:
+        def stream(container: Any) -> None:
             with open(path, "wb") as file:
-                box.download_blob(name, max_concurrency=_PARALLEL).readinto(file)
+                container.download_blob(name, max_concurrency=_PARALLEL).readinto(file)
 
         try:
-            self._do(name, stream)
+            self._call(name, stream)
         except ResourceNotFoundError:
             return False
         return True
 
-    def _do(self, what: str, call: Callable[[Any], T]) -> T:
-        """`call` with the container, once more with a new key where the old one is over; failures in our words."""
-        from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+    def _call(self, what: str, request: Callable[[Any], T]) -> T:
+        """`request` on the container, once more with a new key where the old one has expired."""
+        from azure.core.exceptions import (
+            HttpResponseError,
+            ResourceNotFoundError,
+            ServiceRequestError,
+            ServiceResponseError,
+        )
 
         for is_last in (False, True):
             try:
-                return _in_words(what, call, self._container)
+                return request(self._container)
             except ResourceNotFoundError:
                 raise
+            except (ServiceRequestError, ServiceResponseError) as error:
+                raise Unreachable(f"{what}: the blob store cannot be reached ({error})", _LATER) from None
             except HttpResponseError as error:
                 if is_last or error.status_code not in (401, 403):
-                    raise _refused(what, error) from None
+                    raise _translated(what, error) from None
                 self._container = self._open()
-        raise AssertionError("the last try returns or raises")
+        raise AssertionError("the last attempt returns or raises")
 
 
-def _refused(what: str, error: Any) -> RemoteError:
-    kind = Unreachable if (error.status_code or 500) >= 500 or error.status_code == 429 else ProviderRefused
-    code = getattr(error, "error_code", None) or error.reason
-    text = f"{what}: the blob store answered {error.status_code} {getattr(code, 'value', code)}"
-    return kind(text, "try again in some minutes")
+def _translated(what: str, error: Any) -> RemoteError:
+    status, code = error.status_code or 500, getattr(error, "error_code", None) or error.reason
+    message = f"{what}: the blob store answered {error.status_code} {getattr(code, 'value', code)}"
+    if status >= 500 or status == 429:
+        return Unreachable(message, _LATER)
+    return NotSignedIn(message, "az login") if status == 401 else ProviderRefused(message, _LATER)
 
 
-def _in_words(what: str, call: Callable[[Any], T], container: Any) -> T:
-    """A network that fails, in our words."""
-    from azure.core.exceptions import ServiceRequestError, ServiceResponseError
+def download_run(store: BlobStore, folder: str, log: bytes, dest: RunFolder) -> Artifacts:
+    """Downloads what is below `folder` to `dest`, with the log; files that match the manifest stay as they are.
 
-    try:
-        return call(container)
-    except (ServiceRequestError, ServiceResponseError) as error:
-        raise Unreachable(f"{what}: the blob store cannot be reached ({error})", "try again in some minutes") from None
+    Raises:
+        NotYet: the job has written nothing.
+        MachineError: a name points outside the folder. Unreachable: the store does not answer.
+    """
+    names = store.list_names(folder)
+    for name in names:
+        artifacts.check_name(name)
+    if dest.manifest.name in names and (content := store.read_blob(folder + dest.manifest.name)):
+        write_atomic(dest.manifest, content)  # first: its hashes tell which files are here already
+    hashes = artifacts.read_manifest_hashes(dest)
+    for name in names:
+        path = dest.root / name
+        is_here = path.is_file() and name in hashes and sha256_of(path) == hashes[name]
+        if name != dest.manifest.name and not is_here:
+            _download_into_place(store, folder, name, dest.root)
+    if log:
+        write_atomic(dest.log, log)
+    shutil.rmtree(dest.root / _INCOMING, ignore_errors=True)
+    return artifacts.read_artifacts(dest)
+
+
+def download_default_outputs(store: BlobStore, folder: str, dest: Path) -> None:
+    """Downloads what the job left in its folder ``outputs``, which our trainer does not use, to `dest`."""
+    names = store.list_names(folder)
+    for name in names:
+        artifacts.check_name(name)
+    for name in names:
+        _download_into_place(store, folder, name, dest)
+    shutil.rmtree(dest / _INCOMING, ignore_errors=True)
+
+
+def _download_into_place(store: BlobStore, folder: str, name: str, dest: Path) -> None:
+    """`dest` never holds half a file."""
+    if store.download_blob(folder + name, dest / _INCOMING / name):
+        artifacts.move_into_place(dest / _INCOMING / name, dest / name)

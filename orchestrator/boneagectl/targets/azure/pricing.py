@@ -1,6 +1,6 @@
-"""What a GPU machine on Azure costs an hour: a dated table in the wheel, a refreshed file, and the worst case of a job.
+"""Prices of GPU machines on Azure: a dated table in the wheel, a refreshed file, and the maximum cost of a job.
 
-Prices are of one node with Linux, in micro-dollars an hour. Azure ML's low priority has a meter of its own;
+Prices are of one node with Linux, in micro-dollars per hour. Azure ML's low priority has a meter of its own;
 spot prices belong to plain virtual machines and are never used here.
 """
 
@@ -13,97 +13,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 from boneage_trainer.contract import write_json
 from boneagectl import models, units
-from boneagectl.errors import MachineError, ProviderRefused, Unreachable, UsageError
+from boneagectl.errors import MachineError, ProviderRefused, UsageError
 from boneagectl.paths import data_dir
-from boneagectl.targets.http import retry_after_s
-
-# == retail: Azure's retail price API: its query, its pages, and what to do where it does not answer.
+from boneagectl.targets import http
 
 ADDRESS = "https://prices.azure.com/api/retail/prices"
 API_VERSION = "2023-01-01-preview"
 REFRESH = "boneagectl prices refresh"
-TIMEOUT_S = (10.0, 60.0)
-PAUSES_S = (0.5, 2.0)
-_LONGEST_PAUSE_S = 30.0
-_AGAIN = (429, 500, 502, 503, 504)
-_MOST_PAGES = 50
-
-Page = Mapping[str, Any]
-Fetch = Callable[[str], Page]
-
-
-def query(address: str, size: str, region: str) -> str:
-    """The first page of what an hour of `size` costs in `region`; both are case-sensitive."""
-    from urllib.parse import urlencode
-
-    wanted = {
-        "serviceName": "Virtual Machines",
-        "armRegionName": region,
-        "armSkuName": size,
-        "priceType": "Consumption",
-    }
-    expression = " and ".join(f"{name} eq '{value}'" for name, value in wanted.items())
-    return f"{address}?{urlencode({'api-version': API_VERSION, '$filter': expression})}"
-
-
-def items(address: str, fetch: Fetch) -> Iterator[Mapping[str, Any]]:
-    """Every item of every page; the next page must lie on the same host."""
-    from urllib.parse import urlsplit
-
-    host, seen = urlsplit(address).hostname, set[str]()
-    while address:
-        if address in seen or len(seen) == _MOST_PAGES or urlsplit(address).hostname != host:
-            raise ProviderRefused(f"the price API's pages do not end, or lead elsewhere: {address}", REFRESH)
-        seen.add(address)
-        page = fetch(address)
-        if not isinstance(page, Mapping) or not isinstance(page.get("Items"), list):
-            raise ProviderRefused(f"the price API's answer has no list of items: {address}", REFRESH)
-        yield from page["Items"]
-        address = page.get("NextPageLink") or ""
-
-
-def get_json(address: str) -> Page:
-    """What `address` answers, as JSON, with time limits and further tries.
-
-    Raises:
-        Unreachable: no answer, or 429 or a server's error, after several tries.
-        ProviderRefused: it refuses, or its answer is not JSON.
-    """
-    import requests
-
-    said = ""
-    for pause_s in (*PAUSES_S, None):
-        try:
-            response = requests.get(address, timeout=TIMEOUT_S)
-        except requests.RequestException as error:
-            said, wait_s = f"{type(error).__name__}: {error}"[:200], None
-        else:
-            if response.status_code not in _AGAIN:
-                return _body(response, address)
-            said, wait_s = f"it answered {response.status_code}", retry_after_s(response)
-        if pause_s is not None:
-            time.sleep(min(_LONGEST_PAUSE_S, wait_s or pause_s))
-    raise Unreachable(f"the price API cannot be reached ({said})", "try again later; until then the older prices count")
-
-
-def _body(response: Any, address: str) -> Page:
-    if response.status_code != 200:
-        raise ProviderRefused(f"the price API refuses {address}: {response.status_code} {response.text[:200]}")
-    try:
-        page: Page = response.json()
-    except ValueError:
-        raise ProviderRefused(f"the price API's answer is not JSON: {response.text[:200]!r}", REFRESH) from None
-    return page
-
-
 DAY_S = 86_400
+_API = http.Provider(
+    "Azure's price API", sign_in=REFRESH, refused=REFRESH, later="try again later; until then the older prices count"
+)
+_MOST_PAGES = 50
 _SCHEMA = 1
 _PREFIX = "Standard_"
 _LOW = " Low Priority"
 _SPOT = " Spot"
+
+Page = Mapping[str, Any]
+Fetch = Callable[[str], Page]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +49,14 @@ class Price:
     source: str
     date: str
 
+    @property
+    def key(self) -> tuple[str, str, bool]:
+        return self.size, self.region, self.low_priority
+
 
 @dataclass(frozen=True, slots=True)
-class Size:
-    """A machine size by Azure's own name, and what is in it."""
+class MachineSize:
+    """A machine size by Azure's own name, with its hardware."""
 
     size: str
     vcpus: int
@@ -129,8 +65,8 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
-class Retired:
-    """A series that Azure ended; `date` is empty where no day is known."""
+class RetiredSeries:
+    """A series that Azure ended; `date` is empty where the day is unknown."""
 
     series: str
     pattern: str
@@ -138,97 +74,95 @@ class Retired:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PriceTable:
     """What is shipped: known sizes, their fallback prices, and the retired series."""
 
     date: str
-    sizes: tuple[Size, ...]
+    sizes: tuple[MachineSize, ...]
     prices: tuple[Price, ...]
-    retired: tuple[Retired, ...]
+    retired: tuple[RetiredSeries, ...]
+
+    @property
+    def size_names(self) -> str:
+        return ", ".join(size.size for size in self.sizes)
 
 
-def table() -> Table:
-    """The shipped table, ``infra/azure-prices.json``; spot prices in it are left out."""
+# ----------------------------------------------------------------------------------------- known prices
+def load_table() -> PriceTable:
+    """The shipped table, ``infra/azure-prices.json``, without its spot prices."""
     content = json.loads((data_dir("infra") / "azure-prices.json").read_text(encoding="utf-8"))
-    return Table(
+    return PriceTable(
         content["date"],
-        tuple(Size(**line) for line in content["sizes"]),
-        tuple(_price(line) for line in content["prices"] if line["kind"] != "spot"),
-        tuple(Retired(line["series"], line["pattern"], line["retired"] or "") for line in content["retired"]),
+        tuple(MachineSize(**line) for line in content["sizes"]),
+        tuple(_price_from(line) for line in content["prices"] if line["kind"] != "spot"),
+        tuple(RetiredSeries(line["series"], line["pattern"], line["retired"] or "") for line in content["retired"]),
     )
 
 
-def canonical(size: str, known: Iterable[str] | None = None) -> str:
-    """`size` as Azure writes it: its price API tells upper from lower case, and ``Standard_`` may be left out.
+def canonical_size(size: str, names: Iterable[str] | None = None) -> str:
+    """`size` as Azure writes it: its price API is case-sensitive, and ``Standard_`` may be left out.
 
-    `known` are the names to choose from; None takes the table's. A name that is not among them comes back as it is.
+    `names` are the sizes to choose from; None takes the table's. An unknown size is returned with its prefix.
     """
     full = size if size.lower().startswith(_PREFIX.lower()) else _PREFIX + size
-    names = [line.size for line in table().sizes] if known is None else known
+    names = [line.size for line in load_table().sizes] if names is None else names
     return next((name for name in names if name.lower() == full.lower()), full)
 
 
-def lookup(size: str, region: str, low_priority: bool, refreshed: Path | None) -> Price:
-    """The price to count with: the refreshed file's, else the table's, else the highest known of that size.
+def find_price(size: str, region: str, low_priority: bool, refreshed: Path | None) -> Price:
+    """The price to count with: the refreshed file's, else the table's, else the highest known price of that size.
 
-    That last one may be another region's, and for low priority also the dedicated price, which is not below it;
+    The last one may be another region's, and for low priority also the dedicated price, which is not below it;
     `source` then says so.
 
     Raises:
-        UsageError: a retired size, one that nothing is known of, or one without a price that is safe to use.
+        UsageError: a retired or unknown size, or one without a price that is safe to use.
         MachineError: the refreshed file cannot be read.
     """
-    shipped = table()
-    prices = [*(_read(refreshed) if refreshed else []), *shipped.prices]
-    name = canonical(size, [*(line.size for line in shipped.sizes), *(price.size for price in prices)])
+    shipped = load_table()
+    prices = [*(_read_prices(refreshed) if refreshed else []), *shipped.prices]
+    name = canonical_size(size, [*(line.size for line in shipped.sizes), *(price.size for price in prices)])
     _refuse_retired(name, shipped)
     own = [price for price in prices if price.size == name]
-    exact = (price for price in own if price.region == region and price.low_priority == low_priority)
-    if found := next(exact, None):
-        return found
-    if not own:
-        raise _unpriced(name, shipped)
-    return _highest(own, name, region, low_priority)
+    if exact := next((price for price in own if price.key == (name, region, low_priority)), None):
+        return exact
+    if own:
+        return _highest_price(own, name, region, low_priority)
+    if name in {line.size for line in shipped.sizes}:
+        raise UsageError(f"no price of {name} is known that holds for Azure ML", REFRESH)
+    raise UsageError(f"unknown GPU size {name}", f"known: {shipped.size_names}")
 
 
-def known(refreshed: Path) -> list[Price]:
-    """Every price that `lookup` would find by name: refreshed ones, and of the table what they do not have."""
-    own = _read(refreshed)
-    have = {(price.size, price.region, price.low_priority) for price in own}
-    shipped = [price for price in table().prices if (price.size, price.region, price.low_priority) not in have]
+def list_prices(refreshed: Path) -> list[Price]:
+    """Every price that `find_price` finds by name: refreshed ones, and those of the table that were not refreshed."""
+    own = _read_prices(refreshed)
+    keys = {price.key for price in own}
+    shipped = [price for price in load_table().prices if price.key not in keys]
     return sorted([*own, *shipped], key=lambda price: (price.size, price.low_priority, price.region))
 
 
-def _highest(own: Sequence[Price], name: str, region: str, low_priority: bool) -> Price:
-    """The highest of all; a low priority price is never taken for a dedicated one."""
-    fitting = [price for price in own if low_priority or not price.low_priority]
-    if not fitting:
+def _highest_price(own: Sequence[Price], name: str, region: str, low_priority: bool) -> Price:
+    """A low priority price is never taken for a dedicated one."""
+    candidates = [price for price in own if low_priority or not price.low_priority]
+    if not candidates:
         raise UsageError(f"only the low priority price of {name} is known", f"{REFRESH} --region {region}")
-    top = max(fitting, key=lambda price: price.usd_micro_per_hour)
-    kind = "low priority" if top.low_priority else "dedicated"
-    note = f"no {'low priority' if low_priority else 'dedicated'} price known for {region}: the highest known of {name}"
+    top = max(candidates, key=lambda price: price.usd_micro_per_hour)
+    wanted, kind = ("low priority" if is_low else "dedicated" for is_low in (low_priority, top.low_priority))
+    note = f"no {wanted} price known for {region}: the highest known of {name}"
     source = f"{note}, {kind} in {top.region or 'an unnamed region'}; {top.source}"
     return Price(name, region, top.usd_micro_per_hour, low_priority, source, top.date)
 
 
-def _refuse_retired(name: str, shipped: Table) -> None:
+def _refuse_retired(name: str, shipped: PriceTable) -> None:
     for series in shipped.retired:
         if re.fullmatch(series.pattern, name, re.IGNORECASE):
-            when = f"on {series.date}" if series.date else "some time before " + shipped.date
-            raise UsageError(f"Azure retired {name} (series {series.series}) {when}", f"take one of {_known(shipped)}")
+            when = f"on {series.date}" if series.date else f"before {shipped.date}"
+            raise UsageError(
+                f"Azure retired {name} (series {series.series}) {when}", f"use one of {shipped.size_names}"
+            )
 
 
-def _unpriced(name: str, shipped: Table) -> UsageError:
-    if name in {line.size for line in shipped.sizes}:
-        return UsageError(f"no price of {name} is known that holds for Azure ML", REFRESH)
-    return UsageError(f"{name} is no GPU size known here", f"known: {_known(shipped)}")
-
-
-def _known(shipped: Table) -> str:
-    return ", ".join(line.size for line in shipped.sizes)
-
-
-def _price(line: Mapping[str, Any]) -> Price:
+def _price_from(line: Mapping[str, Any]) -> Price:
     certainty = f" ({line['certainty']})" if "certainty" in line else ""
     return Price(
         line["size"],
@@ -240,21 +174,35 @@ def _price(line: Mapping[str, Any]) -> Price:
     )
 
 
-def _read(path: Path) -> list[Price]:
-    """What `refresh` wrote; nothing where there is no file."""
+def _read_prices(path: Path) -> list[Price]:
+    """What `refresh_prices` wrote; nothing where there is no file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return [_price(line) for line in content["prices"] if line["kind"] != "spot"]
+        return [_price_from(line) for line in content["prices"] if line["kind"] != "spot"]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
         raise MachineError(f"the price file {path} cannot be read: {error}", f"remove it, then {REFRESH}") from None
 
 
-def refresh(
-    path: Path, sizes: Iterable[str], region: str, fetch: Fetch = get_json, address: str = ADDRESS
+# ------------------------------------------------------------------------------------ retail price API
+def get_page(address: str) -> Page:
+    """The JSON at `address`.
+
+    Raises:
+        Unreachable: no answer, or none that is JSON, after several attempts. ProviderRefused: the API refuses.
+    """
+    with http.session() as session, http.translated_errors(_API, "asking for prices"):
+        response = session.get(address)
+        response.raise_for_status()
+        page: Page = response.json()
+        return page
+
+
+def refresh_prices(
+    path: Path, sizes: Iterable[str], region: str, fetch: Fetch = get_page, address: str = ADDRESS
 ) -> list[Price]:
-    """Asks the retail price API for `sizes` in `region`, writes what it says into `path`, and returns that.
+    """Asks the retail price API for `sizes` in `region`, writes the answer to `path`, and returns it.
 
     Prices of other regions and sizes in `path` stay, with their own dates. Where several meters fit one size,
     the highest counts. A size that the API has no price for is missing from what is returned.
@@ -263,33 +211,67 @@ def refresh(
 
     Raises:
         UsageError: a retired size, or a size or region that is not a name.
-        Unreachable: no answer after several tries.
+        Unreachable: no answer after several attempts.
         ProviderRefused: an answer that cannot be understood. MachineError: a price file that cannot be read.
     """
     _check_name("region", region, r"[a-z0-9]+")
-    known, shipped = _read(path), table()
+    before, shipped = _read_prices(path), load_table()
     today = models.format_iso(time.time())[:10]
     new: list[Price] = []
-    for size in map(canonical, sizes):
+    for size in map(canonical_size, sizes):
         _check_name("size", size, r"Standard_[\w-]+")
         _refuse_retired(size, shipped)
-        answers = items(query(address, size, region), fetch)
-        new += _priced(answers, size, region, today)
-    fresh = {(price.size, price.region, price.low_priority) for price in new}
-    kept = [price for price in known if (price.size, price.region, price.low_priority) not in fresh]
-    lines = [_line(price) for price in sorted([*kept, *new], key=lambda p: (p.size, p.region, p.low_priority))]
+        new += _highest_by_kind(_list_items(_first_page(address, size, region), fetch), size, region, today)
+    fresh = {price.key for price in new}
+    prices = sorted([*(price for price in before if price.key not in fresh), *new], key=lambda price: price.key)
+    lines = [
+        {
+            "size": price.size,
+            "region": price.region,
+            "usd_per_hour": units.to_usd(price.usd_micro_per_hour),
+            "kind": "low_priority" if price.low_priority else "dedicated",
+            "date": price.date,
+            "source": price.source,
+        }
+        for price in prices
+    ]
     write_json(path, {"schema": _SCHEMA, "date": today, "prices": lines})
     return new
 
 
 def _check_name(what: str, name: str, pattern: str) -> None:
-    """Both stand inside a filter expression, in quotes."""
+    """Both names are put in quotes into a filter expression."""
     if not re.fullmatch(pattern, name, re.ASCII):
-        raise UsageError(f"{name!r} is not the name of a {what}", "write westeurope, Standard_NC4as_T4_v3")
+        raise UsageError(f"{name!r} is not the name of a {what}", "for example westeurope, Standard_NC4as_T4_v3")
 
 
-def _priced(items: Iterable[Mapping[str, Any]], size: str, region: str, today: str) -> list[Price]:
-    """The highest price of each kind among the meters that fit."""
+def _first_page(address: str, size: str, region: str) -> str:
+    wanted = {
+        "serviceName": "Virtual Machines",
+        "armRegionName": region,
+        "armSkuName": size,
+        "priceType": "Consumption",
+    }
+    expression = " and ".join(f"{name} eq '{value}'" for name, value in wanted.items())
+    return f"{address}?{urlencode({'api-version': API_VERSION, '$filter': expression})}"
+
+
+def _list_items(address: str, fetch: Fetch) -> Iterator[Mapping[str, Any]]:
+    """The items of all pages; each next page must be on the same host."""
+    host, seen = urlsplit(address).hostname, set[str]()
+    while address:
+        if address in seen or len(seen) == _MOST_PAGES or urlsplit(address).hostname != host:
+            raise ProviderRefused(f"the price API's pages do not end, or are on another host: {address}", REFRESH)
+        seen.add(address)
+        page = fetch(address)
+        if not isinstance(page, Mapping) or not isinstance(page.get("Items"), list):
+            raise ProviderRefused(f"the price API's answer has no list of items: {address}", REFRESH)
+        yield from page["Items"]
+        address = page.get("NextPageLink") or ""
+
+
+def _highest_by_kind(items: Iterable[Mapping[str, Any]], size: str, region: str, today: str) -> list[Price]:
+    """The highest dedicated and low priority price among the meters that fit."""
     highest: dict[bool, Price] = {}
     for item in items:
         if not _fits(item, size, region):
@@ -297,14 +279,14 @@ def _priced(items: Iterable[Mapping[str, Any]], size: str, region: str, today: s
         low = any(item[name].endswith(_LOW) for name in ("skuName", "meterName"))
         source = f"retail price API, meter {item['meterName']!r}, {item['productName']}"
         price = Price(size, region, units.usd_micro(item["retailPrice"]), low, source, today)
-        highest[low] = max(price, highest.get(low, price), key=lambda one: one.usd_micro_per_hour)
+        highest[low] = max(price, highest.get(low, price), key=lambda candidate: candidate.usd_micro_per_hour)
     return [highest[low] for low in sorted(highest)]
 
 
 def _fits(item: Mapping[str, Any], size: str, region: str) -> bool:
-    """Whether `item` is what an hour of Linux without a contract costs there, dedicated or low priority.
+    """Whether `item` is the price of an hour of Linux without a contract, dedicated or low priority.
 
-    An item without a word about a thing that decides is refused, and so is a price of nothing.
+    An item that lacks one of these fields is refused, and so is a price of zero.
     """
     try:
         return (
@@ -320,18 +302,10 @@ def _fits(item: Mapping[str, Any], size: str, region: str) -> bool:
         raise ProviderRefused(f"the price API sent an item that cannot be understood: {error!r}", REFRESH) from None
 
 
-def _line(price: Price) -> dict[str, Any]:
-    return {
-        "size": price.size,
-        "region": price.region,
-        "usd_per_hour": units.to_usd(price.usd_micro_per_hour),
-        "kind": "low_priority" if price.low_priority else "dedicated",
-        "date": price.date,
-        "source": price.source,
-    }
-
-
-def worst_case(price: Price, nodes: int, time_limit_s: int, idle_s: int, startup_s: int, daily_usd_micro: int) -> int:
+# ----------------------------------------------------------------------------------------- maximum cost
+def maximum_cost_usd_micro(
+    price: Price, nodes: int, time_limit_s: int, idle_s: int, startup_s: int, daily_usd_micro: int
+) -> int:
     """The most that a job can cost, in micro-dollars, rounded up.
 
     ::
@@ -339,14 +313,14 @@ def worst_case(price: Price, nodes: int, time_limit_s: int, idle_s: int, startup
         billed_s = time_limit_s + startup_s + idle_s
         cost     = ceil(nodes * usd_micro_per_hour * billed_s / 3600) + ceil(billed_s / 86400) * daily_usd_micro
 
-    Every node is billed from its start to the end of its idle tail, and `daily_usd_micro` for each day that is
-    begun in that time. Queueing costs nothing, since no node stands yet.
+    Every node is billed from its start to the end of its idle time, and `daily_usd_micro` for each day that has
+    begun in that time. Queueing costs nothing, because no node is up yet.
 
     Raises:
         UsageError: fewer than one node, or anything below zero.
     """
     if nodes < 1 or min(time_limit_s, idle_s, startup_s, daily_usd_micro, price.usd_micro_per_hour) < 0:
-        raise UsageError(f"a worst case needs at least one node and nothing below zero, not {nodes} nodes")
+        raise UsageError(f"a maximum cost needs at least one node and no negative value, not {nodes} nodes")
     billed_s = time_limit_s + startup_s + idle_s
     machines = units.cost_usd_micro(nodes * price.usd_micro_per_hour, billed_s)
     return machines + -(-billed_s // DAY_S) * daily_usd_micro

@@ -1,4 +1,4 @@
-"""From what Azure says of a job, and what the trainer has written, to a snapshot of the leg."""
+"""One Azure ML job: what Azure and the trainer report about it, as an observation of the leg."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from boneage_trainer.contract import parse_object
 from boneagectl import units
 from boneagectl.errors import NotFound, RemoteError
 from boneagectl.models import Handle, LegState, Observation
-from boneagectl.targets.azure import client
-from boneagectl.targets.azure import outputs as blobs
+from boneagectl.targets.azure import client, outputs
 
 WAITING = ("NotStarted", "Starting", "Provisioning", "Preparing", "Queued")
 OVER = ("Completed", "Failed", "Canceled")
+SECOND_LOOK_S = 2.0
 _STATES = {state.value: state for state in LegState}
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One look at a job: as Azure tells it, what the trainer last wrote, and for one that is over its history.
+class JobReport:
+    """One look at a job: Azure's description, what the trainer wrote last, and the history of a job that is over.
 
-    `words` are the last of a job that wrote no state, or why one that waits gets no node. `history` may be
-    empty: nobody answered.
+    `detail` is the last log line of a job that wrote no state, or why a waiting job gets no node. `history` is empty
+    where the service did not answer.
     """
 
     job: dict[str, Any]
     state: dict[str, Any] = field(default_factory=dict)
     metrics: str = ""
-    words: str = ""
+    detail: str = ""
     history: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -41,167 +41,141 @@ class Seen:
         return str(self.job["properties"]["status"])
 
 
-def snapshot(seen: Seen, rate_usd_micro: int, unseen_s: int) -> Observation:
-    """`rate_usd_micro` is an hour of all nodes; `unseen_s` is what they are billed before and after the job."""
-    leg, reason = _judged(seen)
-    elapsed_s = _elapsed_s(seen, leg.is_over)
-    is_billed = elapsed_s is not None and leg is not LegState.QUEUED
-    spent = units.cost_usd_micro(rate_usd_micro, elapsed_s + unseen_s) if elapsed_s is not None and is_billed else 0
-    epoch, epochs = (int(seen.state.get(key) or 0) for key in ("epoch", "epochs"))
-    return Observation(leg, reason, epoch, epochs, elapsed_s, spent, _last(seen.metrics))
+class AzureJob:
+    """A job in a workspace; `name` is the id of its leg."""
 
-
-def gone() -> Observation:
-    return Observation(LegState.LOST, "the job is not in the workspace any more", elapsed_s=None)
-
-
-def _last(metrics: str) -> dict[str, Any] | None:
-    """The newest whole line: the last may be half written."""
-    for line in reversed(metrics.splitlines()):
-        with suppress(ValueError):
-            return dict(json.loads(line))
-    return None
-
-
-def _judged(seen: Seen) -> tuple[LegState, str]:
-    status, said, reason = seen.status, _STATES.get(str(seen.state.get("state"))), str(seen.state.get("reason", ""))
-    if status in WAITING:
-        return LegState.QUEUED, f"{status.lower()}: {seen.words}" if seen.words else status.lower()
-    if status not in OVER:
-        return LegState.RUNNING, "" if status == "Running" else status.lower()
-    if said in (LegState.COMPLETE, LegState.PAUSED, LegState.FAILED):
-        return said, reason
-    error = _error(seen.history)
-    if status == "Failed" and not seen.state and (seen.words or "ImageBuild" in error):
-        return LegState.FAILED, f"did not start: {seen.words or error}"
-    if status == "Canceled":
-        return LegState.LOST, "canceled before it could save"
-    return LegState.LOST, error or "the node is gone: preempted, or its container was killed"
-
-
-def _error(history: dict[str, Any]) -> str:
-    """What Azure says went wrong: a lost node, a preemption, an image that could not be built."""
-    said = (history.get("error") or {}).get("error") or {}
-    return ": ".join(str(said[key]) for key in ("code", "message") if said.get(key))[:300]
-
-
-def _elapsed_s(seen: Seen, is_over: bool) -> int | None:
-    """By Azure's clock for a job that is over, else by the trainer's own; None where neither tells.
-
-    A job that is over and has no start in its history never ran.
-    """
-    if is_over and seen.history:
-        start, end = (seen.history.get(key) for key in ("startTimeUtc", "endTimeUtc"))
-        if not start:
-            return 0
-        if end:
-            return max(0, round(_time_s(str(end)) - _time_s(str(start))))
-    started_s = seen.state.get("started_s")
-    if not isinstance(started_s, int | float):
-        return None if is_over else 0
-    until_s = seen.state["updated_s"] if is_over else time.time()
-    return max(0, round(until_s - started_s))
-
-
-def _time_s(text: str) -> float:
-    """Azure writes an offset, a Z or neither."""
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-# == remote: One job in one workspace, as Azure knows it and as its blobs tell.
-
-SECOND_LOOK_S = 2.0
-
-
-class Remote:
-    """`name` is the leg's id."""
-
-    def __init__(self, arm: client.ArmClient, place: client.Workspace, name: str) -> None:
-        self.arm, self.place, self.name = arm, place, name
+    def __init__(self, arm: client.ArmClient, workspace: client.Workspace, name: str) -> None:
+        self.arm, self.workspace, self.name = arm, workspace, name
+        self._path = f"{workspace.resource_id}/jobs/{name}"
 
     @property
     def handle(self) -> Handle:
-        return Handle("azure", self.name, f"https://ml.azure.com/runs/{self.name}?wsid={self.place.resource_id}")
-
-    @property
-    def _path(self) -> str:
-        return f"{self.place.resource_id}/jobs/{self.name}"
+        return Handle("azure", self.name, f"https://ml.azure.com/runs/{self.name}?wsid={self.workspace.resource_id}")
 
     @cached_property
-    def outputs(self) -> blobs.Store:
-        return blobs.Store(self.arm, self.place, blobs.OUTPUTS)
+    def output_store(self) -> outputs.BlobStore:
+        return outputs.BlobStore(self.arm, self.workspace, outputs.OUTPUT_STORE)
 
     @cached_property
-    def logs(self) -> blobs.Store:
-        return blobs.Store(self.arm, self.place, blobs.LOGS)
+    def log_store(self) -> outputs.BlobStore:
+        return outputs.BlobStore(self.arm, self.workspace, outputs.LOG_STORE)
 
-    # --------------------------------------------------------------------------------- state
-    def job(self) -> dict[str, Any] | None:
+    def describe(self) -> dict[str, Any] | None:
+        """Azure's description of the job; None where it has no such job."""
         try:
             return self.arm.get(self._path, client.JOBS)
         except NotFound:
             return None
 
-    def look(self) -> Seen | None:
-        """None where two looks say that there is no such job: one wrong answer must not end a leg that is billed."""
-        job = self.job()
+    def report(self) -> JobReport | None:
+        """None where two looks find no such job: one wrong answer must not end a leg that is billed."""
+        job = self.describe()
         if job is None:
             time.sleep(SECOND_LOOK_S)
-            job = self.job()
+            job = self.describe()
         if job is None:
             return None
-        status, folder = job["properties"]["status"], blobs.run_of(self.name)
+        status, folder = job["properties"]["status"], outputs.run_folder(self.name)
         if status in WAITING:
-            return Seen(job, words=self._why_no_node(job))
-        state = self._object(f"{folder}state.json")
-        metrics = self.outputs.read(f"{folder}metrics.jsonl").decode("utf-8", "replace")
-        words = "" if state else self._last_words()
-        return Seen(job, state, metrics, words, self._history() if status in OVER else {})
-
-    def _why_no_node(self, job: dict[str, Any]) -> str:
-        """What the cluster says of the nodes it cannot have: a quota that is used up lets a job wait for ever."""
-        errors = self._cluster(job).get("errors") or []
-        said = [(one.get("error") or one) for one in errors if isinstance(one, dict)]
-        return "; ".join(str(one.get("message", "")) for one in said)[:300]
-
-    def _object(self, name: str) -> dict[str, Any]:
-        text = self.outputs.read(name).decode("utf-8", "replace")
-        return parse_object(text, name) if text else {}
-
-    def _last_words(self) -> str:
-        text = self.log().decode("utf-8", "replace").strip()
-        return text.splitlines()[-1] if text else ""
-
-    def _history(self) -> dict[str, Any]:
-        """Start, end and error of the job; nothing where that service does not answer."""
-        try:
-            return self.arm.get_run_details(self.place, self.name)
-        except RemoteError:
-            return {}
+            return JobReport(job, detail=self._cluster_errors(job))
+        state_text = self.output_store.read_blob(f"{folder}state.json").decode("utf-8", "replace")
+        state = parse_object(state_text, "state.json") if state_text else {}
+        metrics = self.output_store.read_blob(f"{folder}metrics.jsonl").decode("utf-8", "replace")
+        log_lines = [] if state else self.read_log().decode("utf-8", "replace").strip().splitlines()
+        history: dict[str, Any] = {}
+        if status in OVER:
+            with suppress(RemoteError):
+                history = self.arm.get_run_details(self.workspace, self.name)
+        return JobReport(job, state, metrics, log_lines[-1] if log_lines else "", history)
 
     def is_over(self) -> bool:
-        job = self.job()
+        job = self.describe()
         return job is None or job["properties"]["status"] in OVER
 
     def cancel(self) -> None:
         self.arm.request("POST", f"{self._path}/cancel", client.JOBS)
 
-    def log(self) -> bytes:
-        return self.logs.read(blobs.log_of(self.name))
+    def read_log(self) -> bytes:
+        return self.log_store.read_blob(outputs.log_name(self.name))
 
-    # --------------------------------------------------------------------------------- nodes
-    def idle_nodes(self) -> int:
-        """How many nodes of its cluster stand without work: 0 too where the cluster is gone."""
-        said = self._cluster(self.job() or {})
-        states = said.get("nodeStateCounts") or {}
+    # --------------------------------------------------------------------------------- cluster
+    def count_idle_nodes(self) -> int:
+        """The nodes of the job's cluster that are up without a job; 0 too where the cluster is gone."""
+        cluster = self._describe_cluster(self.describe() or {})
+        states = cluster.get("nodeStateCounts") or {}
         busy = sum(int(states.get(key) or 0) for key in ("runningNodeCount", "preparingNodeCount"))
-        return max(0, int(said.get("currentNodeCount") or 0) - busy)
+        return max(0, int(cluster.get("currentNodeCount") or 0) - busy)
 
-    def _cluster(self, job: dict[str, Any]) -> dict[str, Any]:
-        """The cluster a job goes to; nothing where it is gone."""
+    def _cluster_errors(self, job: dict[str, Any]) -> str:
+        """Why the cluster gets no nodes: without quota a job waits for ever."""
+        errors = self._describe_cluster(job).get("errors") or []
+        details = [(item.get("error") or item) for item in errors if isinstance(item, dict)]
+        return "; ".join(str(detail.get("message", "")) for detail in details)[:300]
+
+    def _describe_cluster(self, job: dict[str, Any]) -> dict[str, Any]:
         path = str(job.get("properties", {}).get("computeId") or "")
         try:
             return dict(self.arm.get(path, client.COMPUTES)["properties"]["properties"]) if path else {}
         except NotFound:
             return {}
+
+
+def observation_from(report: JobReport, rate_usd_micro: int, unseen_s: int) -> Observation:
+    """`rate_usd_micro` is an hour of all nodes; `unseen_s` is what they are billed before and after the job."""
+    leg, reason = _judge(report)
+    elapsed_s = _elapsed_s(report, leg.is_over)
+    spent = 0
+    if elapsed_s is not None and leg is not LegState.QUEUED:
+        spent = units.cost_usd_micro(rate_usd_micro, elapsed_s + unseen_s)
+    epoch, epochs = (int(report.state.get(key) or 0) for key in ("epoch", "epochs"))
+    return Observation(leg, reason, epoch, epochs, elapsed_s, spent, _last_metrics(report.metrics))
+
+
+def _last_metrics(text: str) -> dict[str, Any] | None:
+    """The newest complete line: the last may be half written."""
+    for line in reversed(text.splitlines()):
+        with suppress(ValueError):
+            return dict(json.loads(line))
+    return None
+
+
+def _judge(report: JobReport) -> tuple[LegState, str]:
+    """The leg's state and its reason."""
+    status, state = report.status, _STATES.get(str(report.state.get("state")))
+    if status in WAITING:
+        return LegState.QUEUED, f"{status.lower()}: {report.detail}" if report.detail else status.lower()
+    if status not in OVER:
+        return LegState.RUNNING, "" if status == "Running" else status.lower()
+    if state in (LegState.COMPLETE, LegState.PAUSED, LegState.FAILED):
+        return state, str(report.state.get("reason", ""))
+    details = (report.history.get("error") or {}).get("error") or {}
+    error = ": ".join(str(details[key]) for key in ("code", "message") if details.get(key))[:300]
+    if status == "Failed" and not report.state and (report.detail or "ImageBuild" in error):
+        return LegState.FAILED, f"did not start: {report.detail or error}"
+    if status == "Canceled":
+        return LegState.LOST, "canceled before it could save"
+    return LegState.LOST, error or "the node is gone: preempted, or its container was killed"
+
+
+def _elapsed_s(report: JobReport, is_over: bool) -> int | None:
+    """By Azure's clock for a job that is over, else by the trainer's; None where neither is known.
+
+    A job that is over and has no start in its history never ran.
+    """
+    if is_over and report.history:
+        start, end = (report.history.get(key) for key in ("startTimeUtc", "endTimeUtc"))
+        if not start:
+            return 0
+        if end:
+            return max(0, round(_timestamp(str(end)) - _timestamp(str(start))))
+    started_s = report.state.get("started_s")
+    if not isinstance(started_s, int | float):
+        return None if is_over else 0
+    until_s = report.state["updated_s"] if is_over else time.time()
+    return max(0, round(until_s - started_s))
+
+
+def _timestamp(text: str) -> float:
+    """Azure writes an offset, a Z or neither; without one it is UTC."""
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
