@@ -1,10 +1,10 @@
-"""The `colab` target without a browser, against the tests' emulator: how fast a checkpoint comes down.
+"""The `colab` target's CLI mode against the tests' emulator: how fast a checkpoint is downloaded.
 
     python benchmarks/colab_target.py [--mb 400]
 
-A machine has a run folder with one checkpoint of --mb MB. curl loads the file, then our side brings the folder, hashes
-and all, each in a process of its own, through the same proxy from the same Jupyter server, to the same disk; medians
-of five. The server is Python too, and shares the cores.
+A runtime has a run folder with one checkpoint of --mb MB. curl downloads the file, then boneagectl downloads and hashes
+the folder, each in a process of its own, through the same proxy from the same Jupyter server, to the same disk;
+medians of five. The server is Python too, and shares the cores.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from emulators.colab_vms import Kind, Vm
 ROUNDS = 5
 DOWN_AT_LEAST, MEMORY_AT_MOST_MB = 0.8, 150.0
 LEG = "bench-run-01"
-BRING = """
+DOWNLOAD = """
 import json, resource, sys, time
 from contextlib import closing
 from pathlib import Path
@@ -61,21 +61,21 @@ def by_curl(said: dict[str, Any], place: Path, env: dict[str, str]) -> float:
 
 def by_ours(said: dict[str, Any], place: Path, env: dict[str, str]) -> tuple[float, float]:
     """Seconds of the whole process, and its peak memory in MB."""
-    command = [sys.executable, "-c", BRING, LEG, str(place / "ours")]
+    command = [sys.executable, "-c", DOWNLOAD, LEG, str(place / "ours")]
     took_s, out = timed(command, env, json.dumps(said))
     shutil.rmtree(place / "ours")
     return took_s, float(out)
 
 
 def timed(command: list[str], env: dict[str, str], given: str) -> tuple[float, str]:
-    os.sync()  # neither side shall wait for what was written before it
+    os.sync()  # neither side waits for earlier writes
     started_s = time.perf_counter()
     done = subprocess.run(command, env=env, input=given, check=True, stdout=subprocess.PIPE, text=True)
     return time.perf_counter() - started_s, done.stdout
 
 
 def leave(vm: Vm, size: int) -> None:
-    """What a training would have written."""
+    """Writes what a run would leave."""
     run = RunFolder(vm.content / "boneagectl" / LEG / "run")
     run.last.parent.mkdir(parents=True)
     with open(run.last, "wb") as stream:

@@ -1,4 +1,4 @@
-"""Colab's other side for tests in this process: the stub that the rehearsal uses, new for each test."""
+"""Colab's package for tests in this process: the stub that the rehearsal uses, reloaded for each test."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def reach(target: CliMode, state: LegState = LegState.RUNNING, epoch: int = 0) -
 
 
 # ----------------------------------------------------------------------------------------- money and machines
-def test_a_leg_that_is_over_costs_no_more(target: CliMode, start: Start, colab: Colab, tmp_path: Path) -> None:
+def test_an_ended_leg_has_no_further_cost(target: CliMode, start: Start, colab: Colab, tmp_path: Path) -> None:
     start()
     vm = only(colab)
     reach(target, LegState.COMPLETE)
@@ -144,16 +144,14 @@ def test_a_leg_that_is_over_costs_no_more(target: CliMode, start: Start, colab: 
     assert list(target.wind_down(HANDLE)) == []
     seen = target.poll(HANDLE)
     assert 0 < seen.spent_usd_micro <= target.quote(make_spec(time_limit_s=600)).worst_usd_micro
-    found = target.collect(HANDLE, tmp_path / "brought")
+    found = target.collect(HANDLE, tmp_path / "collected")
     assert found.unlisted == ()
     assert {"model.keras", "checkpoint/last.npz", "train.log"} <= set(found.sha256)
     assert target.find_orphans() == []
 
 
 @pytest.mark.long
-def test_one_look_is_enough_to_bring_all_home_and_give_the_machine_back(
-    target: CliMode, start: Start, colab: Colab
-) -> None:
+def test_one_poll_downloads_everything_and_releases_the_runtime(target: CliMode, start: Start, colab: Colab) -> None:
     start()
     vm = only(colab)
     reach(target, LegState.COMPLETE)
@@ -163,7 +161,7 @@ def test_one_look_is_enough_to_bring_all_home_and_give_the_machine_back(
 
 
 @pytest.mark.long
-def test_a_leg_that_ends_while_something_is_brought_is_finished_too(
+def test_a_leg_that_ends_during_a_download_is_finished_too(
     target: CliMode, start: Start, colab: Colab, behave: Behave
 ) -> None:
     behave(epochs=6, epoch_s=0.3)
@@ -180,7 +178,7 @@ def test_a_leg_that_ends_while_something_is_brought_is_finished_too(
 
 
 @pytest.mark.long
-def test_nobody_looks_and_the_machine_gives_itself_back(
+def test_a_runtime_that_is_never_polled_releases_itself(
     target: CliMode, start: Start, spec: JobSpec, colab: Colab, behave: Behave
 ) -> None:
     behave(epochs=1000, epoch_s=0.1)
@@ -195,7 +193,7 @@ def test_nobody_looks_and_the_machine_gives_itself_back(
 
 
 @pytest.mark.long
-def test_a_training_that_is_not_heard_of_waits_for_who_fetches_it(
+def test_an_ended_session_waits_until_its_files_are_downloaded(
     target: CliMode, start: Start, spec: JobSpec, colab: Colab, behave: Behave, tmp_path: Path
 ) -> None:
     behave(epochs=1000, epoch_s=0.1)
@@ -204,12 +202,12 @@ def test_a_training_that_is_not_heard_of_waits_for_who_fetches_it(
     wait_for((place / "run" / "checkpoint").exists)
     (place / "run" / "stop").touch()
     wait_for((place / "over").exists)
-    assert target.collect(HANDLE, tmp_path / "brought").unlisted == ()
+    assert target.collect(HANDLE, tmp_path / "collected").unlisted == ()
     assert target.poll(HANDLE).state is LegState.PAUSED
 
 
 @pytest.mark.long
-def test_a_machine_where_no_training_begins_gives_itself_back(
+def test_a_runtime_where_no_run_starts_releases_itself(
     target: CliMode, start: Start, colab: Colab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload, "STARTUP_S", 1)
@@ -222,7 +220,7 @@ def test_a_machine_where_no_training_begins_gives_itself_back(
 
 
 @pytest.mark.long
-def test_a_higher_price_than_was_booked_is_refused(target: CliMode, start: Start, colab: Colab) -> None:
+def test_a_higher_rate_than_reserved_is_refused(target: CliMode, start: Start, colab: Colab) -> None:
     colab.rates["T4"] = 3.0
     with pytest.raises(LimitRefused, match=r"charges 3 units per hour for a T4; 1\.76"):
         start()
@@ -230,7 +228,9 @@ def test_a_higher_price_than_was_booked_is_refused(target: CliMode, start: Start
     assert target.find(LEG) is None
 
 
-def test_stop_is_proven(target: CliMode, start: Start, colab: Colab, behave: Behave, tmp_path: Path) -> None:
+def test_stop_proves_that_the_runtime_is_gone(
+    target: CliMode, start: Start, colab: Colab, behave: Behave, tmp_path: Path
+) -> None:
     behave(epochs=1000, epoch_s=0.1)
     start()
     reach(target, epoch=2)
@@ -238,14 +238,14 @@ def test_stop_is_proven(target: CliMode, start: Start, colab: Colab, behave: Beh
     with pytest.raises(ProviderRefused, match="still running and may be billed"):
         target.stop(HANDLE)
     assert target.poll(HANDLE).state is LegState.PAUSED
-    wait_for(lambda: not colab.vms.alive)  # it was told that all is fetched, or the next look ended it
+    wait_for(lambda: not colab.vms.alive)  # it released itself, or the next poll released it
     target.stop(HANDLE)
-    found = RunFolder(target.collect(HANDLE, tmp_path / "brought").folder)
+    found = RunFolder(target.collect(HANDLE, tmp_path / "collected").folder)
     assert found.last.read_text() == f"weights after epoch {target.poll(HANDLE).epoch}"
 
 
 # ----------------------------------------------------------------------------------------- refusals
-def test_what_colab_refuses_says_what_to_do(target: CliMode, start: Start, colab: Colab, home: Path) -> None:
+def test_refusals_of_colab_name_the_next_step(target: CliMode, start: Start, colab: Colab, home: Path) -> None:
     colab.tier = "free"
     with pytest.raises(LimitRefused, match="refuses a L4") as refused:
         start(by=CliMode(home / "colab", settings(gpu="L4")))
@@ -262,7 +262,7 @@ def test_what_colab_refuses_says_what_to_do(target: CliMode, start: Start, colab
 
 
 @pytest.mark.long
-def test_a_backend_that_is_away_leaves_no_machine(target: CliMode, start: Start, colab: Colab) -> None:
+def test_an_unreachable_backend_leaves_no_runtime(target: CliMode, start: Start, colab: Colab) -> None:
     colab.faults.append(Fault("POST assign", "503", times=4))
     with pytest.raises(SubmitUncertain, match="created no runtime"):
         start()
@@ -280,10 +280,12 @@ def test_an_unknown_gpu_is_refused_before_anything(target: CliMode, spec: JobSpe
         other.quote(spec)
 
 
-def test_units_that_do_not_fit_the_settings_are_refused(colab: Colab, home: Path, spec: JobSpec) -> None:
+def test_compute_units_must_match_the_paid_setting(colab: Colab, home: Path, spec: JobSpec) -> None:
     paid, free = CliMode(home / "colab", settings()), CliMode(home / "colab", settings(paid=False))
     assert [verdict.allows for verdict in paid.preflight(spec)] == [True, True]
-    assert [verdict.allows for verdict in free.preflight(spec)] == [True, False], "it would use units nobody booked"
+    assert [verdict.allows for verdict in free.preflight(spec)] == [True, False], (
+        "it would use units that are not reserved"
+    )
     assert free.quote(spec).worst_usd_micro == 0
     colab.balance_units = 0.5
     assert [verdict.allows for verdict in paid.preflight(spec)] == [True, False]
@@ -293,7 +295,7 @@ def test_units_that_do_not_fit_the_settings_are_refused(colab: Colab, home: Path
     assert "colaboratory/faq.html" in said.detail
 
 
-def test_doctor_tells_what_is_in_the_way(colab: Colab, home: Path, tmp_path: Path) -> None:
+def test_doctor_reports_what_blocks_the_cli_mode(colab: Colab, home: Path, tmp_path: Path) -> None:
     levels = [(one.level, one.what) for one in CliMode(home / "colab", settings()).check()]
     assert levels == [("ok", "colab"), ("ok", "units"), ("ok", "rate")]
     old = tmp_path / "old"
@@ -310,7 +312,7 @@ def test_doctor_tells_what_is_in_the_way(colab: Colab, home: Path, tmp_path: Pat
 
 
 # ----------------------------------------------------------------------------------------- what is lost, and found
-def test_a_machine_that_vanishes_leaves_what_was_brought(
+def test_a_vanished_runtime_keeps_the_downloaded_files(
     target: CliMode, start: Start, colab: Colab, behave: Behave, tmp_path: Path
 ) -> None:
     behave(epochs=1000, epoch_s=0.3)
@@ -322,14 +324,14 @@ def test_a_machine_that_vanishes_leaves_what_was_brought(
     assert seen.state is LegState.LOST
     assert "boneagectl resume" in seen.reason
     assert seen.epoch >= 1
-    found = RunFolder(target.collect(HANDLE, tmp_path / "brought").folder)
+    found = RunFolder(target.collect(HANDLE, tmp_path / "collected").folder)
     assert found.last.read_text().startswith("weights after epoch")
     assert target.find(LEG) == HANDLE
     assert target.poll(HANDLE) == seen
 
 
 @pytest.mark.long
-def test_a_session_of_twelve_hours_is_called_so(
+def test_a_session_lost_after_twelve_hours_names_the_limit(
     target: CliMode, start: Start, colab: Colab, behave: Behave, tmp_path: Path
 ) -> None:
     behave(epochs=1000, epoch_s=0.3)
@@ -357,9 +359,7 @@ def test_an_hour_old_token_is_renewed(target: CliMode, start: Start, colab: Cola
 
 
 @pytest.mark.long
-def test_a_state_file_that_was_lost_loses_no_machine(
-    target: CliMode, start: Start, colab: Colab, behave: Behave
-) -> None:
+def test_a_lost_state_file_loses_no_runtime(target: CliMode, start: Start, colab: Colab, behave: Behave) -> None:
     behave(epochs=1000, epoch_s=0.1)
     start()
     target.colab.state.unlink()
@@ -394,7 +394,7 @@ target.submit(sys.argv[3], Path(sys.argv[4]))
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_submit_that_was_killed_leaves_no_machine(
+def test_a_killed_submit_leaves_no_runtime(
     target: CliMode, spec: JobSpec, colab: Colab, tmp_path: Path, named: bool
 ) -> None:
     target.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
@@ -417,11 +417,11 @@ def test_a_submit_that_was_killed_leaves_no_machine(
     assert (seen.state, seen.reason) == (LegState.LOST, "its submit was interrupted; the runtime was released")
     assert seen.spent_usd_micro > 0
     with pytest.raises(NotYet):
-        target.collect(HANDLE, tmp_path / "brought")
+        target.collect(HANDLE, tmp_path / "collected")
 
 
 @pytest.mark.long
-def test_what_somebody_uses_in_a_browser_is_not_taken_for_ours(target: CliMode, spec: JobSpec, colab: Colab) -> None:
+def test_a_runtime_used_in_a_browser_is_not_claimed(target: CliMode, spec: JobSpec, colab: Colab) -> None:
     leg = target._folder(LEG)
     target.colab.create_runtime("browser", "T4")
     note = {"name": f"boneage-{LEG}", "gpu": "T4", "usd_micro_per_hour": 1, "worst_s": 9, "hold_s": 0, "asked_s": 0.0}
@@ -437,7 +437,7 @@ def test_what_somebody_uses_in_a_browser_is_not_taken_for_ours(target: CliMode, 
     assert (found.level, "a notebook in a browser" in found.detail) == ("warn", True)
 
 
-def test_an_orphan_is_told(target: CliMode, start: Start, colab: Colab, behave: Behave) -> None:
+def test_an_orphan_runtime_is_reported(target: CliMode, start: Start, colab: Colab, behave: Behave) -> None:
     behave(epochs=1000)
     start()
     assert target.find_orphans() == []
@@ -448,7 +448,7 @@ def test_an_orphan_is_told(target: CliMode, start: Start, colab: Colab, behave: 
     assert found in target.check()
 
 
-def test_a_connection_that_is_cut_in_a_download_brings_all_the_same(
+def test_a_connection_cut_during_a_download_loses_nothing(
     target: CliMode, start: Start, colab: Colab, tmp_path: Path
 ) -> None:
     start()
@@ -456,7 +456,7 @@ def test_a_connection_that_is_cut_in_a_download_brings_all_the_same(
     wait_for(lambda: (run.parent / "over").exists())
     (run / "extra.bin").write_bytes(os.urandom(300_000))
     colab.cuts = [100_000, 50_000]
-    target.collect(HANDLE, tmp_path / "brought")
+    target.collect(HANDLE, tmp_path / "collected")
     kept = target.root / LEG / "run"
     assert (kept / "extra.bin").read_bytes() == (run / "extra.bin").read_bytes()
     assert colab.cuts == []
@@ -464,7 +464,7 @@ def test_a_connection_that_is_cut_in_a_download_brings_all_the_same(
 
 
 @pytest.mark.long
-def test_a_name_that_leads_elsewhere_brings_nothing(
+def test_a_name_outside_the_folder_collects_nothing(
     target: CliMode, start: Start, colab: Colab, behave: Behave, tmp_path: Path
 ) -> None:
     behave(epochs=1000)
@@ -473,11 +473,11 @@ def test_a_name_that_leads_elsewhere_brings_nothing(
     wait_for(lambda: (run / "MANIFEST.json").exists())
     (run / "a\\b").write_text("x")
     with pytest.raises(MachineError, match="points outside its folder"):
-        target.collect(HANDLE, tmp_path / "brought")
+        target.collect(HANDLE, tmp_path / "collected")
 
 
 @pytest.mark.long
-def test_a_second_machine_of_the_same_name_is_refused(
+def test_a_second_runtime_of_the_same_name_is_refused(
     target: CliMode, start: Start, colab: Colab, behave: Behave
 ) -> None:
     behave(epochs=1000)
@@ -489,7 +489,7 @@ def test_a_second_machine_of_the_same_name_is_refused(
 
 
 @pytest.mark.long
-def test_a_network_that_is_away_is_no_missing_login(colab: Colab, home: Path) -> None:
+def test_an_unreachable_network_is_not_a_missing_sign_in(colab: Colab, home: Path) -> None:
     colab_program = CliMode(home / "colab", settings()).colab
     token = colab.home / ".config" / "colab-cli" / "token.json"
     token.write_text(json.dumps({**json.loads(token.read_text()), "expiry": "2020-01-01T00:00:00Z"}))
@@ -512,7 +512,7 @@ def holding(folder: Path, word: bytes) -> list[str]:
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Path:
+def recording_program(tmp_path: Path) -> Path:
     """A program in the place of the command line, which notes what it was called with, and calls it."""
     program = tmp_path / "colab-noted"
     said = shlex.quote(str(tmp_path / "arguments.txt"))
@@ -521,11 +521,11 @@ def told(tmp_path: Path) -> Path:
     return program
 
 
-def test_no_secret_is_written_anywhere_but_in_the_state_file(
-    colab: Colab, start: Start, home: Path, told: Path, tmp_path: Path, behave: Behave
+def test_secrets_are_stored_in_the_state_file_only(
+    colab: Colab, start: Start, home: Path, recording_program: Path, tmp_path: Path, behave: Behave
 ) -> None:
     behave(epochs=1000, epoch_s=0.1)
-    target = CliMode(home / "colab", settings(program=str(told)), stop_grace_s=3)
+    target = CliMode(home / "colab", settings(program=str(recording_program)), stop_grace_s=3)
     start(by=target)
     reach(target, epoch=1)
     target.downloader.wait()
@@ -544,8 +544,8 @@ def test_no_secret_is_written_anywhere_but_in_the_state_file(
 
 
 @pytest.mark.long
-def test_kaggles_images_come_with_the_users_own_token_which_is_written_nowhere(
-    colab: Colab, start: Start, home: Path, told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_kaggle_images_use_the_users_token_which_is_stored_nowhere(
+    colab: Colab, start: Start, home: Path, recording_program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KAGGLE_API_TOKEN", rehearsal.TOKEN)
     zipped, place = tmp_path / "set.zip", tmp_path / "place"
@@ -556,7 +556,7 @@ def test_kaggles_images_come_with_the_users_own_token_which_is_written_nowhere(
     with rehearsal.serve_dataset("/api/v1/datasets/download/alice/hands", zipped) as address:
         (place / "sitecustomize.py").write_text(f"import os; os.environ['KAGGLE_API_ENDPOINT'] = {address!r}")
         colab.kernel_path.append(place)
-        target = CliMode(home / "colab", settings(program=str(told), dataset="alice/hands"))
+        target = CliMode(home / "colab", settings(program=str(recording_program), dataset="alice/hands"))
         start(of=make_spec(tmp_path / "no-pack", time_limit_s=600, epochs=3), by=target)
         reach(target, LegState.COMPLETE)
     target.downloader.wait()

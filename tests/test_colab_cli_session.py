@@ -1,4 +1,4 @@
-"""The session that a kernel on Colab runs alone says how it ended, waits to be fetched, and gives its machine back."""
+"""The session that a Colab kernel runs alone: it records how it ended, waits for the download, releases its runtime."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ def run(place: Path, given_back: list[str]) -> Run:
     return session
 
 
-def test_it_trains_and_gives_the_machine_back_once_all_is_fetched(run: Run, place: Path, given_back: list[str]) -> None:
+def test_it_trains_and_releases_the_runtime_once_everything_is_downloaded(
+    run: Run, place: Path, given_back: list[str]
+) -> None:
     began_s = time.monotonic()
     state = run()
     assert (state["state"], state["epoch"]) == ("complete", 3)
@@ -93,7 +95,7 @@ def test_it_trains_and_gives_the_machine_back_once_all_is_fetched(run: Run, plac
     assert (place / colab_cli.OVER).exists()
 
 
-def test_it_waits_to_be_fetched_but_not_for_long(
+def test_it_waits_for_the_download_for_a_limited_time(
     run: Run, given_back: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(colab_cli, "HOLD_S", 1.5)
@@ -103,7 +105,7 @@ def test_it_waits_to_be_fetched_but_not_for_long(
     assert len(given_back) == 1
 
 
-def test_it_stops_in_time_and_is_given_back_at_its_limit_at_the_latest(
+def test_it_pauses_in_time_and_releases_the_runtime_at_its_limit(
     run: Run, given_back: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(colab_cli, "HOLD_SHARE", 0.5)  # leaves a busy machine 2 s to save in
@@ -115,7 +117,7 @@ def test_it_stops_in_time_and_is_given_back_at_its_limit_at_the_latest(
     assert given_back
 
 
-def test_a_session_that_hangs_is_given_back_at_its_limit(
+def test_the_runtime_of_a_hanging_session_is_released_at_its_limit(
     run: Run, given_back: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(colab_cli.CliSession, "hold", lambda self: time.sleep(3))
@@ -124,7 +126,7 @@ def test_a_session_that_hangs_is_given_back_at_its_limit(
     assert len(given_back) == 2, "at the limit, and as it ended"
 
 
-def test_what_is_in_the_way_is_said_in_the_state(
+def test_the_state_records_why_a_session_could_not_train(
     run: Run, place: Path, given_back: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "has fingerprint 9eab9eab9eab, the job needs another" in run(fingerprint="another")["reason"]
@@ -136,7 +138,7 @@ def test_what_is_in_the_way_is_said_in_the_state(
     assert json.loads(RunFolder(place / "run").manifest.read_text())["files"].keys() == {"state.json"}
 
 
-def test_a_trainer_that_does_not_start_says_why(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_records_why_the_trainer_did_not_start(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "silent")
     state = run()
     assert (state["state"], state["reason"]) == ("failed", "did not start: no module named keras")
@@ -149,6 +151,6 @@ def test_unknown_and_missing_parameters_are_refused() -> None:
         colab_cli.CliSessionParameters.from_mapping({})
 
 
-def test_both_sides_know_how_long_a_machine_waits() -> None:
+def test_both_sides_agree_on_the_hold_time() -> None:
     ours = (cli_session.HOLD_S, cli_session.HOLD_SHARE)
     assert ours == (colab_cli.HOLD_S, colab_cli.HOLD_SHARE)

@@ -1,4 +1,4 @@
-"""The commands with `--target colab` and a notebook: made, opened by a person, brought back by its zip."""
+"""The commands with `--target colab` and a notebook: submitted, opened by the user, collected from its zip."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def reserved_s(home: Path) -> int:
         return ledger.account("colab").reserved_s
 
 
-def test_from_the_notebook_to_the_folder(on_colab: Path, cli: Cli, home: Path, tmp_path: Path) -> None:
+def test_from_submit_to_collected_results(on_colab: Path, cli: Cli, home: Path, tmp_path: Path) -> None:
     said = cli("submit", "--name", "first-run")
     notebook = home / "runs" / "first-run" / "legs" / "01" / "sent" / "first-run-01.ipynb"
     assert f"the notebook: {notebook}" in said.err
@@ -58,7 +58,7 @@ def test_from_the_notebook_to_the_folder(on_colab: Path, cli: Cli, home: Path, t
     assert cli("collect", "first-run").out.strip() == str(folder)
 
 
-def test_a_dry_run_writes_what_a_submit_makes(on_colab: Path, cli: Cli, home: Path) -> None:
+def test_a_dry_run_writes_the_submitted_notebook(on_colab: Path, cli: Cli, home: Path) -> None:
     cli("submit", "--dry-run", "--name", "shown-run")
     assert not (home / "runs").exists()
     shown = (on_colab / "shown-run-01" / "shown-run-01.ipynb").read_bytes()
@@ -67,7 +67,7 @@ def test_a_dry_run_writes_what_a_submit_makes(on_colab: Path, cli: Cli, home: Pa
     assert sent.read_bytes() == shown
 
 
-def test_a_pause_is_not_the_end_since_the_notebook_goes_on(on_colab: Path, cli: Cli, tmp_path: Path) -> None:
+def test_a_paused_notebook_is_queued_and_can_complete(on_colab: Path, cli: Cli, tmp_path: Path) -> None:
     cli("submit", "--name", "slow-run", "-q")
     cli("collect", "slow-run", "--from", results_of(tmp_path / "one", "slow-run-01", epoch=1, state="paused"))
     shown = cli("show", "slow-run", "--json").json
@@ -77,7 +77,7 @@ def test_a_pause_is_not_the_end_since_the_notebook_goes_on(on_colab: Path, cli: 
     assert cli("show", "slow-run", "--json").json["state"] == "complete"
 
 
-def test_another_leg_s_zip_is_refused_whole(on_colab: Path, cli: Cli, home: Path, tmp_path: Path) -> None:
+def test_the_zip_of_another_leg_is_refused(on_colab: Path, cli: Cli, home: Path, tmp_path: Path) -> None:
     cli("submit", "--name", "right-run", "-q")
     wrong = results_of(tmp_path, "wrong-run-01")
     assert "not of right-run-01" in cli("collect", "right-run", "--from", wrong, code=2).err
@@ -88,14 +88,14 @@ def test_another_leg_s_zip_is_refused_whole(on_colab: Path, cli: Cli, home: Path
     assert "there is no file" in cli("collect", "right-run", "--from", tmp_path / "none.zip", code=2).err
 
 
-def test_only_a_notebook_s_results_are_brought_by_hand(project: Path, cli: Cli, tmp_path: Path) -> None:
+def test_only_notebook_legs_are_collected_from_a_zip(project: Path, cli: Cli, tmp_path: Path) -> None:
     cli("submit", "--name", "local-run", "-q")
     said = cli("collect", "local-run", "--from", results_of(tmp_path, "local-run-01"), code=2)
     assert "ran on local, whose results are fetched" in said.err
     cli("stop", "local-run", "--yes", "-q")
 
 
-def test_a_notebook_is_given_up_by_stop_and_the_run_goes_on_elsewhere(
+def test_stop_gives_a_notebook_up_and_the_run_resumes_in_another_leg(
     on_colab: Path, cli: Cli, home: Path, tmp_path: Path
 ) -> None:
     cli("submit", "--name", "left-run", "-q")
@@ -111,7 +111,7 @@ def test_a_notebook_is_given_up_by_stop_and_the_run_goes_on_elsewhere(
     assert cli("show", "left-run", "--json").json["state"] == "queued"
 
 
-def test_no_pack_need_be_here(on_colab: Path, cli: Cli) -> None:
+def test_no_local_pack_is_needed(on_colab: Path, cli: Cli) -> None:
     (on_colab / "pack" / "pack.json").unlink()
     cli("submit", "--name", "unseen-run", "-q", "--set", "data.image_size_px=96")
     assert cli("show", "unseen-run", "--json").json["data"]["fingerprint"] == ""
@@ -126,7 +126,7 @@ def test_no_pack_need_be_here(on_colab: Path, cli: Cli) -> None:
         (("--via", "telepathy"), "one of notebook, cli"),
     ],
 )
-def test_a_wish_that_colab_does_not_grant(on_colab: Path, cli: Cli, words: tuple[str, ...], said: str) -> None:
+def test_invalid_settings_are_refused(on_colab: Path, cli: Cli, words: tuple[str, ...], said: str) -> None:
     assert said in cli("submit", *words, code=2).err
     assert cli("ls", "--json").json["runs"] in ([], cli("ls", "--json").json["runs"])
 
@@ -135,13 +135,13 @@ def test_a_session_is_twelve_hours_at_most(on_colab: Path, cli: Cli) -> None:
     assert "12 h at most" in cli("submit", "--time-limit", "13h", code=5).err
 
 
-def test_doctor_tells_the_rules(on_colab: Path, cli: Cli) -> None:
+def test_doctor_shows_the_rules_of_free_accounts(on_colab: Path, cli: Cli) -> None:
     said = cli("doctor", "--target", "colab", code=(0, 3)).out
     assert "no guaranteed GPU" in said
     assert "research.google.com/colaboratory/faq.html" in said
 
 
-def test_the_page_is_opened_on_request(on_colab: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_shows_colab_in_a_browser(on_colab: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     pages: list[str] = []
     monkeypatch.setattr("webbrowser.open", pages.append)
     cli("submit", "--name", "opened-run", "-q", "--open")

@@ -1,4 +1,4 @@
-"""A leg's state and files from the user's Drive, by real HTTP: the newest whole one, checked, and nothing else."""
+"""A leg's state and files from the user's Drive, over real HTTP: the newest complete outputs, verified."""
 
 from __future__ import annotations
 
@@ -126,28 +126,28 @@ def through_the_api(colab: Colab, name: str, parent: str = "root", mime: str = "
     return str(answer.json()["id"])
 
 
-def bring(files: DriveClient, dest: RunFolder) -> Any:
+def collect(files: DriveClient, dest: RunFolder) -> Any:
     return notebook_outputs.download_outputs(files, RUN, LEG, dest)
 
 
 # --------------------------------------------------------------------------------------- the slots
-def test_nothing_is_there_yet(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
+def test_without_outputs_there_is_no_progress(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     for _ in range(2):
         assert notebook_outputs.read_progress(files, RUN, LEG) is None
         with pytest.raises(NotYet, match=f"nothing complete of {LEG}") as caught:
-            bring(files, dest)
+            collect(files, dest)
         assert "Google account" in caught.value.next_step
         place(colab, "a").mkdir(parents=True, exist_ok=True)
     assert not dest.root.exists()
 
 
-def test_the_newer_slot_counts_and_comes_whole(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
+def test_the_newer_slot_is_downloaded_completely(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     slot(colab, "a", 3)
     newer = slot(colab, "b", 4)
     seen = notebook_outputs.read_progress(files, RUN, LEG)
     assert seen
     assert (seen["state"]["epoch"], [line["epoch"] for line in seen["metrics"]]) == (4, [1, 2, 3, 4])
-    found = bring(files, dest)
+    found = collect(files, dest)
     assert sorted(found.sha256) == [
         "MANIFEST.json", "checkpoint/best.npz", "checkpoint/last.npz", "metrics.jsonl", "state.json",
     ]  # fmt: skip
@@ -159,7 +159,7 @@ def test_the_newer_slot_counts_and_comes_whole(colab: Colab, files: DriveClient,
     assert [path.name for path in dest.root.parent.iterdir()] == ["artifacts"]
 
 
-def test_the_last_word_of_a_session_is_newer_than_its_last_epoch(colab: Colab, files: DriveClient) -> None:
+def test_the_final_state_is_newer_than_the_last_epoch(colab: Colab, files: DriveClient) -> None:
     slot(colab, "a", 4, state="paused", updated_s=2000.0)
     slot(colab, "b", 4, updated_s=1990.0)
     seen = notebook_outputs.read_progress(files, RUN, LEG)
@@ -167,33 +167,33 @@ def test_the_last_word_of_a_session_is_newer_than_its_last_epoch(colab: Colab, f
     assert seen["state"]["state"] == "paused"
 
 
-def test_only_what_changed_comes_again(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
+def test_only_changed_files_are_downloaded_again(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     slot(colab, "a", 3)
-    first, before = bring(files, dest), media(colab)
-    assert bring(files, dest) == first
+    first, before = collect(files, dest), media(colab)
+    assert collect(files, dest) == first
     assert media(colab) - before == 2, "the list and the state"
     slot(colab, "b", 4)
     before = media(colab)
-    bring(files, dest)
+    collect(files, dest)
     assert media(colab) - before == 4 + 2, "both lists and states; the weights and the metrics, but not the best"
     assert epoch_in(dest) == 4
 
 
-def test_what_is_damaged_here_is_mended(colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path) -> None:
+def test_damaged_local_files_are_replaced(colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path) -> None:
     slot(colab, "a", 3)
-    first = bring(files, dest)
+    first = collect(files, dest)
     dest.last.write_text("half")
     (tmp_path / "outside").write_text("mine")
     dest.metrics.unlink()
     dest.metrics.symlink_to(tmp_path / "outside")
-    assert bring(files, dest) == first
+    assert collect(files, dest) == first
     assert (tmp_path / "outside").read_text() == "mine", "a link is replaced, not followed"
     dest.state.write_text("{")
-    assert bring(files, dest) == first
+    assert collect(files, dest) == first
 
 
 @pytest.mark.parametrize("harm", ["state", "manifest", "no manifest", "no state", "not json", "another leg"])
-def test_a_torn_slot_gives_way_to_the_one_before(harm: str, colab: Colab, files: DriveClient, dest: RunFolder) -> None:
+def test_a_torn_slot_is_skipped(harm: str, colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     slot(colab, "a", 3)
     torn = slot(colab, "b", 4, **({"leg": "hands-a1b2-02"} if harm == "another leg" else {}))
     if harm == "state":
@@ -205,12 +205,12 @@ def test_a_torn_slot_gives_way_to_the_one_before(harm: str, colab: Colab, files:
     seen = notebook_outputs.read_progress(files, RUN, LEG)
     assert seen
     assert seen["state"]["epoch"] == 3
-    bring(files, dest)
+    collect(files, dest)
     assert epoch_in(dest) == 3
 
 
 @pytest.mark.parametrize("harm", ["weights", "no weights", "metrics"])
-def test_a_slot_whose_files_are_not_as_listed_is_not_brought(
+def test_a_slot_that_does_not_match_its_manifest_is_skipped(
     harm: str, colab: Colab, files: DriveClient, dest: RunFolder
 ) -> None:
     whole = slot(colab, "a", 3)
@@ -219,7 +219,7 @@ def test_a_slot_whose_files_are_not_as_listed_is_not_brought(
         torn.last.unlink()
     else:
         (torn.last if harm == "weights" else torn.metrics).write_text('{"epoch": 9}\n')
-    bring(files, dest)
+    collect(files, dest)
     assert (epoch_in(dest), dest.last.read_bytes()) == (3, whole.last.read_bytes())
     seen = notebook_outputs.read_progress(files, RUN, LEG)
     assert seen
@@ -227,27 +227,27 @@ def test_a_slot_whose_files_are_not_as_listed_is_not_brought(
     whole.last.write_text("damaged too")
     shutil.rmtree(dest.root)
     with pytest.raises(DamagedOutputs, match=r"are damaged: checkpoint/last\.npz"):
-        bring(files, dest)
+        collect(files, dest)
     assert list(dest.root.rglob("*.npz")) == []
 
 
-def test_what_is_here_and_newer_stays(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
+def test_newer_local_outputs_stay(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     slot(colab, "a", 3)
     make(dest, 5)
-    assert epoch_in(RunFolder(bring(files, dest).folder)) == 5
+    assert epoch_in(RunFolder(collect(files, dest).folder)) == 5
     dest.state.write_text("torn")
-    bring(files, dest)
-    assert epoch_in(dest) == 3, "what is not whole is not newer"
+    collect(files, dest)
+    assert epoch_in(dest) == 3, "incomplete outputs are not newer"
 
 
-def test_while_a_notebook_writes_whole_epochs_come(
+def test_downloads_are_complete_while_a_notebook_writes(
     colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The notebook's own code, on the mount, as fast as it can."""
     monkeypatch.setattr(notebook_outputs, "PAUSES_S", (0.05,) * 20)
-    drive, told = colab_drive.MountedDrive(colab.drive.mount), list[str]()
+    drive, messages = colab_drive.MountedDrive(colab.drive.mount), list[str]()
     out = RunFolder(tmp_path / "content")
-    mirror = colab_drive.DriveMirror(drive, place(colab), out, tmp_path / "staging", told.append)
+    mirror = colab_drive.DriveMirror(drive, place(colab), out, tmp_path / "staging", messages.append)
     epochs: list[int] = []
     for epoch in range(1, 25):
         make(out, epoch)
@@ -255,67 +255,67 @@ def test_while_a_notebook_writes_whole_epochs_come(
         if epoch == 1:
             wait_for(lambda: notebook_outputs.read_progress(files, RUN, LEG))
         if epoch % 3 == 0:
-            assert bring(files, dest).unlisted == ()
+            assert collect(files, dest).unlisted == ()
             archive.check_files(dest, [dest.last, dest.best, dest.metrics, dest.state])
             epochs.append(epoch_in(dest))
-    assert mirror.wait(10) == told == []
-    bring(files, dest)
+    assert mirror.wait(10) == messages == []
+    collect(files, dest)
     assert (epochs, epoch_in(dest)) == (sorted(epochs), epoch)
 
 
 # ------------------------------------------------------------------------------------- the results
-def test_the_results_of_a_session_come_before_its_slots(
+def test_the_results_zip_wins_over_an_equal_slot(
     colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path
 ) -> None:
     slot(colab, "a", 4, state="complete", updated_s=2000.0)
     results(colab, tmp_path, 4, updated_s=2000.0)
-    found = bring(files, dest)
+    found = collect(files, dest)
     assert found.unlisted == ()
     assert dest.predictions.exists()
     assert dest.log.read_text() == "what it printed\n"
     assert not list(dest.root.glob(".*"))
     before = media(colab)
-    assert bring(files, dest) == found
+    assert collect(files, dest) == found
     assert media(colab) - before == 2 + 2, "list and state of the slot, and beginning and end of the zip"
     dest.log.unlink()
-    assert bring(files, dest) == found
+    assert collect(files, dest) == found
     write_json(dest.state, {"state": "complete", "epoch": 99, "leg": LEG})
-    assert bring(files, dest) == found, "what is not whole is not newer"
+    assert collect(files, dest) == found, "incomplete outputs are not newer"
     assert [path.name for path in dest.root.parent.iterdir()] == ["artifacts"]
 
 
-def test_results_of_an_earlier_session_are_not_brought(
+def test_results_of_an_earlier_session_are_skipped(
     colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path
 ) -> None:
     results(colab, tmp_path, 3, state="paused")
-    bring(files, dest)
+    collect(files, dest)
     slot(colab, "b", 5)
-    found = bring(files, dest)
+    found = collect(files, dest)
     assert epoch_in(dest) == 5
     assert found.unlisted == ()
     results(colab, tmp_path, 9)
-    bring(files, dest)
+    collect(files, dest)
     assert (epoch_in(dest), dest.predictions.exists()) == (9, True)
 
 
 def test_results_without_slots_are_enough(colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path) -> None:
     results(colab, tmp_path, 9)
     assert notebook_outputs.read_progress(files, RUN, LEG) is None
-    assert bring(files, dest).unlisted == ()
+    assert collect(files, dest).unlisted == ()
 
 
 @pytest.mark.parametrize("harm", ["no zip", "torn", "another leg"])
-def test_results_that_cannot_be_looked_into_count_where_there_is_nothing_else(
+def test_unreadable_results_count_only_without_slots(
     harm: str, colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path
 ) -> None:
     path = results(colab, tmp_path, 9, **({"leg": "hands-a1b2-02"} if harm == "another leg" else {}))
     if harm != "another leg":
         path.write_bytes(path.read_bytes()[:-200] if harm == "torn" else b"<html>sign in</html>")
     with pytest.raises(UsageError if harm == "another leg" else MachineError, match="nothing was imported"):
-        bring(files, dest)
+        collect(files, dest)
     assert [path for path in dest.root.rglob("*") if path.is_file()] == []
     slot(colab, "a", 3)
-    bring(files, dest)
+    collect(files, dest)
     assert epoch_in(dest) == 3
 
 
@@ -325,13 +325,13 @@ def test_a_hostile_zip_is_refused(colab: Colab, files: DriveClient, dest: RunFol
     with zipfile.ZipFile(results(colab, tmp_path, 9), "a") as opened:
         opened.writestr("../../outside", "x")
     with pytest.raises(MachineError, match="leads out of the folder"):
-        bring(files, dest)
+        collect(files, dest)
     assert not list(tmp_path.rglob("outside"))
 
 
 # --------------------------------------------------------------------------------- names and twins
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "..", "C:x", "a\\b"])
-def test_a_name_that_leads_elsewhere_is_refused(
+def test_a_name_outside_the_folder_is_refused(
     name: str, colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path
 ) -> None:
     """In the list of the leg itself, or as Drive's own name for a file, which may have a slash in it."""
@@ -341,30 +341,30 @@ def test_a_name_that_leads_elsewhere_is_refused(
     before = made.manifest.read_text()
     made.manifest.write_text(json.dumps(said))
     with pytest.raises(MachineError, match="points outside its folder"):
-        bring(files, dest)
+        collect(files, dest)
     made.manifest.write_text(before)
     if name != "..":
         (folder,) = files.find_folders("boneagectl", RUN, LEG, "a")
         through_the_api(colab, name, folder.id)
         with pytest.raises(MachineError, match="points outside its folder"):
-            bring(files, dest)
+            collect(files, dest)
     assert not dest.root.exists()
 
 
-def test_what_is_no_file_is_left_alone(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
+def test_shortcuts_documents_and_other_files_are_ignored(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     slot(colab, "a", 3)
     (folder,) = files.find_folders("boneagectl", RUN, LEG, "a")
     through_the_api(colab, "state.json", folder.id, "application/vnd.google-apps.shortcut")
     through_the_api(colab, "notes", folder.id, "application/vnd.google-apps.document")
     through_the_api(colab, "metrics.jsonl", folder.id, FOLDER)
-    (place(colab, "a") / "desktop.ini").write_text("a stranger")
-    bring(files, dest)
+    (place(colab, "a") / "desktop.ini").write_text("of another program")
+    collect(files, dest)
     assert sorted(path.name for path in dest.root.iterdir()) == [
         "MANIFEST.json", "checkpoint", "metrics.jsonl", "state.json",
     ]  # fmt: skip
 
 
-def test_of_folders_with_one_name_all_are_looked_into(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
+def test_all_folders_of_one_name_are_searched(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     slot(colab, "a", 3)
     twin = through_the_api(colab, "boneagectl", mime=FOLDER)
     run = through_the_api(colab, RUN, twin, FOLDER)
@@ -374,16 +374,16 @@ def test_of_folders_with_one_name_all_are_looked_into(colab: Colab, files: Drive
     seen = notebook_outputs.read_progress(files, RUN, LEG)
     assert seen
     assert seen["state"]["epoch"] == 4
-    bring(files, dest)
+    collect(files, dest)
     assert epoch_in(dest) == 4
 
 
-def test_of_files_with_one_name_the_newest_counts(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
+def test_the_newest_file_of_one_name_counts(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     made = slot(colab, "a", 3)
     (folder,) = files.find_folders("boneagectl", RUN, LEG, "a")
     through_the_api(colab, "state.json", folder.id)
     os.utime(place(colab, "a") / "state (1).json", (1, 1))
-    bring(files, dest)
+    collect(files, dest)
     assert dest.state.read_bytes() == made.state.read_bytes()
 
 
@@ -400,72 +400,74 @@ def test_names_with_quotes_and_long_lists_are_found(colab: Colab, files: DriveCl
 
 
 # ------------------------------------------------------------------------------------- what breaks
-def test_a_download_that_breaks_off_goes_on(colab: Colab, dest: RunFolder) -> None:
+def test_an_interrupted_download_is_resumed(colab: Colab, dest: RunFolder) -> None:
     made = slot(colab, "a", 3)
     size = made.last.stat().st_size
     with drive.open_session() as session:
-        told: list[tuple[int, int]] = []
-        session.hooks["response"].append(lambda answer, **_: told.append((answer.status_code, length(answer))))
+        responses: list[tuple[int, int]] = []
+        session.hooks["response"].append(lambda answer, **_: responses.append((answer.status_code, length(answer))))
         files = DriveClient(session)
         (folder,) = files.find_folders("boneagectl", RUN, LEG, "a", "checkpoint")
         (weights,) = files.list_files([folder], "last.npz")
         colab.cuts = [90_000, 5_000]  # a shorter file leaves the cut to the next
-        told.clear()
+        responses.clear()
         files.download(weights, dest.root / "weights")
     assert (dest.root / "weights").read_bytes() == made.last.read_bytes()
-    assert [status for status, _ in told] == [200, 206, 206]
-    assert [count for _, count in told] == [size, size - 90_000, size - 95_000], "no byte comes twice"
+    assert [status for status, _ in responses] == [200, 206, 206]
+    assert [count for _, count in responses] == [size, size - 90_000, size - 95_000], "no byte is downloaded twice"
 
 
 def length(answer: requests.Response) -> int:
     return int(answer.headers.get("Content-Length", 0))
 
 
-def test_what_came_is_kept_for_the_next_call(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
+def test_a_partial_download_is_kept_for_the_next_call(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     made = slot(colab, "a", 3)
     colab.cuts = [90_000]
     colab.faults.append(Fault("GET drive media/*", "503", times=9, after=4))
     with pytest.raises(Unreachable, match="503"):
-        bring(files, dest)
+        collect(files, dest)
     assert not dest.last.exists()
     sizes = sorted(part.stat().st_size for part in (dest.root / ".incoming").glob("*"))
     assert sizes == [made.best.stat().st_size, 90_000]
     colab.faults.clear()
     before = media(colab)
-    bring(files, dest)
+    collect(files, dest)
     assert media(colab) - before == 4, "list, state, the rest of the weights, and metrics"
     assert dest.last.read_bytes() == made.last.read_bytes()
     assert not (dest.root / ".incoming").exists()
 
 
-def test_what_came_is_not_trusted(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
+def test_a_kept_partial_download_is_verified(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     made = slot(colab, "a", 3)
     (folder,) = files.find_folders("boneagectl", RUN, LEG, "a", "checkpoint")
     (weights,) = files.list_files([folder], "last.npz")
     write_atomic(dest.root / ".incoming" / weights.md5, b"x" * 5000)
-    bring(files, dest)
+    collect(files, dest)
     assert dest.last.read_bytes() == made.last.read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["429", "500", "503", "403", "reset", "truncate"])
 @pytest.mark.parametrize("call", ["GET drive files", "GET drive media/*"])
-def test_what_passes_is_asked_again(kind: str, call: str, colab: Colab, files: DriveClient, dest: RunFolder) -> None:
+def test_temporary_failures_are_retried(
+    kind: str, call: str, colab: Colab, files: DriveClient, dest: RunFolder
+) -> None:
     """A 403 of the kind rateLimitExceeded is one that passes; a 429 says for how long."""
     made = slot(colab, "a", 3)
     colab.faults.append(Fault(call, kind, times=1))
-    bring(files, dest)
+    collect(files, dest)
     assert colab.faults == []
     assert dest.last.read_bytes() == made.last.read_bytes()
 
 
 @pytest.mark.parametrize("call", ["GET drive files", "GET drive media/*"])
-def test_an_answer_that_does_not_come_is_not_waited_for(
+def test_a_hanging_request_times_out_and_is_retried(
     call: str, colab: Colab, files: DriveClient, dest: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("boneagectl.targets.http.TIMEOUT_S", (1.0, 0.3))
     slot(colab, "a", 3)
     colab.faults.append(Fault(call, "hang"))
-    bring(files, dest)
+    collect(files, dest)
     assert epoch_in(dest) == 3
 
 
@@ -486,33 +488,33 @@ REFUSED: dict[str, tuple[Fault, type[Exception], str, str]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_refusal_is_said_with_a_way_out(kind: str, colab: Colab, files: DriveClient, dest: RunFolder) -> None:
+def test_a_refusal_names_the_next_step(kind: str, colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     fault, error, said, way = REFUSED[kind]
     slot(colab, "a", 3)
     colab.faults.append(fault)
     with pytest.raises(error, match=said) as caught:
-        bring(files, dest)
+        collect(files, dest)
     assert way in caught.value.next_step  # type: ignore[attr-defined]
     assert "\n" not in str(caught.value)
     assert not dest.state.exists()
 
 
-def test_of_two_reasons_the_telling_one_counts() -> None:
+def test_the_specific_one_of_two_reasons_counts() -> None:
     """Google says some refusals twice, and in the older way of many services that is a mere "forbidden"."""
     newer = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "SERVICE_DISABLED"}
     said = {"code": 403, "message": "has not been used", "errors": [{"reason": "forbidden"}], "details": [{}, newer]}
-    for body, told in (({"error": said}, "not enabled"), ({"error": "x"}, "answered 403"), ([], "answered 403")):
+    for body, fragment in (({"error": said}, "not enabled"), ({"error": "x"}, "answered 403"), ([], "answered 403")):
         answer = requests.Response()
         answer.status_code, answer.raw = 403, io.BytesIO(json.dumps(body).encode())
-        assert told in drive.DRIVE.error_from(answer, "MyDrive").message
+        assert fragment in drive.DRIVE.error_from(answer, "MyDrive").message
 
 
-def test_a_file_that_goes_or_changes_while_it_is_brought_is_looked_for_again(
+def test_a_file_replaced_during_the_download_is_searched_again(
     colab: Colab, files: DriveClient, dest: RunFolder
 ) -> None:
     slot(colab, "a", 3)
     colab.faults.append(Fault("GET drive media/*", "404", after=2))
-    bring(files, dest)
+    collect(files, dest)
     assert epoch_in(dest) == 3
     (folder,) = files.find_folders("boneagectl", RUN, LEG, "a")
     (state,) = files.list_files([folder], "state.json")
@@ -522,9 +524,7 @@ def test_a_file_that_goes_or_changes_while_it_is_brought_is_looked_for_again(
     assert "Google account" in caught.value.next_step
 
 
-def test_a_slot_that_is_being_written_does_not_hide_the_other(
-    colab: Colab, files: DriveClient, dest: RunFolder
-) -> None:
+def test_a_slot_being_written_does_not_hide_the_other(colab: Colab, files: DriveClient, dest: RunFolder) -> None:
     slot(colab, "a", 3)
     slot(colab, "b", 4)
     colab.faults.append(Fault("GET drive media/*", "404"))
@@ -533,7 +533,7 @@ def test_a_slot_that_is_being_written_does_not_hide_the_other(
     assert seen["state"]["epoch"] in (3, 4)
 
 
-def test_a_small_file_must_be_small(colab: Colab, files: DriveClient) -> None:
+def test_a_large_state_file_is_refused(colab: Colab, files: DriveClient) -> None:
     with open(colab.drive.folder / "state.json", "wb") as stream:
         stream.truncate((1 << 25) + 1)
     (state,) = files._search("'root' in parents", "My Drive")
@@ -542,7 +542,7 @@ def test_a_small_file_must_be_small(colab: Colab, files: DriveClient) -> None:
 
 
 # ------------------------------------------------------------------------------------------ sign-in
-def test_nobody_is_signed_in(colab: Colab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_or_invalid_sign_in_is_reported(colab: Colab, monkeypatch: pytest.MonkeyPatch) -> None:
     drive.credentials_path().unlink()
     with pytest.raises(NotSignedIn, match="not signed in to Google") as caught:
         drive.open_session()
@@ -562,7 +562,7 @@ def test_nobody_is_signed_in(colab: Colab, monkeypatch: pytest.MonkeyPatch) -> N
             drive.open_session()
 
 
-def test_the_token_asked_for_reads_drive_and_no_more(colab: Colab, files: DriveClient) -> None:
+def test_the_token_has_the_read_only_scope(colab: Colab, files: DriveClient) -> None:
     notebook_outputs.read_progress(files, RUN, LEG)
     (granted,) = {scopes for scopes, _ in list(colab.login._access.values())[-1:]}
     assert granted == (drive.SCOPE,)
@@ -571,7 +571,7 @@ def test_the_token_asked_for_reads_drive_and_no_more(colab: Colab, files: DriveC
         assert (answer.status_code, list(colab.drive.folder.iterdir())) == (403, [])
 
 
-def test_a_login_that_may_not_read_drive_says_so(colab: Colab, tmp_path: Path) -> None:
+def test_a_sign_in_without_the_drive_scope_is_reported(colab: Colab, tmp_path: Path) -> None:
     """With drive.file a listing would be empty, and look as if nothing were there."""
     slot(colab, "a", 3)
     kept = {name: colab.login.grant("drive.file")[name] for name in ("token", "expiry")}
@@ -582,7 +582,7 @@ def test_a_login_that_may_not_read_drive_says_so(colab: Colab, tmp_path: Path) -
         assert caught.value.next_step == drive.LOGIN
 
 
-def test_drive_file_sees_nothing_of_what_a_mount_wrote(colab: Colab) -> None:
+def test_the_scope_drive_file_does_not_show_mounted_files(colab: Colab) -> None:
     slot(colab, "a", 3)
     credentials = pytest.importorskip("google.oauth2.credentials")
     transport = pytest.importorskip("google.auth.transport.requests")
@@ -591,7 +591,7 @@ def test_drive_file_sees_nothing_of_what_a_mount_wrote(colab: Colab) -> None:
         assert notebook_outputs.read_progress(DriveClient(session), RUN, LEG) is None
 
 
-def test_a_token_that_ends_is_renewed_until_the_login_is_withdrawn(colab: Colab, files: DriveClient) -> None:
+def test_an_expired_token_is_renewed_until_the_sign_in_is_revoked(colab: Colab, files: DriveClient) -> None:
     slot(colab, "a", 3)
     assert notebook_outputs.read_progress(files, RUN, LEG)
     colab.login.expire()
@@ -608,13 +608,13 @@ def test_a_token_that_ends_is_renewed_until_the_login_is_withdrawn(colab: Colab,
     assert drive.LOGIN in caught.value.next_step
 
 
-def test_what_is_in_netrc_does_not_take_the_token_s_place(colab: Colab, files: DriveClient) -> None:
+def test_netrc_does_not_replace_the_token(colab: Colab, files: DriveClient) -> None:
     slot(colab, "a", 3)
     (colab.home / ".netrc").write_text("machine www.googleapis.com login alice password other\n")
     assert notebook_outputs.read_progress(files, RUN, LEG)
 
 
-def test_a_quota_project_is_named(colab: Colab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_quota_project_is_sent(colab: Colab, monkeypatch: pytest.MonkeyPatch) -> None:
     slot(colab, "a", 3)
     monkeypatch.setenv("GOOGLE_CLOUD_QUOTA_PROJECT", "my-project")
     with drive.open_session() as session:
@@ -626,18 +626,18 @@ def test_a_quota_project_is_named(colab: Colab, monkeypatch: pytest.MonkeyPatch)
     assert set(heads) == {"my-project"}
 
 
-def test_no_secret_is_told_or_kept(
+def test_no_secret_is_shown_or_stored(
     colab: Colab, files: DriveClient, dest: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     slot(colab, "a", 3)
     caplog.set_level(logging.DEBUG)
-    bring(files, dest)
+    collect(files, dest)
     colab.login.revoked = True
     colab.login.expire()
     with pytest.raises(NotSignedIn) as caught:
-        bring(files, dest)
-    told = [caplog.text, str(caught.value), caught.value.next_step]
-    assert [text for text in told if "SECRET" in text] == []
+        collect(files, dest)
+    texts = [caplog.text, str(caught.value), caught.value.next_step]
+    assert [text for text in texts if "SECRET" in text] == []
     kept = [path for path in dest.root.parent.rglob("*") if path.is_file()]
     assert len(kept) == 5
     assert [path for path in kept if b"SECRET" in path.read_bytes()] == []

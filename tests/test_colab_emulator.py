@@ -261,10 +261,10 @@ def test_what_is_used_costs_by_the_emulators_clock(colab: Colab, backend: Backen
     for host in (BACKEND, "https://colab.pa.googleapis.com"):
         said = backend.said("GET", "v1/user-info", host=host)
         assert said["subscriptionTier"] == "SUBSCRIPTION_TIER_PRO"
-    told = backend.said("GET", "tun/m/ccu-info")
-    assert (told["consumptionRateHourly"], told["assignmentsCount"]) == (1.19, 1)
-    assert "A100" in told["eligibleGpus"]
-    assert told["ineligibleGpus"] == ["H100"]
+    shown = backend.said("GET", "tun/m/ccu-info")
+    assert (shown["consumptionRateHourly"], shown["assignmentsCount"]) == (1.19, 1)
+    assert "A100" in shown["eligibleGpus"]
+    assert shown["ineligibleGpus"] == ["H100"]
     colab.clock_rate = 36000
     wait_for(lambda: backend.said("GET", "tun/m/ccu-info")["currentBalance"] < 99.5)
     backend.unassign(made["endpoint"])
@@ -283,7 +283,7 @@ def test_a_machine_that_is_too_old_or_idle_is_taken(colab: Colab, machine: Machi
     machine.start(f"import os, time\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)")
     colab.idle_s, colab.clock_rate = 60, 600
     time.sleep(0.4)
-    assert machine.vm.is_alive, "its kernel is busy, though nobody listens"
+    assert machine.vm.is_alive, "its kernel is busy, though no client listens"
     (tmp_path / "go").touch()
     wait_for(lambda: machine.vm.ended == "idle")
     colab.idle_s, colab.session_s = 1e9, 30
@@ -435,23 +435,23 @@ def test_a_kernel_finds_the_trainer_and_no_way_back(
     ).splitlines()
     assert [said["epoch"] for line in lines if (said := parse_sentinel(line))] == [1, 2, 3]
     assert machine.get("content/out/model.keras") == b"model"
-    told = machine.run(
+    shown = machine.run(
         "import os, its_stub\nprint(its_stub.said, os.environ['FAKE_EPOCH_S'], os.environ['BONEAGECTL_ROOT'])\n"
         "print([name for name in os.environ if 'proxy' in name.lower() or name in "
         "('REQUESTS_CA_BUNDLE', 'SSL_CERT_FILE', 'BONEAGECTL_SECRET')])\n"
         "print('COLAB_RELEASE_TAG' in os.environ, subprocess.getoutput('nvidia-smi -L'))\n"
         "print(subprocess.getoutput('python -c \"print(1 + 1)\"'))"
     ).splitlines()
-    assert told[0] == f"stubbed 0.01 {machine.vm.content}"
-    assert told[1] == "[]"
-    assert told[2].startswith("True GPU 0: Tesla T4")
-    assert told[3] == "2"
+    assert shown[0] == f"stubbed 0.01 {machine.vm.content}"
+    assert shown[1] == "[]"
+    assert shown[2].startswith("True GPU 0: Tesla T4")
+    assert shown[3] == "2"
 
 
 @needs_machines
 def test_content_is_the_machines_own_folder(machine: Machine) -> None:
     before = Path("/content").exists()
-    told = machine.run(
+    shown = machine.run(
         "import os, shutil, pathlib, zipfile\nos.makedirs('/content/a/b', exist_ok=True)\nos.chdir('/content/a')\n"
         "pathlib.Path('/content/a/b/c.txt').write_text('c')\nshutil.copy('/content/a/b/c.txt', '/content/d.txt')\n"
         "os.replace('/content/d.txt', '/content/e.txt')\nshutil.make_archive('/content/z', 'zip', '/content/a')\n"
@@ -459,7 +459,7 @@ def test_content_is_the_machines_own_folder(machine: Machine) -> None:
         "print(zipfile.ZipFile('/content/z.zip').namelist())\nshutil.rmtree('/content/a')\n"
         "print([path.name for path in sorted(pathlib.Path('/content').iterdir())])"
     ).splitlines()
-    assert told == ["['a', 'e.txt', 'z.zip'] True c", "['b/', 'b/c.txt']", "['e.txt', 'z.zip']"]
+    assert shown == ["['a', 'e.txt', 'z.zip'] True c", "['b/', 'b/c.txt']", "['e.txt', 'z.zip']"]
     assert (machine.vm.content / "e.txt").read_text() == "c"
     assert Path("/content").exists() == before
 
@@ -467,7 +467,7 @@ def test_content_is_the_machines_own_folder(machine: Machine) -> None:
 @needs_machines
 def test_a_machine_can_give_itself_back(colab: Colab, machine: Machine) -> None:
     machine.start(
-        "import os, time, urllib.request as u\ntime.sleep(0.3)  # until nobody listens\n"
+        "import os, time, urllib.request as u\ntime.sleep(0.3)  # until no client listens\n"
         "u.urlopen(u.Request(f\"http://{os.environ['TBE_RUNTIME_ADDR']}/unassign\", data=b'', method='POST'))"
     )
     wait_for(lambda: machine.vm.ended == "unassigned")
@@ -883,7 +883,7 @@ def test_the_command_line_loses_a_machine_and_forgets_it(colab: Colab, cli: Cli)
         assert process.stdout.readline() == "up\n"
         colab.lose(vm)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(2)  # mostly it hangs: who waits for it must look at the sessions
+            process.wait(2)  # mostly it hangs: its caller must check the sessions
         process.kill()
     assert "No active sessions" in cli("sessions")
     assert cli.kept == {}

@@ -1,4 +1,4 @@
-"""The notebook as a file: readable, valid, the same bytes each time, and a changed parameter is a changed line."""
+"""The notebook as a file: readable, valid, deterministic; a changed parameter changes one line."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def readable(text: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------ the file
-def test_what_a_person_reads(tmp_path: Path) -> None:
+def test_the_readable_text_of_the_notebook(tmp_path: Path) -> None:
     text = notebook(tmp_path)
     assert_golden("colab-notebook.txt", readable(text))
     assert RESEARCH_ONLY.split(".")[0] in cells(text)["title"]
@@ -113,9 +113,7 @@ def test_one_changed_parameter_is_one_changed_line(tmp_path: Path, change: dict[
     assert [line[0] for line in lines] == ["-", "+"]
 
 
-def test_its_code_and_its_settings_are_the_bundle_that_was_booked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_its_code_and_settings_make_the_submitted_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = make_spec(preset="smoke", epochs=7)
     notebook(tmp_path, spec)
     path, values = colab_render.read_notebook(tmp_path)
@@ -153,19 +151,19 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert values["PACK"] == pack
 
 
-def test_a_notebook_that_grew_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_too_large_notebook_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(colab_render, "MAX_BYTES", 50_000)
     with pytest.raises(UsageError, match="over the limit of 50000"):
         notebook(tmp_path)
 
 
-def test_a_cell_without_a_name_is_a_fault_of_the_template() -> None:
+def test_a_template_cell_without_a_name_is_an_error() -> None:
     with pytest.raises(ValueError, match="invalid first line of a cell"):
         colab_render.to_ipynb("# %%\nx = 1\n", METADATA)
 
 
 # ------------------------------------------------------------------------------------ an earlier leg
-def test_a_next_leg_names_the_one_before_and_says_what_drive_must_hold(tmp_path: Path) -> None:
+def test_a_resumed_leg_names_the_previous_one_and_its_folder_on_drive(tmp_path: Path) -> None:
     earlier = RunFolder(tmp_path / "earlier")
     for path in (earlier.last, earlier.best):
         write_atomic(path, "weights")
@@ -179,7 +177,7 @@ def test_a_next_leg_names_the_one_before_and_says_what_drive_must_hold(tmp_path:
     assert str(earlier.last.parent) in note
 
 
-def test_a_leg_without_a_checkpoint_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_resuming_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no complete checkpoint") as caught:
         notebook(tmp_path / "sent", leg=SECOND, resume=Checkpoint(tmp_path, Handle("local", LEG)))
     assert "boneagectl collect" in caught.value.next_step

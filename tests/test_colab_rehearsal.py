@@ -1,4 +1,4 @@
-"""The very notebook, run: by the rehearsal in two processes, and under nbclient in real kernels."""
+"""The generated notebook, executed: by the rehearsal in two processes, and under nbclient in real kernels."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def rehearse(folder: Path, place: Path, python: str = sys.executable) -> list[Fi
     return list(colab_rehearsal.rehearse(folder, place, python))
 
 
-def test_two_sessions_and_what_it_cannot_check(tmp_path: Path) -> None:
+def test_a_rehearsal_runs_two_sessions_and_lists_what_it_cannot_check(tmp_path: Path) -> None:
     found = rehearse(sent(tmp_path / "sent"), tmp_path / "place")
     assert [one.what for one in found if one.level == "ok"] == ["data", "first session", "second session", "results"]
     assert [one.detail for one in found if one.level == "warn"] == list(colab_rehearsal.UNCHECKED)
-    lines = read_metrics(RunFolder(tmp_path / "place" / "brought").metrics)
+    lines = read_metrics(RunFolder(tmp_path / "place" / "collected").metrics)
     assert [line["epoch"] for line in lines] == [1, 2]
 
 
-def test_a_trainer_that_fails_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_trainer_fails_the_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = sent(tmp_path / "sent", pack="boneage/pack")
     path, _ = render.read_notebook(folder)
     path.write_text(path.read_text().replace("'epochs': 2", "'epochs': 'two'"))
@@ -111,14 +111,14 @@ def test_two_sessions_in_kernels_with_a_drive_that_fails_every_third_write(
     assert "COMPLETE after epoch 2. Drive has everything" in said(second, "training")
     assert "<svg" in said(second, "training")
     assert "test error:" in said(second, "results")
-    dest = RunFolder(machine / "brought")
+    dest = RunFolder(machine / "collected")
     assert notebook_outputs.import_results(machine / "downloads" / f"results-{LEG}.zip", LEG, dest).unlisted == ()
     assert json.loads(dest.state.read_text())["state"] == "complete"
     assert [line["epoch"] for line in read_metrics(dest.metrics)] == [1, 2]
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_stopped_cell_shows_words_and_no_traceback(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_cell_shows_a_message_without_traceback(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import nbclient
     import nbformat
 

@@ -1,4 +1,4 @@
-"""A zip from a browser's downloads: what is hostile, torn or another's is refused whole; what is good comes whole."""
+"""A zip from a browser's downloads: hostile, torn or foreign ones are refused completely."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def dest(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "home" / "artifacts")
 
 
-def test_a_good_one_comes_whole_and_again(zipped: Path, dest: RunFolder) -> None:
+def test_a_valid_zip_is_imported_repeatedly(zipped: Path, dest: RunFolder) -> None:
     found = notebook_outputs.import_results(zipped, LEG, dest)
     assert sorted(found.sha256) == ["MANIFEST.json", "checkpoint/last.npz", "metrics.jsonl", "state.json", "train.log"]
     assert found.unlisted == ()
@@ -50,7 +50,7 @@ def test_a_good_one_comes_whole_and_again(zipped: Path, dest: RunFolder) -> None
     assert [path.name for path in dest.root.parent.iterdir()] == ["artifacts"]
 
 
-def test_one_that_was_packed_anew_is_taken(zipped: Path, dest: RunFolder, tmp_path: Path) -> None:
+def test_a_zip_that_was_packed_again_is_accepted(zipped: Path, dest: RunFolder, tmp_path: Path) -> None:
     """Some browsers unpack what they download; a person then makes a zip of it."""
     with zipfile.ZipFile(zipped) as old, zipfile.ZipFile(tmp_path / "new.zip", "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
@@ -148,7 +148,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_one_is_refused_whole(kind: str, zipped: Path, dest: RunFolder, tmp_path: Path) -> None:
+def test_a_hostile_zip_is_refused_completely(kind: str, zipped: Path, dest: RunFolder, tmp_path: Path) -> None:
     harm, said = HOSTILE[kind]
     harm(zipped)
     before = sorted(tmp_path.rglob("*"))
@@ -161,7 +161,7 @@ def test_a_hostile_one_is_refused_whole(kind: str, zipped: Path, dest: RunFolder
     assert not (tmp_path.parent / "outside").exists()
 
 
-def test_more_than_a_run_can_be_is_refused_while_it_streams(
+def test_a_too_large_zip_is_refused_while_unpacking(
     zipped: Path, dest: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive, "MAX_BYTES", 100)
@@ -186,13 +186,13 @@ def test_an_older_download_never_replaces_a_newer_one(zipped: Path, dest: RunFol
     assert json.loads(dest.state.read_text())["state"] == "complete"
 
 
-def test_what_is_not_there_is_named(dest: RunFolder, tmp_path: Path) -> None:
+def test_a_missing_zip_is_reported(dest: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no file") as caught:
         notebook_outputs.import_results(tmp_path / "results.zip", LEG, dest)
     assert f"--from results-{LEG}.zip" in caught.value.next_step
 
 
-def test_without_a_state_nothing_is_known_of_it(dest: RunFolder, tmp_path: Path) -> None:
+def test_a_zip_without_a_state_is_refused(dest: RunFolder, tmp_path: Path) -> None:
     run = make_run(RunFolder(tmp_path / "stateless"))
     run.state.unlink()
     write_manifest(run)

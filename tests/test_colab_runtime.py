@@ -1,4 +1,4 @@
-"""A machine of Colab's is spoken to as Jupyter wants it, by a token that ends, over connections that break."""
+"""A Colab runtime as a Jupyter server: expiring tokens, broken connections, files of any size."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def big(tmp_path: Path) -> Path:
 
 
 # ----------------------------------------------------------------------------------------- files
-def test_a_file_goes_up_in_pieces_and_comes_down_whole(
+def test_a_file_is_uploaded_in_pieces_and_downloaded(
     machine: RuntimeClient, vm: Vm, colab: Colab, big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PIECE_BYTES", 65_536)
@@ -73,7 +73,7 @@ def test_a_file_goes_up_in_pieces_and_comes_down_whole(
 
 
 @pytest.mark.parametrize("size", [0, 65_535, 65_536, 65_537, 131_072])
-def test_files_of_any_size_go_up(
+def test_files_of_any_size_are_uploaded(
     machine: RuntimeClient, vm: Vm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     monkeypatch.setattr(module, "PIECE_BYTES", 65_536)
@@ -83,7 +83,7 @@ def test_files_of_any_size_go_up(
     assert machine.read_file("content/a b#ü%.bin") == (tmp_path / "a b#ü%.bin").read_bytes()
 
 
-def test_a_piece_whose_answer_was_lost_does_not_spoil_the_file(
+def test_a_piece_with_a_lost_answer_does_not_corrupt_the_file(
     machine: RuntimeClient, vm: Vm, colab: Colab, big: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PIECE_BYTES", 65_536)
@@ -105,7 +105,7 @@ def test_an_interrupted_download_is_resumed_and_given_up_when_nothing_arrives(
     assert not (tmp_path / "other.bin").exists()
 
 
-def test_neither_way_holds_a_file_in_memory(machine: RuntimeClient, vm: Vm, tmp_path: Path) -> None:
+def test_transfers_do_not_hold_a_file_in_memory(machine: RuntimeClient, vm: Vm, tmp_path: Path) -> None:
     path = tmp_path / "big.bin"
     path.write_bytes(b"x" * (48 << 20))
     tracemalloc.start()
@@ -118,7 +118,7 @@ def test_neither_way_holds_a_file_in_memory(machine: RuntimeClient, vm: Vm, tmp_
     assert (tmp_path / "down.bin").stat().st_size == path.stat().st_size
 
 
-def test_files_come_by_the_other_way_where_one_is_closed(
+def test_files_are_downloaded_through_the_contents_api_if_needed(
     machine: RuntimeClient, vm: Vm, colab: Colab, big: Path
 ) -> None:
     (vm.content / "big.bin").write_bytes(big.read_bytes())
@@ -139,7 +139,7 @@ def test_an_expired_token_is_renewed_once(machine: RuntimeClient, colab: Colab, 
         machine.read_file("content/a.txt")
 
 
-def test_what_is_not_there_is_told_from_what_is_gone(
+def test_a_missing_file_differs_from_a_lost_runtime(
     machine: RuntimeClient, vm: Vm, colab: Colab, tmp_path: Path
 ) -> None:
     assert machine.read_file("content/none") == b""
@@ -159,7 +159,7 @@ def test_what_is_not_there_is_told_from_what_is_gone(
 
 
 # ----------------------------------------------------------------------------------------- kernel
-def test_code_begins_and_goes_on_without_us(machine: RuntimeClient, vm: Vm) -> None:
+def test_code_runs_on_without_a_connection(machine: RuntimeClient, vm: Vm) -> None:
     kernel = machine.start_kernel()
     machine.run_code(kernel, "answer = 42")
     code = (
@@ -178,7 +178,7 @@ def test_code_begins_and_goes_on_without_us(machine: RuntimeClient, vm: Vm) -> N
     wait_for(lambda: machine.kernel_state(kernel) == "idle")
 
 
-def test_a_begin_is_never_sent_twice(machine: RuntimeClient, vm: Vm, colab: Colab) -> None:
+def test_starting_code_is_never_repeated(machine: RuntimeClient, vm: Vm, colab: Colab) -> None:
     kernel = machine.start_kernel()
     colab.faults.append(Fault("WS runtime *", "503"))
     with pytest.raises(Unreachable, match="no connection to the kernel"):
@@ -187,7 +187,7 @@ def test_a_begin_is_never_sent_twice(machine: RuntimeClient, vm: Vm, colab: Cola
     assert len([call for call in colab.calls if call.startswith("WS")]) == 1
 
 
-def test_the_token_shows_in_no_text(machine: RuntimeClient, vm: Vm, colab: Colab) -> None:
+def test_the_token_appears_in_no_message(machine: RuntimeClient, vm: Vm, colab: Colab) -> None:
     assert "SECRET" not in repr(access(vm))
     colab.faults.append(Fault("* runtime *", "500", times=9))
     with pytest.raises(Unreachable) as error:

@@ -145,7 +145,7 @@ class Call:
         asked = self.request.query
         text = asked.get("q", "").replace("'root' in parents", f"'{ROOT_ID}' in parents")
         matches = Query(text).matches
-        found = [said for entry in self.files.all() if self._sees(entry) and matches(said := entry.told())]
+        found = [said for entry in self.files.all() if self._sees(entry) and matches(said := entry.as_json())]
         self._sort(found, asked.get("orderBy", ""))
         try:
             size, first = int(asked.get("pageSize") or 100), int(asked.get("pageToken", "~0").removeprefix("~"))
@@ -174,7 +174,7 @@ class Call:
         return _ranged(entry.content, self.request.headers.get("Range", ""), entry.mime)
 
     def _told(self, entry: Entry) -> dict[str, Any]:
-        return dict(masked(entry.told(), self.fields or _USUAL_FIELDS))
+        return dict(masked(entry.as_json(), self.fields or _USUAL_FIELDS))
 
     # ------------------------------------------------------------------------------- changes
     def _put(self, entry: Entry | None, body: bytes | None, said: dict[str, Any] | None = None) -> Answer:

@@ -70,7 +70,7 @@ class Entry:
             self._md5 = (mark, hashlib.md5(self.content, usedforsecurity=False).hexdigest())
         return self._md5[1]
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         said = {"kind": "drive#file", "id": self.id, "name": self.name, "mimeType": self.mime, "parents": [self.parent],
                 "trashed": self.is_trashed, "starred": False, "createdTime": _text(self.created_s), "modifiedTime":
                 _text(self.stat.st_mtime), "spaces": ["drive"], "ownedByMe": True, **self.own}  # fmt: skip

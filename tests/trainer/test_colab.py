@@ -1,4 +1,4 @@
-"""A session in Colab, cell by cell: what it refuses, how it ends, what it says, and what the next one goes on from."""
+"""A session in Colab, cell by cell: what it refuses, how it ends, what it prints, and what the next session resumes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RUN, LEG, SECOND = "hands-a1b2", "hands-a1b2-01", "hands-a1b2-02"
 
 @dataclass
 class Colab:
-    """One user's Colab and Drive; each `session` is a new machine unless told otherwise."""
+    """One user's Colab and Drive; each `session` is a new machine by default."""
 
     root: Path
     my_drive: Path
@@ -76,8 +76,8 @@ class Colab:
             cell()
 
     def offered(self, leg: str = LEG) -> RunFolder:
-        """What the browser got, brought and checked."""
-        dest = RunFolder(self.root / "brought")
+        """The browser's download, imported and checked."""
+        dest = RunFolder(self.root / "collected")
         shutil.rmtree(dest.root, ignore_errors=True)
         notebook_outputs.import_results(self.root / "downloads" / f"results-{leg}.zip", leg, dest)
         return dest
@@ -115,13 +115,13 @@ def test_a_gpu_is_named(place: Colab, capsys: pytest.CaptureFixture[str]) -> Non
     assert "this session stops in 9 h 54 min" in said
 
 
-def test_elsewhere_than_in_colab_it_does_not_begin(place: Colab) -> None:
+def test_outside_of_colab_it_does_not_start(place: Colab) -> None:
     place.monkeypatch.delenv("COLAB_RELEASE_TAG")
     with pytest.raises(CellStopped, match="made for Google Colab"):
         place.session()
 
 
-def test_cells_out_of_order_are_told(place: Colab) -> None:
+def test_cells_out_of_order_are_reported(place: Colab) -> None:
     session = place.session()
     for cell in (session.get_images, session.train, session.results):
         with pytest.raises(CellStopped, match="in their order"):
@@ -134,7 +134,7 @@ def test_drive_refused_stops_before_anything_is_trained(place: Colab) -> None:
         place.run_all()
 
 
-def test_settings_that_were_broken_by_hand_are_told(place: Colab) -> None:
+def test_invalid_settings_are_reported(place: Colab) -> None:
     with pytest.raises(CellStopped, match="epochs must be int, not 'many'"):
         place.session(train={**asdict(TrainConfig()), "epochs": "many"})
 
@@ -171,7 +171,7 @@ def test_at_its_limit_it_pauses_and_the_next_session_completes_it(
     assert epochs == list(range(1, reached + 3)), "an epoch is lost or was done twice"
 
 
-def test_the_square_pauses_it_and_the_kernel_has_its_signals_back(
+def test_an_interrupt_pauses_the_run_and_restores_the_signal_handlers(
     place: Colab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.behave(epochs=900, epoch_s=0.05)
@@ -188,7 +188,7 @@ def test_the_square_pauses_it_and_the_kernel_has_its_signals_back(
     assert json.loads(place.offered().state.read_text())["state"] == "paused"
 
 
-def test_a_machine_taken_away_is_told_as_that(place: Colab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_session_is_reported_as_such(place: Colab, capsys: pytest.CaptureFixture[str]) -> None:
     place.run_all()
     for path in (place.my_drive / "boneagectl" / RUN / LEG).rglob("state.json"):
         folder = RunFolder(path.parent)
@@ -202,7 +202,7 @@ def test_a_machine_taken_away_is_told_as_that(place: Colab, capsys: pytest.Captu
     assert "COMPLETE after epoch 4" in said
 
 
-def test_a_killed_training_leaves_the_notebook_alive_and_is_told(place: Colab) -> None:
+def test_a_killed_trainer_is_reported_and_the_notebook_survives(place: Colab) -> None:
     place.behave(mode="crash")
     with pytest.raises(CellStopped, match="failed after epoch 1: trainer killed, most likely out of memory"):
         place.run_all()
@@ -211,25 +211,25 @@ def test_a_killed_training_leaves_the_notebook_alive_and_is_told(place: Colab) -
     assert [line["epoch"] for line in read_metrics(place.offered().metrics)] == [1, 2, 3]
 
 
-def test_a_training_without_a_last_word(place: Colab) -> None:
+def test_a_trainer_that_leaves_no_state(place: Colab) -> None:
     place.behave(mode="silent")
     with pytest.raises(CellStopped, match="left no state: exit code 1"):
         place.run_all()
 
 
-def test_a_training_that_hangs_is_ended(place: Colab) -> None:
+def test_a_hanging_trainer_is_killed(place: Colab) -> None:
     place.monkeypatch.setattr(colab_notebook, "_MARGIN_S", 0.5)
     place.behave(mode="mute")
     with pytest.raises(CellStopped, match="still running after"):
         place.run_all(time_limit_s=2)
 
 
-def test_a_session_without_time_is_not_begun(place: Colab) -> None:
+def test_a_session_without_time_is_not_started(place: Colab) -> None:
     with pytest.raises(CellStopped, match="no time is left"):
         place.run_all(time_limit_s=1)
 
 
-def test_on_the_same_machine_the_newer_of_disk_and_drive_counts(place: Colab) -> None:
+def test_on_the_same_runtime_the_newer_of_disk_and_drive_counts(place: Colab) -> None:
     place.behave(epochs=2)
     place.run_all()
     place.fault("rename")
@@ -254,7 +254,7 @@ def test_two_sessions_with_a_bad_drive_lose_no_epoch(kind: str, place: Colab) ->
     assert [line["epoch"] for line in read_metrics(place.offered().metrics)] == list(range(1, 9))
 
 
-def test_a_drive_that_is_gone_for_good_never_interrupts(place: Colab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_permanently_lost_drive_does_not_stop_training(place: Colab, capsys: pytest.CaptureFixture[str]) -> None:
     place.behave(epochs=6, epoch_s=0.05)
     place.fault("gone:3")
     began_s = time.monotonic()
@@ -267,7 +267,7 @@ def test_a_drive_that_is_gone_for_good_never_interrupts(place: Colab, capsys: py
 
 
 # ---------------------------------------------------------------------------------- an earlier leg
-def test_a_second_leg_goes_on_from_the_first(place: Colab) -> None:
+def test_a_second_leg_resumes_the_first(place: Colab) -> None:
     place.behave(epochs=2)
     place.run_all()
     place.behave(epochs=4)
@@ -276,6 +276,6 @@ def test_a_second_leg_goes_on_from_the_first(place: Colab) -> None:
     assert [(line["epoch"], line["leg"]) for line in lines] == [(1, LEG), (2, LEG), (3, SECOND), (4, SECOND)]
 
 
-def test_a_leg_that_is_not_on_drive_is_asked_for_by_its_place(place: Colab) -> None:
+def test_a_leg_missing_on_drive_is_requested_with_its_folder(place: Colab) -> None:
     with pytest.raises(CellStopped, match=f"`checkpoint`.*folder boneagectl/{RUN}/{LEG} of your Drive"):
         place.run_all(leg=SECOND, resume=LEG)

@@ -1,4 +1,4 @@
-"""Drive at its worst: whatever it does, no epoch is lost here, nothing waits for it, and what it lacks is told."""
+"""Failures of Drive: no epoch is lost, training never waits, and missing files are reported."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ EPOCHS, EPOCH_S = 8, 0.05
 
 @dataclass
 class Bench:
-    """A training that writes as the trainer does, and its mirror."""
+    """A run folder written as the trainer writes it, and its mirror."""
 
     root: Path
     my_drive: Path
     monkeypatch: pytest.MonkeyPatch
-    told: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     longest_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class Bench:
 
     def new_mirror(self) -> DriveMirror:
         place = self.drive.my / "boneagectl" / LEG
-        return DriveMirror(self.drive, place, self.out, self.root / "content" / "mirror", self.told.append)
+        return DriveMirror(self.drive, place, self.out, self.root / "content" / "mirror", self.messages.append)
 
     def fault(self, kind: str) -> None:
         self.monkeypatch.setenv("STUB_DRIVE_FAULT", kind)
@@ -75,7 +75,7 @@ class Bench:
     def on_drive(self) -> int:
         """The newest epoch that Drive holds whole, read as a next session would; 0 where there is none."""
         try:
-            found = restore_checkpoint(self.my_drive / "boneagectl" / LEG, self.root / "taken back", self.told.append)
+            found = restore_checkpoint(self.my_drive / "boneagectl" / LEG, self.root / "restored", self.messages.append)
         except ContractError:
             return 0
         return max(0, stored_epoch(found)) if found else 0
@@ -88,16 +88,16 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         yield Bench(tmp_path, my_drive, monkeypatch)
 
 
-def test_a_drive_that_works_holds_the_newest_epoch_and_no_more(bench: Bench) -> None:
+def test_a_working_drive_holds_the_newest_epoch_in_two_slots(bench: Bench) -> None:
     bench.train()
     assert bench.mirror.wait(10) == []
-    assert (bench.on_drive(), bench.told) == (EPOCHS, [])
+    assert (bench.on_drive(), bench.messages) == (EPOCHS, [])
     names = sorted(path.name for path in bench.my_drive.rglob("*") if path.is_file())
     assert names == sorted(["best.npz", "last.npz", "metrics.jsonl", "state.json", "MANIFEST.json"] * 2)
 
 
 @pytest.mark.parametrize("kind", ["every:3", "slow:0.05", "drop:7", "every:4"])
-def test_whatever_passes_costs_nothing(kind: str, bench: Bench) -> None:
+def test_temporary_drive_failures_lose_nothing(kind: str, bench: Bench) -> None:
     bench.fault(kind)
     began_s = time.monotonic()
     bench.train()
@@ -120,7 +120,7 @@ def test_whatever_passes_costs_nothing(kind: str, bench: Bench) -> None:
         ("gone:0", "mounted"),
     ],
 )
-def test_for_good_is_told_once_and_costs_nothing(kind: str, said: str, bench: Bench) -> None:
+def test_permanent_drive_failures_are_reported_once_and_lose_nothing(kind: str, said: str, bench: Bench) -> None:
     bench.fault(kind)
     bench.train()
     assert len(read_metrics(bench.out.metrics)) == EPOCHS
@@ -130,13 +130,13 @@ def test_for_good_is_told_once_and_costs_nothing(kind: str, said: str, bench: Be
     assert len(missing) == 1
     assert said in missing[0]
     assert "newest epoch" in missing[0]
-    assert len([line for line in bench.told if "Training continues" in line]) == 1
-    assert len(bench.told) <= 2, "a mount was tried more than once, and may have asked the user each time"
+    assert len([line for line in bench.messages if "Training continues" in line]) == 1
+    assert len(bench.messages) <= 2, "a mount was tried more than once, and may have asked the user each time"
     assert bench.on_drive() in (0, 1)
     assert not (bench.root / "content" / "drive" / "MyDrive").exists() or not kind.startswith("gone")
 
 
-def test_gone_in_the_middle_the_last_whole_copy_stands(bench: Bench) -> None:
+def test_after_a_failure_the_last_complete_copy_remains(bench: Bench) -> None:
     bench.train(1, 3)
     assert bench.mirror.wait(10) == []
     bench.fault("rename")
@@ -146,11 +146,11 @@ def test_gone_in_the_middle_the_last_whole_copy_stands(bench: Bench) -> None:
     bench.fault("")
     bench.train(6, 6)
     assert bench.mirror.wait(10) == []
-    assert bench.told[-1].startswith("Drive works again")
+    assert bench.messages[-1].startswith("Drive works again")
     assert bench.on_drive() == 6
 
 
-def test_a_drive_that_hangs_holds_up_neither_training_nor_its_end(bench: Bench) -> None:
+def test_a_hanging_drive_delays_neither_training_nor_its_end(bench: Bench) -> None:
     bench.fault("slow:3")
     bench.train()
     assert bench.longest_s < 0.2
@@ -160,7 +160,7 @@ def test_a_drive_that_hangs_holds_up_neither_training_nor_its_end(bench: Bench) 
     assert "Drive took longer than 0 s" in missing[0]
 
 
-def test_killed_at_any_write_drive_holds_a_whole_epoch(bench: Bench) -> None:
+def test_killed_at_any_write_drive_holds_a_complete_epoch(bench: Bench) -> None:
     """As if the machine were taken away after the n-th write: the copy before it is whole."""
     bench.train(1, 2)
     assert bench.mirror.wait(10) == []
@@ -175,7 +175,7 @@ def test_killed_at_any_write_drive_holds_a_whole_epoch(bench: Bench) -> None:
         assert bench.on_drive() == 2 + number
 
 
-def test_the_last_word_counts_more_than_the_epoch_before_it(bench: Bench) -> None:
+def test_the_final_state_counts_more_than_the_epoch_before_it(bench: Bench) -> None:
     for last in (3, 4):  # whichever of the two places comes last
         bench.train(last, last)
         bench.mirror.wait(10)
@@ -183,10 +183,10 @@ def test_the_last_word_counts_more_than_the_epoch_before_it(bench: Bench) -> Non
         bench.mirror.copy_epoch()
         assert bench.mirror.wait(10) == []
         assert bench.on_drive() == last
-        assert json.loads(RunFolder(bench.root / "taken back").state.read_text())["state"] == "paused"
+        assert json.loads(RunFolder(bench.root / "restored").state.read_text())["state"] == "paused"
 
 
-def test_what_is_being_written_is_never_copied_half(bench: Bench) -> None:
+def test_files_being_written_are_never_copied_partially(bench: Bench) -> None:
     """The mirror is woken while the trainer is between the next epoch's weights and its list."""
     bench.train(1, 1)
     bench.mirror.wait(10)
@@ -206,7 +206,7 @@ def damaged(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
 
 
-def test_of_two_copies_the_damaged_one_is_left(bench: Bench) -> None:
+def test_the_damaged_one_of_two_copies_is_skipped(bench: Bench) -> None:
     for epoch in (1, 2, 3):
         bench.train(epoch, epoch)
         assert bench.mirror.wait(10) == []
@@ -214,14 +214,14 @@ def test_of_two_copies_the_damaged_one_is_left(bench: Bench) -> None:
     newest = max((RunFolder(place / slot) for slot in SLOTS), key=stored_epoch)
     damaged(newest.last)
     assert bench.on_drive() == 2
-    assert "damaged" in bench.told[-1]
+    assert "damaged" in bench.messages[-1]
     for path in place.glob("?/checkpoint/best.npz"):
         damaged(path)
     with pytest.raises(ContractError, match="all checkpoints"):
-        restore_checkpoint(place, bench.root / "again", bench.told.append)
+        restore_checkpoint(place, bench.root / "again", bench.messages.append)
 
 
-def test_a_damaged_copy_gives_way_before_the_whole_one(bench: Bench) -> None:
+def test_a_damaged_copy_is_replaced_before_the_complete_one(bench: Bench) -> None:
     """The newest is damaged, and two epochs newer: the one that is whole must outlive the first epochs after it."""
     for epoch in (3, 5):
         bench.train(epoch, epoch)
@@ -238,7 +238,7 @@ def test_a_damaged_copy_gives_way_before_the_whole_one(bench: Bench) -> None:
     assert bench.on_drive() == 4
 
 
-def test_what_drive_forgot_is_written_again(bench: Bench) -> None:
+def test_files_lost_by_drive_are_copied_again(bench: Bench) -> None:
     bench.train(1, 4)
     assert bench.mirror.wait(10) == []
     for path in bench.my_drive.rglob("best.npz"):
@@ -250,17 +250,17 @@ def test_what_drive_forgot_is_written_again(bench: Bench) -> None:
     assert bench.on_drive() == 8
 
 
-def test_a_checkpoint_that_a_person_put_there_is_taken(bench: Bench) -> None:
+def test_a_checkpoint_that_the_user_uploaded_is_restored(bench: Bench) -> None:
     place = RunFolder(bench.my_drive / "boneagectl" / "from-elsewhere-01")
     for path in (place.last, place.best):
         write_atomic(path, "weights")
-    taken = restore_checkpoint(place.root, bench.root / "taken", bench.told.append)
+    taken = restore_checkpoint(place.root, bench.root / "taken", bench.messages.append)
     assert taken
     assert [path.name for path in checkpoint_files(taken)] == ["best.npz", "last.npz"]
 
 
-def test_nothing_there_is_nothing_taken(bench: Bench) -> None:
-    assert restore_checkpoint(bench.my_drive / "none", bench.root / "taken", bench.told.append) is None
+def test_without_a_checkpoint_nothing_is_restored(bench: Bench) -> None:
+    assert restore_checkpoint(bench.my_drive / "none", bench.root / "taken", bench.messages.append) is None
 
 
 def test_two_notebooks_of_one_leg_never_overwrite_the_later_one(bench: Bench) -> None:
@@ -273,7 +273,7 @@ def test_two_notebooks_of_one_leg_never_overwrite_the_later_one(bench: Bench) ->
 
 
 # ------------------------------------------------------------------------------- other things to copy
-def test_the_epoch_comes_before_whatever_waits(bench: Bench) -> None:
+def test_the_epoch_is_copied_before_waiting_jobs(bench: Bench) -> None:
     order, go = [], threading.Event()
     bench.mirror.add_job("first", go.wait)
     bench.mirror.add_job("the pack", lambda: order.append("pack"))

@@ -1,4 +1,4 @@
-"""Images for a notebook: from a pack on Drive, or from Kaggle with the user's own token, over a real connection."""
+"""Images for a session: from a pack on Drive, or from Kaggle with the user's token, over a real connection."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_pack_on_drive_is_copied_once(drive: MountedDrive, pack: Path, tmp_pat
         (lambda pack: pack.index.write_text("id\n1\n"), "damaged: 'male'"),
     ],
 )
-def test_a_named_pack_that_will_not_do_is_told(
+def test_an_unusable_named_pack_is_reported(
     harm: Callable[[PackFolder], object], said: str, drive: MountedDrive, pack: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(pack, drive.my / "boneage" / "pack")
@@ -78,14 +78,16 @@ def test_a_named_pack_that_will_not_do_is_told(
     assert not (tmp_path / "local" / "boneage-pack").exists()
 
 
-def test_a_pack_of_other_images_is_told_by_both_fingerprints(drive: MountedDrive, pack: Path, tmp_path: Path) -> None:
+def test_a_pack_of_other_images_is_reported_with_both_fingerprints(
+    drive: MountedDrive, pack: Path, tmp_path: Path
+) -> None:
     shutil.copytree(pack, drive.my / "mine")
     wanted = wanted_for(pack, pack="mine", fingerprint="beef" * 16)
     with pytest.raises(ContractError, match="the job needs beefbeefbeef"):
         colab_images.find_pack(wanted, drive, drive.my / "kept", tmp_path / "local")
 
 
-def test_a_made_pack_is_kept_whole_and_found_again(drive: MountedDrive, pack: Path, tmp_path: Path) -> None:
+def test_a_built_pack_is_stored_and_found_again(drive: MountedDrive, pack: Path, tmp_path: Path) -> None:
     wanted, kept, local = wanted_for(pack), drive.my / "kept", tmp_path / "local"
     made, is_there = colab_images.find_pack(wanted, drive, kept, local)
     assert not is_there
@@ -96,14 +98,14 @@ def test_a_made_pack_is_kept_whole_and_found_again(drive: MountedDrive, pack: Pa
     assert colab_images.find_pack(wanted, drive, kept, local)[1]
 
 
-def test_a_kept_pack_that_was_damaged_is_made_anew(drive: MountedDrive, pack: Path, tmp_path: Path) -> None:
+def test_a_damaged_stored_pack_is_built_again(drive: MountedDrive, pack: Path, tmp_path: Path) -> None:
     wanted, kept = wanted_for(pack), drive.my / "kept"
     shutil.copytree(pack, kept / wanted.name)
     (kept / wanted.name / "images.npy").write_bytes(b"torn")
     assert not colab_images.find_pack(wanted, drive, kept, tmp_path / "local")[1]
 
 
-def test_of_a_pack_that_was_half_kept_nothing_is_taken(
+def test_a_partially_stored_pack_is_not_used(
     drive: MountedDrive, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = PackFolder(tmp_path / "local" / wanted_for(pack).name)
@@ -178,7 +180,7 @@ def fetch(dest: Path) -> None:
     kaggle_download.download_dataset(DATASET, kaggle_download.authorization_header(colab_api.read_secret), dest)
 
 
-def test_the_set_is_unpacked_and_the_token_goes_to_kaggle_alone(
+def test_the_dataset_is_unpacked_and_the_token_is_sent_to_kaggle_only(
     kaggle: Kaggle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fetch(tmp_path / "images")
@@ -191,7 +193,7 @@ def test_the_set_is_unpacked_and_the_token_goes_to_kaggle_alone(
         assert TOKEN.encode() not in path.read_bytes(), path
 
 
-def test_name_and_key_do_as_well(kaggle: Kaggle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_username_and_key_are_accepted(kaggle: Kaggle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STUB_SECRET_KAGGLE_API_TOKEN")
     monkeypatch.setenv("STUB_SECRET_KAGGLE_USERNAME", "alice")
     monkeypatch.setenv("STUB_SECRET_KAGGLE_KEY", "k3y")
@@ -199,14 +201,14 @@ def test_name_and_key_do_as_well(kaggle: Kaggle, tmp_path: Path, monkeypatch: py
     assert base64.b64decode(kaggle.asked[0][1].removeprefix("Basic ")) == b"alice:k3y"
 
 
-def test_a_broken_download_is_gone_on_with(kaggle: Kaggle, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(kaggle: Kaggle, tmp_path: Path) -> None:
     kaggle.cuts += [1000, 500]
     fetch(tmp_path / "images")
     assert [one[2] for one in kaggle.asked if one[0] == "/signed"] == ["", "bytes=1000-", "bytes=1500-"]
     assert PackFolder(tmp_path / "images").card.exists()
 
 
-def test_one_that_breaks_again_and_again_is_told(kaggle: Kaggle, tmp_path: Path) -> None:
+def test_a_repeatedly_interrupted_download_fails(kaggle: Kaggle, tmp_path: Path) -> None:
     kaggle.cuts += [10] * 9
     with pytest.raises(OSError, match="broke off"):
         fetch(tmp_path / "images")
@@ -215,20 +217,20 @@ def test_one_that_breaks_again_and_again_is_told(kaggle: Kaggle, tmp_path: Path)
 @pytest.mark.parametrize(
     ("code", "said"), [(401, "create a new one"), (403, "accept its terms"), (404, "correct DATASET")]
 )
-def test_a_refusal_says_what_to_do(code: int, said: str, kaggle: Kaggle, tmp_path: Path) -> None:
+def test_a_refusal_names_the_next_step(code: int, said: str, kaggle: Kaggle, tmp_path: Path) -> None:
     kaggle.refuse = code
     with pytest.raises(ContractError, match=said):
         fetch(tmp_path / "images")
     assert len(kaggle.asked) == 1
 
 
-def test_what_is_no_zip_is_told(kaggle: Kaggle, tmp_path: Path) -> None:
+def test_an_invalid_zip_is_reported(kaggle: Kaggle, tmp_path: Path) -> None:
     kaggle.content = b"<html>"
     with pytest.raises(ContractError, match="cannot be unpacked"):
         fetch(tmp_path / "images")
 
 
-def test_a_full_disk_is_told_before_the_download(
+def test_a_full_disk_is_reported_before_the_download(
     kaggle: Kaggle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
@@ -245,7 +247,7 @@ def test_a_hostile_name_stays_inside(kaggle: Kaggle, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("evil"))
 
 
-def test_a_set_that_is_a_pack_needs_no_preparing(kaggle: Kaggle, pack: Path, tmp_path: Path) -> None:
+def test_a_dataset_that_is_a_pack_needs_no_preparation(kaggle: Kaggle, pack: Path, tmp_path: Path) -> None:
     def never(*_: object) -> None:
         raise AssertionError
 
@@ -263,7 +265,7 @@ def test_a_set_that_is_a_pack_needs_no_preparing(kaggle: Kaggle, pack: Path, tmp
         ("timeout", "keep this page open"),
     ],
 )
-def test_without_a_token_it_says_how_to_make_one(
+def test_a_missing_token_is_reported_with_instructions(
     answer: str, said: str, my_drive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STUB_SECRETS", answer)
@@ -275,7 +277,7 @@ def test_without_a_token_it_says_how_to_make_one(
     assert TOKEN not in str(caught.value)
 
 
-def test_a_secret_is_not_in_its_own_words(my_drive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_is_not_in_its_repr(my_drive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUB_SECRET_KAGGLE_KEY", TOKEN)
     assert TOKEN not in repr(colab_api.read_secret("KAGGLE_KEY"))
     monkeypatch.setenv("STUB_SECRET_KAGGLE_KEY", "")

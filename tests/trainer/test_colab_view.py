@@ -1,4 +1,4 @@
-"""What a person sees while a notebook trains."""
+"""What a notebook shows during training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def line(epoch: int) -> dict[str, Any]:
     return {"epoch": epoch, "loss": 1 / epoch, "val_loss": 1.1 / epoch, "val_mae_months": 30 / epoch, "epoch_s": 60.0}
 
 
-def test_both_losses_are_drawn_as_a_picture_of_their_own() -> None:
+def test_both_losses_are_plotted_as_svg() -> None:
     svg = xml.etree.ElementTree.fromstring(plot_losses([line(1), line(2), line(3)], 10))  # noqa: S314
     curves = [one.get("points", "") for one in svg if one.tag.endswith("polyline")]
     assert [len(points.split()) for points in curves] == [3, 3]
@@ -26,15 +26,15 @@ def test_both_losses_are_drawn_as_a_picture_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("history", [[], [line(1)], [{"epoch": 1}, {"epoch": 2}]])
-def test_nothing_is_drawn_before_there_is_something(history: list[dict[str, Any]]) -> None:
+def test_without_two_epochs_there_is_no_plot(history: list[dict[str, Any]]) -> None:
     assert plot_losses(history, 10) == ""
 
 
-def test_equal_values_and_one_epoch_are_no_division_by_zero() -> None:
+def test_equal_values_and_one_epoch_can_be_plotted() -> None:
     assert "polyline" in plot_losses([{"epoch": 1, "loss": 1.0}, {"epoch": 1, "loss": 1.0}], 1)
 
 
-def test_without_a_page_there_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_html_lines_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     view = TrainingView(10, [line(1)], lambda: 3 * 3600)
     view.show_line("going on after epoch 1 of 10")
     view.show_line(sentinel_line(line(2)))

@@ -58,7 +58,7 @@ def rehearse(rendered: Path, place: Path, python: str) -> Iterator[Finding]:
         _run_second_session(command, place, environment)
     duration = units.format_duration(time.monotonic() - start_s)
     yield Finding("ok", "second session", f"the same notebook resumed from Drive and completed; both took {duration}")
-    zipped, dest = place / "downloads" / notebook_outputs.results_name(leg_id), RunFolder(place / "brought")
+    zipped, dest = place / "downloads" / notebook_outputs.results_name(leg_id), RunFolder(place / "collected")
     found = notebook_outputs.import_results(zipped, leg_id, dest)
     state = parse_object(dest.state.read_text(), dest.state.name)
     if state["state"] != "complete":

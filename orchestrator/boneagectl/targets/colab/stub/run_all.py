@@ -1,8 +1,8 @@
-"""Runs the code cells of a notebook one after the other, as Colab's "Run all": the first that fails ends it.
+"""Runs the code cells of a notebook in order, like Colab's "Run all"; the first failure ends it.
 
     python run_all.py NOTEBOOK.ipynb
 
-A plain process and no kernel: it needs nothing but the interpreter that trains, and ends whole when it is killed.
+A plain process, not a kernel: it needs only the interpreter that trains, and nothing of it survives a kill.
 """
 
 import json

@@ -1,13 +1,13 @@
-"""Drive: a folder of this machine, seen through a mount that fails as STUB_DRIVE_FAULT says.
+"""Drive: a folder of this computer, seen through a mount that fails as STUB_DRIVE_FAULT says.
 
-``every:3`` each third write (a file opened to be written, or renamed) fails · ``gone:7`` after seven writes the mount
-is dead, for good · ``drop:7`` it drops out once, and is there again once it is mounted anew · ``slow:0.5`` each write
-takes half a second more · ``full`` no file can be opened to be written · ``rename`` nothing can be renamed · ``torn``
-a file loses its second half when it is renamed · ``dead:4`` from the fourth write on every one fails, counted from
-when the fault was set · ``refused`` it cannot be mounted.
+``every:3`` every third write (a file opened for writing, or renamed) fails · ``gone:7`` after seven writes the mount is
+lost permanently · ``drop:7`` it is lost once, until it is mounted again · ``slow:0.5`` each write takes half a second
+longer · ``full`` no file can be opened for writing · ``rename`` nothing can be renamed · ``torn`` a file loses its
+second half when it is renamed · ``dead:4`` from the fourth write on every one fails, counted from when the fault was
+set · ``refused`` it cannot be mounted.
 
-The faults come from an audit hook, which sees each file that Python opens or renames: whatever way the code under
-test writes, it meets them, as it would those of a real mount.
+The faults come from an audit hook, which sees each file that Python opens or renames: however the code under test
+writes, it meets them as it would those of a real mount.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""Downloads: a browser that puts everything into one folder."""
+"""Downloads: a browser that saves everything in one folder."""
 
 import os
 import shutil
@@ -8,6 +8,6 @@ from pathlib import Path
 def download(filename: str) -> None:
     folder = os.environ.get("STUB_DOWNLOADS")
     if not folder:
-        raise RuntimeError("no browser is there")
+        raise RuntimeError("there is no browser")
     Path(folder).mkdir(parents=True, exist_ok=True)
     shutil.copyfile(filename, Path(folder) / Path(filename).name)

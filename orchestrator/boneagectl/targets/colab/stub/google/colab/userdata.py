@@ -1,4 +1,4 @@
-"""Secrets, which are there, are not, or may not be read."""
+"""Secrets, which exist, do not exist, or may not be read."""
 
 import os
 
