@@ -20,7 +20,7 @@ NOISE = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
     rb"|[IWE]\d{4} [\d:.]+ +\d+ \S+:\d+\]"  # absl; F is fatal, and shown
     rb"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] \S+:\d+\]"  # TensorFlow
-    rb"|To enable the following instructions: .* rebuild TensorFlow"
+    rb"|To enable the following instructions: .* rebuild TensorFlow|Skipping registering GPU devices"
     rb"|(INFO|WARNING): .*(TensorFlow Lite|XNNPACK|delegate)"
     rb"|(\x1b\[[\d;]*m)*\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S* \[[VIWE]:onnxruntime:"
     rb"|(\x1b\[[\d;]*m)+$"
@@ -58,7 +58,8 @@ def quiet_tensorflow() -> Iterator[None]:
     os.close(sink)
     try:
         yield
-        os.write(2, _DONE)
+        with contextlib.suppress(OSError):  # the filter is gone
+            os.write(2, _DONE)
     finally:
         sys.stderr = own_stderr
         logger.setLevel(own_level)
@@ -71,8 +72,10 @@ def filter_lines(source: BinaryIO, target: BinaryIO) -> None:
     """Copies `source` without the lines that match `NOISE`; those follow at the end if no ``done`` line came."""
     dropped: deque[bytes] = deque(maxlen=_KEPT_LINES)
     for line in iter(source.readline, b""):
-        if line == _DONE:
-            return
+        if line.endswith(_DONE):  # after a line that was not ended, perhaps
+            target.write(line[: -len(_DONE)])
+            dropped.clear()
+            break
         if NOISE.match(line):
             dropped.append(line)
         else:
