@@ -1,4 +1,4 @@
-"""The names, values and files that both sides share."""
+"""The names, values and files that orchestrator and trainer share."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from support import DATA, environment, make_pack
 
 
 # -------------------------------------------------------------------------------------- the config
-def test_given_values_lie_over_the_preset_s() -> None:
+def test_given_values_override_those_of_the_preset() -> None:
     config = TrainConfig.from_mapping({"preset": "smoke", "width": 16})
     assert (config.epochs, config.width, config.augment) == (2, 16, "none")
     assert TrainConfig.from_mapping({}) == TrainConfig()
     assert TrainConfig.from_mapping({"learning_rate": 1}).learning_rate == 1.0
 
 
-def test_a_shortened_training_keeps_its_network_and_phases() -> None:
+def test_a_shortened_config_keeps_its_network_and_phases() -> None:
     fast = TrainConfig.from_mapping({"preset": "fast", "weights": "own.h5", "weights_md5": "1" * 32})
     short = fast.shortened(2, seed=7)
     assert (short.epochs, short.backbone_epochs, short.batch_size, short.weights) == (2, (1, 1), 8, "none")
@@ -65,13 +65,13 @@ def test_a_shortened_training_keeps_its_network_and_phases() -> None:
         ({"split": 5}, "split must be str"),
     ],
 )
-def test_refused_configs(given: dict[str, Any], message: str) -> None:
+def test_invalid_configs_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ContractError, match=message):
         TrainConfig.from_mapping(given)
 
 
 # ----------------------------------------------------------------------------------------- the job
-def test_a_job_survives_its_json() -> None:
+def test_a_job_survives_a_round_trip_through_json() -> None:
     job = Job(train=TrainConfig(epochs=7), data=dict(DATA), provenance={"git_commit": "ü"})
     assert Job.from_json(job.to_json()) == job
 
@@ -81,13 +81,13 @@ def test_a_job_survives_its_json() -> None:
     [("{", "not JSON"), ("[]", "must be a JSON object, not list"), ('{"schema": 99}', "schema 99"),
      ('{"schema": 1}', "lacks data, provenance, train"), ("{}", "schema None")],
 )  # fmt: skip
-def test_no_jobs(text: str, message: str) -> None:
+def test_invalid_jobs_are_refused(text: str, message: str) -> None:
     with pytest.raises(ContractError, match=message):
         Job.from_json(text)
 
 
 # ---------------------------------------------------------------------------------------- the pack
-def test_packs(tmp_path: Path) -> None:
+def test_a_pack_card_is_read_or_refused(tmp_path: Path) -> None:
     assert PackFolder(make_pack(tmp_path / "pack")).job_data() == DATA
     with pytest.raises(ContractError, match="is not a pack"):
         PackFolder(tmp_path).read_card()
@@ -126,25 +126,25 @@ def test_write_atomic_makes_folders_and_replaces(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_json_has_no_nan(tmp_path: Path, value: float) -> None:
+def test_json_with_nan_is_refused(tmp_path: Path, value: float) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "x.json", {"loss": value})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_manifest_lists_what_is_there(tmp_path: Path) -> None:
+def test_the_manifest_lists_existing_files(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     write_atomic(folder.last, b"weights")
     write_atomic(folder.metrics, "{}\n")
     write_atomic(folder.log, "not listed")
     write_manifest(folder)
-    said = json.loads(folder.manifest.read_text())
-    assert sorted(said["files"]) == ["checkpoint/last.npz", "metrics.jsonl"]
-    assert said["files"]["checkpoint/last.npz"] == {"bytes": 7, "sha256": sha256_of(folder.last)}
+    manifest = json.loads(folder.manifest.read_text())
+    assert sorted(manifest["files"]) == ["checkpoint/last.npz", "metrics.jsonl"]
+    assert manifest["files"]["checkpoint/last.npz"] == {"bytes": 7, "sha256": sha256_of(folder.last)}
 
 
 # --------------------------------------------------------------------------------------- signals
-def test_the_sentinel_survives_a_log() -> None:
+def test_a_metrics_line_is_parsed_from_a_log() -> None:
     metrics = {"epoch": 3, "loss": 0.25, "leg": "Größe-01"}
     line = sentinel_line(metrics)
     assert "\n" not in line
@@ -152,11 +152,11 @@ def test_the_sentinel_survives_a_log() -> None:
 
 
 @pytest.mark.parametrize("line", ["", "epoch 3", "BONEAGE ", "BONEAGE {", "BONEAGE [1]", " BONEAGE {}", "BONEAGE{}"])
-def test_other_lines_are_no_sentinel(line: str) -> None:
+def test_other_log_lines_are_ignored(line: str) -> None:
     assert parse_sentinel(line) is None
 
 
-def test_a_state_and_an_epoch_are_told_apart() -> None:
+def test_state_lines_and_metrics_lines_are_distinct() -> None:
     values = {"state": "paused", "reason": "time limit", "epoch": 3}
     assert parse_state(state_line(values) + "\n") == values
     assert parse_sentinel(state_line(values)) is None
@@ -164,12 +164,12 @@ def test_a_state_and_an_epoch_are_told_apart() -> None:
     assert parse_state("BONEAGE-STATE {") is None
 
 
-def test_the_sentinel_refuses_nan() -> None:
+def test_a_metrics_line_with_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="Out of range"):
         sentinel_line({"loss": float("nan")})
 
 
-def test_metrics(tmp_path: Path) -> None:
+def test_metrics_are_read_line_by_line(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     assert read_metrics(path) == []
     path.write_text('{"epoch": 1}\n\n{"epoch": 2}\n')

@@ -1,4 +1,4 @@
-"""A small pack, and the trainer as a process of its own."""
+"""A small pack, and the trainer as a separate process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Bench:
-    """Starts legs on one pack below one folder."""
+    """Runs legs on one pack, in folders below `root`."""
 
     pack: Path
     root: Path
@@ -50,9 +50,9 @@ class Bench:
     def start(
         self, leg: str, *options: str, driver: str = "", variables: Mapping[str, str] | None = None, **train: Any
     ) -> subprocess.Popen[str]:
-        """The trainer as a process; `driver` is code that prepares its surroundings before its main begins."""
-        begin = ["-c", f"{driver}\nfrom boneage_trainer.__main__ import main\nmain()"]
-        command = [sys.executable, *(begin if driver else ["-m", "boneage_trainer"]), str(self.job(**train))]
+        """Starts the trainer as a process; `driver` is code that it executes before its `main`."""
+        code = ["-c", f"{driver}\nfrom boneage_trainer.__main__ import main\nmain()"]
+        command = [sys.executable, *(code if driver else ["-m", "boneage_trainer"]), str(self.job(**train))]
         command += ["--data", str(self.pack), "--out", str(self.root / leg), "--leg", leg, *options]
         environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONUNBUFFERED": "1", **(variables or {})}
         return subprocess.Popen(
@@ -90,18 +90,18 @@ def bench(pack: Path, tmp_path: Path) -> Bench:
 
 @pytest.fixture(scope="session")
 def finished(pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """One training that nobody disturbed, as the leg ``whole``."""
-    bench = Bench(pack, tmp_path_factory.mktemp("undisturbed"))
+    """One uninterrupted run, as the leg ``whole``."""
+    bench = Bench(pack, tmp_path_factory.mktemp("uninterrupted"))
     code, output = bench.run("whole")
     assert code == 0, output
     return bench
 
 
 def wait_until(holds: Callable[[], bool], limit_s: float = 60) -> None:
-    """Returns once `holds`; fails when it has not for `limit_s`."""
+    """Returns once `holds()` is true; fails after `limit_s`."""
     end_s = time.monotonic() + limit_s
     while not holds():
-        assert time.monotonic() < end_s, "waited in vain"
+        assert time.monotonic() < end_s, f"not reached in {limit_s} s"
         time.sleep(0.01)
 
 

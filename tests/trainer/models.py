@@ -1,4 +1,4 @@
-"""Tiny regressors whose answers one can compute by hand."""
+"""Tiny regressors whose predictions can be computed by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def brightness(px: int, sex: bool = True, named: str = FEATURE_MAP, frozen: bool
 
 
 def of_corner(px: int) -> Any:
-    """A regressor that is blind: whatever the image shows, its only heat is in cell (5, 5)."""
+    """A regressor that ignores the image: its Grad-CAM is hot in cell (5, 5) only."""
     image = keras.Input((px, px, 1), dtype="uint8", name="image")
     male = keras.Input((1,), dtype="float32", name="male")
     side = px // 4

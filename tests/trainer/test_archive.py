@@ -1,4 +1,4 @@
-"""A run folder as a zip and back: whole, or refused by name."""
+"""A run folder as a zip and back: complete, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def zipped(path: Path, entries: dict[str, bytes], mode: int = stat.S_IFREG | 0o644) -> Path:
-    """An archive as anybody could make one; `mode` is that of its first entry."""
+    """An arbitrary zip; `mode` is that of its first entry."""
     with zipfile.ZipFile(path, "w") as made:
         for name, content in entries.items():
             info = zipfile.ZipInfo(name)
@@ -33,9 +33,9 @@ def zipped(path: Path, entries: dict[str, bytes], mode: int = stat.S_IFREG | 0o6
     return path
 
 
-def test_what_was_packed_comes_back(run: RunFolder, tmp_path: Path) -> None:
+def test_a_packed_run_is_unpacked_unchanged(run: RunFolder, tmp_path: Path) -> None:
     archive.pack_run(run, tmp_path / "run.zip")
-    write_atomic(tmp_path / "again" / "old", "from an earlier time")
+    write_atomic(tmp_path / "again" / "old", "of an earlier call")
     back = archive.unpack_run(tmp_path / "run.zip", tmp_path / "again")
     names = sorted(path.relative_to(back.root).as_posix() for path in back.root.rglob("*") if path.is_file())
     assert names == ["MANIFEST.json", "checkpoint/last.npz", "metrics.jsonl"]
@@ -44,13 +44,13 @@ def test_what_was_packed_comes_back(run: RunFolder, tmp_path: Path) -> None:
         assert {info.compress_type for info in made.infolist()} == {zipfile.ZIP_STORED}
 
 
-def test_the_log_goes_along_where_it_is_asked_for(run: RunFolder, tmp_path: Path) -> None:
+def test_the_log_is_packed_on_request(run: RunFolder, tmp_path: Path) -> None:
     archive.pack_run(run, tmp_path / "run.zip", with_log=True)
     assert archive.unpack_run(tmp_path / "run.zip", tmp_path / "again").log.read_text() == "is the target's"
 
 
 @pytest.mark.parametrize(
-    ("name", "mode", "said"),
+    ("name", "mode", "message"),
     [
         ("/etc/passwd", 0o644, "an absolute name"),
         ("..\\..\\evil", 0o644, "an absolute name"),
@@ -61,9 +61,11 @@ def test_the_log_goes_along_where_it_is_asked_for(run: RunFolder, tmp_path: Path
         ("pipe", stat.S_IFIFO | 0o644, "a link or device"),
     ],
 )
-def test_hostile_names_are_refused_before_anything_is_written(name: str, mode: int, said: str, tmp_path: Path) -> None:
+def test_hostile_names_are_refused_before_anything_is_written(
+    name: str, mode: int, message: str, tmp_path: Path
+) -> None:
     made = zipped(tmp_path / "run.zip", {name: b"../../evil", "MANIFEST.json": b'{"files": {}}'}, mode)
-    with pytest.raises(ContractError, match=said):
+    with pytest.raises(ContractError, match=message):
         archive.unpack_run(made, tmp_path / "deep" / "dest")
     assert [path.name for path in tmp_path.iterdir()] == ["run.zip"]
 
@@ -76,7 +78,7 @@ def test_more_than_a_disk_holds_is_refused(run: RunFolder, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(
-    ("entries", "said"),
+    ("entries", "message"),
     [
         ({}, "no readable MANIFEST"),
         ({"MANIFEST.json": b"[]"}, "must be a JSON object"),
@@ -85,8 +87,8 @@ def test_more_than_a_disk_holds_is_refused(run: RunFolder, tmp_path: Path, monke
         ({"MANIFEST.json": b'{"files": {"model.keras": 1}}', "model.keras": b""}, "model.keras has another sha256"),
     ],
 )
-def test_what_is_missing_or_damaged_is_named(entries: dict[str, bytes], said: str, tmp_path: Path) -> None:
-    with pytest.raises(ContractError, match=said):
+def test_missing_and_damaged_files_are_named(entries: dict[str, bytes], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=message):
         archive.unpack_run(zipped(tmp_path / "run.zip", entries), tmp_path / "dest")
 
 

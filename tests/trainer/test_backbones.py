@@ -61,17 +61,17 @@ def test_pixels_enter_as_the_backbone_was_trained(vgg16: tuple[Path, str, Any]) 
 
 
 @pytest.mark.parametrize(
-    ("weights", "md5", "said"),
+    ("weights", "md5", "message"),
     [
         ("mine.weights.h5", "", "torn download, or other weights"),
         ("mine.weights.h5", "0" * 32, "torn download, or other weights"),
-        ("nobody.h5", "", r"nobody\.h5: No such file.*weights=none"),
+        ("absent.h5", "", r"absent\.h5: No such file.*weights=none"),
         ("text.h5", "e2fc714c4727ee9395f324cd2e7f331f", "do not fit backbone vgg16"),
     ],
 )
-def test_wrong_weights_are_refused(weights: str, md5: str, said: str, vgg16: tuple[Path, str, Any]) -> None:
+def test_wrong_weights_are_refused(weights: str, md5: str, message: str, vgg16: tuple[Path, str, Any]) -> None:
     (vgg16[0].parent / "text.h5").write_text("abcd")
-    with pytest.raises(ContractError, match=said):
+    with pytest.raises(ContractError, match=message):
         built(vgg16[0].parent, backbone="vgg16", weights=weights, weights_md5=md5)
 
 
@@ -87,7 +87,7 @@ def test_images_that_are_too_small_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backbone", ["efficientnetv2b0", "convnexttiny"])
-def test_a_saved_model_of_each_kind_loads_and_answers_alike(backbone: str, tmp_path: Path) -> None:
+def test_a_saved_model_of_each_kind_loads_and_predicts_the_same(backbone: str, tmp_path: Path) -> None:
     import keras
 
     full = built(tmp_path, 64, backbone=backbone, pixels="backbone").full

@@ -42,7 +42,7 @@ def test_a_csv_decides_row_by_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("papre", "neither paper"),
         ("holdout:2:1", "fraction"),
@@ -52,11 +52,11 @@ def test_a_csv_decides_row_by_row(tmp_path: Path) -> None:
         ("empty.csv", "empty"),
     ],
 )
-def test_invalid_splits_are_refused(name: str, said: str, tmp_path: Path) -> None:
+def test_invalid_splits_are_refused(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     (tmp_path / "other.csv").write_text("id,split\n999999,test\n")
     (tmp_path / "empty.csv").write_text("id,split\n1,test\n")
-    with pytest.raises(ContractError, match=said):
+    with pytest.raises(ContractError, match=message):
         make_split(name, IDS, tmp_path)
 
 

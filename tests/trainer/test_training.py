@@ -160,7 +160,7 @@ while True:
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "message"),
     [
         ("no pack", "is not a pack"),
         ("other pack", "fingerprint"),
@@ -169,7 +169,7 @@ while True:
         ("bad job", "schema"),
     ],
 )
-def test_wrong_input_fails_at_once_with_one_line(harm: str, said: str, bench: Bench, tmp_path: Path) -> None:
+def test_wrong_input_fails_at_once_with_one_line(harm: str, message: str, bench: Bench, tmp_path: Path) -> None:
     import re
     import shutil
 
@@ -190,7 +190,7 @@ def test_wrong_input_fails_at_once_with_one_line(harm: str, said: str, bench: Be
     done = subprocess.run(command, env={"PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert re.search(said, done.stderr)
+    assert re.search(message, done.stderr)
     assert json.loads((tmp_path / "out" / "state.json").read_text())["state"] == "failed"
 
 

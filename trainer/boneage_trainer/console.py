@@ -96,19 +96,16 @@ class ProgressLine:
     def add(self, count: int) -> None:
         self._done += count
         now_s = time.monotonic()
-        if self._is_due(now_s):
+        waited_s = now_s - self._shown_s
+        if self._live:
+            is_due = waited_s >= 0.1
+        else:
+            is_due = waited_s >= 5 or (waited_s >= 1 and self._done - self._shown >= self._total / 10)
+        if is_due or self._done >= self._total:
             self._shown, self._shown_s = self._done, now_s
             # Padded with blanks, to overwrite a longer line before it.
             print(f"\r{self._line(now_s):<76}" if self._live else self._line(now_s), end="", file=self._stream)
             print("" if self._live and self._done < self._total else "\n", end="", file=self._stream, flush=True)
-
-    def _is_due(self, now_s: float) -> bool:
-        waited_s = now_s - self._shown_s
-        if self._done >= self._total:
-            return True
-        if self._live:
-            return waited_s >= 0.1
-        return waited_s >= 5 or (waited_s >= 1 and self._done - self._shown >= self._total / 10)
 
     def _line(self, now_s: float) -> str:
         elapsed_s = max(now_s - self._started_s, 1e-9)

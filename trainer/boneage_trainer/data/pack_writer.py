@@ -66,7 +66,10 @@ class PackWriter:
             if not self._has_same_plan():
                 self._start_over()
             self._array: IO[bytes] = stack.enter_context(open(self._rows_path, "r+b"))
-            self.prepared = {entry.row: entry for entry in self._read_log() if self._is_on_disk(entry)}
+            # After a power cut the log may have lines whose pixels never reached the disk.
+            for entry in self._read_log():
+                if entry.problem or zlib.crc32(self._read_row(entry.row)) == entry.crc32:
+                    self.prepared[entry.row] = entry
             self._opened = stack.pop_all()
         return self
 
@@ -102,10 +105,6 @@ class PackWriter:
         for line in complete.splitlines():
             row, _, sha256, problem, crc32 = json.loads(line)
             yield PreparedRow(row, sha256, problem, crc32)
-
-    def _is_on_disk(self, entry: PreparedRow) -> bool:
-        """Whether its pixels reached the disk: after a power cut the log may have more lines than the array rows."""
-        return bool(entry.problem) or zlib.crc32(self._read_row(entry.row)) == entry.crc32
 
     def _read_row(self, row: int) -> bytes:
         self._array.seek(len(self._header) + row * self._row_bytes)

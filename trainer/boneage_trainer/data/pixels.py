@@ -53,8 +53,12 @@ def fit_square(gray: Gray, size_px: int) -> Gray:
     The padding has the median gray level of the two edges it extends. Radiographs have black or white
     backgrounds; a fixed 0 would draw a bar along the second kind and shift its mean and contrast.
     """
-    small = _scale_to_fit(gray, size_px)
-    height, width = small.shape
+    longest = max(gray.shape)
+    height, width = (max(1, (2 * side * size_px + longest) // (2 * longest)) for side in gray.shape)
+    if longest < size_px:
+        small = np.asarray(cv2.resize(gray, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    else:
+        small = box_filter(gray, height, width)
     if height == width:
         return small
     edges = np.concatenate((small[:, 0], small[:, -1]) if height > width else (small[0], small[-1]))
@@ -62,15 +66,6 @@ def fit_square(gray: Gray, size_px: int) -> Gray:
     top, left = (size_px - height) // 2, (size_px - width) // 2
     padded[top : top + height, left : left + width] = small
     return padded
-
-
-def _scale_to_fit(gray: Gray, size_px: int) -> Gray:
-    height, width = gray.shape
-    longest = max(height, width)
-    fitted = [max(1, (2 * side * size_px + longest) // (2 * longest)) for side in (height, width)]
-    if longest < size_px:
-        return np.asarray(cv2.resize(gray, (fitted[1], fitted[0]), interpolation=cv2.INTER_LINEAR), np.uint8)
-    return box_filter(gray, fitted[0], fitted[1])
 
 
 def box_filter(gray: Gray, height_px: int, width_px: int) -> Gray:

@@ -277,7 +277,9 @@ def draw_hand(subject: SyntheticSubject, side_px: int) -> HandImage:
     canvas = Canvas(side_px * max(1, round(384 / side_px)), subject)
     for ray in _RAYS:
         _draw_ray(canvas, ray, subject)
-    _draw_palm(canvas, subject)
+    palm = np.array([[-0.115, 0.03], [-0.155, -0.13], [-0.185, -0.33], [0.02, -0.42], [0.145, -0.40],
+                     [0.165, -0.27], [0.21, -0.19], [0.13, 0.03]])  # fmt: skip
+    canvas.draw_flesh(palm * [subject.stout, 1.0])
     _draw_forearm(canvas, subject)
     for x, y, half_width, half_height, onset in _CARPALS:
         if (grown := _grown(subject.maturity, onset, 0.75)) > 0:
@@ -323,12 +325,6 @@ def _draw_long_bone(
         canvas.draw_bone(
             _oval(plate + along * (cartilage + cap), width, cap, np.degrees(np.arctan2(along[0], -along[1])))
         )
-
-
-def _draw_palm(canvas: Canvas, subject: SyntheticSubject) -> None:
-    palm = np.array([[-0.115, 0.03], [-0.155, -0.13], [-0.185, -0.33], [0.02, -0.42], [0.145, -0.40],
-                     [0.165, -0.27], [0.21, -0.19], [0.13, 0.03]])  # fmt: skip
-    canvas.draw_flesh(palm * [subject.stout, 1.0])
 
 
 def _draw_forearm(canvas: Canvas, subject: SyntheticSubject) -> None:

@@ -56,7 +56,18 @@ def train(job: Job, pack: Pack, session: TrainingSession, source: RunFolder) -> 
     device.check_batch(job.train.batch_size)
     device, measured = autotune(device, job.train, pack, parts, source)
     while not _fits_in_memory(job, pack, parts, session, source, device, measured):
-        device = _with_smaller_batches(device, job.train.batch_size)
+        images_at_once = job.train.batch_size // device.accumulate
+        smaller = device.with_smaller_batches(job.train.batch_size)
+        if smaller is None:
+            raise ContractError(
+                f"out of memory with {images_at_once} images at a time, which cannot be halved; "
+                "set a smaller train.batch_size or use a pack of smaller images"
+            )
+        device = smaller
+        print(
+            f"out of memory: continuing with {images_at_once // 2} images at a time and gradients "
+            f"accumulated over {device.accumulate} parts of a batch", flush=True,
+        )  # fmt: skip
         source = session.folder if session.folder.last.exists() else source
         keras.utils.clear_session()
         gc.collect()
@@ -78,21 +89,6 @@ def _fits_in_memory(
             raise
         return False
     return True
-
-
-def _with_smaller_batches(device: Device, batch_size: int) -> Device:
-    """`device` with each batch computed in twice as many parts."""
-    smaller = device.with_smaller_batches(batch_size)
-    if smaller is None:
-        raise ContractError(
-            f"out of memory with {batch_size // device.accumulate} images at a time, which cannot be halved; "
-            "set a smaller train.batch_size or use a pack of smaller images"
-        )
-    print(
-        f"out of memory: continuing with {batch_size // smaller.accumulate} images at a time and gradients "
-        f"accumulated over {smaller.accumulate} parts of a batch", flush=True,
-    )  # fmt: skip
-    return smaller
 
 
 class Trainer:

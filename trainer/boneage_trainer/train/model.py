@@ -199,17 +199,16 @@ def apply_backbone(x: Any, config: TrainConfig, folder: Path) -> Any:
             include_top=False, weights=weights, input_tensor=x, **options
         )
     except Exception as error:  # Keras wraps what urllib, h5py and its own checks raise in many types
-        raise ContractError(_describe_failure(config, x.shape[1], " ".join(str(error).split())[:300])) from None
+        reason = " ".join(str(error).split())[:300]
+        if config.weights == "imagenet":
+            way_out = "allow the machine internet, or set train.weights to the path of the file, or to none"
+            message = f"ImageNet weights of {config.backbone} cannot be downloaded: {reason}; {way_out}"
+        elif config.weights != "none":
+            message = f"weights {config.weights} do not fit backbone {config.backbone}: {reason}"
+        else:
+            message = f"backbone {config.backbone} cannot take images of {x.shape[1]} px: {reason}"
+        raise ContractError(message) from None
     return network.output
-
-
-def _describe_failure(config: TrainConfig, px: int, reason: str) -> str:
-    if config.weights == "imagenet":
-        way_out = "allow the machine internet, or set train.weights to the path of the file, or to none"
-        return f"ImageNet weights of {config.backbone} cannot be downloaded: {reason}; {way_out}"
-    if config.weights != "none":
-        return f"weights {config.weights} do not fit backbone {config.backbone}: {reason}"
-    return f"backbone {config.backbone} cannot take images of {px} px: {reason}"
 
 
 def _check_digest(path: Path, config: TrainConfig) -> None:
