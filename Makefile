@@ -37,7 +37,7 @@ test: setup lint azurite colab-cli ## lint, types and the whole suite
 
 test-long: setup azurite colab-cli ## tests that take minutes: Colab's contract, five legs, random faults, 200,000 random steps
 	@"$(BIN)/python" -m pytest -n 2 --dist worksteal -m "long"
-	@BONEAGE_RING_STEPS=200000 "$(BIN)/python" -m pytest tests/test_rings.py
+	@BONEAGE_LEDGER_STEPS=200000 "$(BIN)/python" -m pytest tests/test_ledger_properties.py
 
 lint: setup ## style and strict types
 	@"$(BIN)/ruff" check .

@@ -27,7 +27,7 @@ BENCHMARKS = (
     "colab_target",
     "ledger",
     "forecast",
-    "rings",
+    "ledger_properties",
     "paper",
 )
 """The other scripts here are parts of these. The longest is last."""

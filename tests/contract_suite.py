@@ -64,8 +64,8 @@ class TargetContract:
 
     # ------------------------------------------------------------------------------ helpers
     @pytest.fixture
-    def spec(self, tmp_path: Path) -> JobSpec:
-        return make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, epochs=3)
+    def spec(self, target: BaseTarget, tmp_path: Path) -> JobSpec:
+        return make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, target=target.name, epochs=3)
 
     @pytest.fixture
     def start(self, target: BaseTarget, spec: JobSpec, tmp_path: Path) -> Start:

@@ -61,9 +61,9 @@ def make_pack(root: Path, **other: Any) -> Path:
     return root
 
 
-def make_spec(pack: Path = Path("/no/pack"), time_limit_s: int = 3600, **train: Any) -> JobSpec:
+def make_spec(pack: Path = Path("/no/pack"), time_limit_s: int = 3600, target: str = "local", **train: Any) -> JobSpec:
     config = TrainConfig.from_mapping(train)
-    return JobSpec(config, pack, dict(DATA), "local", time_limit_s, {"git_commit": None})
+    return JobSpec(config, pack, dict(DATA), target, time_limit_s, {"git_commit": None})
 
 
 def make_plan(run_id: str, number: int = 1, worst_s: int = 3600, worst_usd_micro: int = 0) -> Plan:
@@ -74,7 +74,7 @@ def make_plan(run_id: str, number: int = 1, worst_s: int = 3600, worst_usd_micro
 def wait_for(condition: Callable[[], object], limit_s: float = 15) -> None:
     give_up = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < give_up, "it did not come about in time"
+        assert time.monotonic() < give_up, "the condition did not hold in time"
         time.sleep(0.01)
 
 

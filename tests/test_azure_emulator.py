@@ -224,7 +224,7 @@ def test_a_job_runs_with_data_and_brings_its_outputs(
 def test_a_job_from_yaml_trains(azure: Azure, ml: MLClient, place: str, tmp_path: Path) -> None:
     azure.add_data(place, "pack", make_pack(tmp_path / "pack"))
     azure.python = str(fake_trainer.install(tmp_path / "a folder"))
-    write_atomic(tmp_path / "stage" / "bundle.zip", bundle.build(make_spec(epochs=3)).content)
+    write_atomic(tmp_path / "stage" / "bundle.zip", bundle.build(make_spec(epochs=3, target="azure")).content)
     (tmp_path / "job.yml").write_text(
         f"type: command\nname: {NAME}\ncode: stage\nenvironment: {IMAGE}\ncompute: azureml:gpu\n"
         f"command: python -m pip install no-such && python -c 'pass' && python bundle.zip --leg {NAME}"

@@ -33,7 +33,7 @@ def settings(**other: object) -> AzureSettings:
 
 @pytest.fixture
 def spec(tmp_path: Path) -> JobSpec:
-    return make_spec(make_pack(tmp_path / "pack"), time_limit_s=7200, preset="smoke")
+    return make_spec(make_pack(tmp_path / "pack"), time_limit_s=7200, preset="smoke", target="azure")
 
 
 def render(spec: JobSpec, dest: Path, resume: Checkpoint | None = None, **other: object) -> Path:

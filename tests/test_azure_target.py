@@ -48,7 +48,7 @@ def settings(azure: Azure) -> AzureSettings:
 
 def test_what_azure_would_refuse_is_told_before(azure: Azure, home: Path, tmp_path: Path) -> None:
     target = AzureTarget(home / "azure", settings(azure))
-    spec = make_spec(make_pack(tmp_path / "pack"))
+    spec = make_spec(make_pack(tmp_path / "pack"), target="azure")
     assert [verdict.allows for verdict in target.preflight(spec)] == [True, True, True]
     assert {finding.level for finding in target.check()} == {"ok"}
     azure.quota["standardNCASv3_T4Family"] = 3

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from boneagectl.ledger import burndown
+from boneagectl.ledger.accounts import Account, Entry
 from boneagectl.ledger.store import Ledger, opened
-from boneagectl.models import Account, Entry, Handle, LegState, Observation, format_iso
+from boneagectl.models import Handle, LegState, Observation, format_iso
 from support import make_plan
 
 HOUR_S, DAY_S, WEEK_S = 3600, 86_400, 7 * 86_400
@@ -77,7 +78,7 @@ def test_the_line_goes_from_the_cap_to_what_budget_calls_free(
         elif happens == "stands":
             ledger.start_charge("azure", chance.choice("ab"), chance.randrange(USD))
         elif happens == "corrected":
-            ledger.correct("azure", chance.randrange(USD), 0, now[0] - DAY_S, "by the bill")
+            ledger.adjust("azure", chance.randrange(USD), 0, now[0] - DAY_S, "by the bill")
         else:
             ledger.stop_charge("azure", chance.choice("ab"))
     train("open-run", "azure", 7 * USD + 1, HOUR_S, is_open=True)

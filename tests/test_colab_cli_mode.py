@@ -113,7 +113,7 @@ class TestCliMode(TargetContract):
 # ----------------------------------------------------------------------------------------- helpers
 @pytest.fixture
 def spec(tmp_path: Path) -> JobSpec:
-    return make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, epochs=3)
+    return make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, epochs=3, target="colab")
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_an_ended_leg_has_no_further_cost(target: CliMode, start: Start, colab: 
     assert vm.ended == "unassigned"
     assert list(target.wind_down(HANDLE)) == []
     seen = target.poll(HANDLE)
-    assert 0 < seen.spent_usd_micro <= target.quote(make_spec(time_limit_s=600)).worst_usd_micro
+    assert 0 < seen.spent_usd_micro <= target.quote(make_spec(time_limit_s=600, target="colab")).worst_usd_micro
     found = target.collect(HANDLE, tmp_path / "collected")
     assert found.unlisted == ()
     assert {"model.keras", "checkpoint/last.npz", "train.log"} <= set(found.sha256)
@@ -557,7 +557,7 @@ def test_kaggle_images_use_the_users_token_which_is_stored_nowhere(
         (place / "sitecustomize.py").write_text(f"import os; os.environ['KAGGLE_API_ENDPOINT'] = {address!r}")
         colab.kernel_path.append(place)
         target = CliMode(home / "colab", settings(program=str(recording_program), dataset="alice/hands"))
-        start(of=make_spec(tmp_path / "no-pack", time_limit_s=600, epochs=3), by=target)
+        start(of=make_spec(tmp_path / "no-pack", time_limit_s=600, epochs=3, target="colab"), by=target)
         reach(target, LegState.COMPLETE)
     target.downloader.wait()
     for folder in (home, tmp_path / f"sent-{LEG}", colab.root / "vms"):

@@ -61,7 +61,7 @@ def place(tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setattr(sys, "executable", str(folder / "python"))
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
     make_pack(tmp_path / "leg" / "pack")
-    (tmp_path / "leg" / "bundle.zip").write_bytes(bundle.build(make_spec(epochs=3)).content)
+    (tmp_path / "leg" / "bundle.zip").write_bytes(bundle.build(make_spec(epochs=3, target="colab")).content)
     return tmp_path / "leg"
 
 

@@ -427,7 +427,7 @@ def test_a_kernel_finds_the_trainer_and_no_way_back(
     colab.kernel_path = [tmp_path / "stubs"]
     machine = Machine(colab, backend, variant="GPU", accelerator="T4")
     make_pack(machine.vm.content / "pack")
-    assert machine.put("content/bundle.zip", bundle.build(make_spec(epochs=3)).content).ok
+    assert machine.put("content/bundle.zip", bundle.build(make_spec(epochs=3, target="colab")).content).ok
     lines = machine.run(
         "import subprocess, sys\n"
         "done = subprocess.run([sys.executable, 'bundle.zip', '--data', 'pack', '--out', 'out', '--leg', 'a', "

@@ -31,7 +31,7 @@ def settings(**other: str) -> ColabSettings:
 def notebook(
     folder: Path, spec: JobSpec | None = None, leg: str = LEG, resume: Checkpoint | None = None, **other: str
 ) -> str:
-    spec = spec or make_spec(preset="smoke")
+    spec = spec or make_spec(preset="smoke", target="colab")
     colab_render.render_notebook(spec, bundle.build(spec), leg, folder, resume, settings(**other))
     return (folder / f"{leg}.ipynb").read_text()
 
@@ -76,7 +76,7 @@ def test_it_is_a_valid_notebook_without_outputs(tmp_path: Path) -> None:
 
 def test_jupytext_reads_the_template_to_the_same_cells(tmp_path: Path) -> None:
     jupytext = pytest.importorskip("jupytext")
-    spec = make_spec(preset="smoke")
+    spec = make_spec(preset="smoke", target="colab")
     holes = colab_render._template_values(spec, bundle.build(spec), LEG, "", settings())
     theirs = jupytext.reads(templates.fill("colab/notebook.py.j2", **holes), fmt="py:percent").cells
     ours = json.loads(notebook(tmp_path))["cells"]
@@ -95,9 +95,9 @@ def test_it_is_the_same_bytes_each_time_and_small(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"spec": make_spec(preset="smoke", epochs=9)},
-        {"spec": make_spec(preset="smoke", learning_rate=1e-4)},
-        {"spec": make_spec(preset="smoke", time_limit_s=600)},
+        {"spec": make_spec(preset="smoke", epochs=9, target="colab")},
+        {"spec": make_spec(preset="smoke", learning_rate=1e-4, target="colab")},
+        {"spec": make_spec(preset="smoke", time_limit_s=600, target="colab")},
         {"leg": SECOND},
         {"dataset": "alice/hands"},
         {"pack": "boneage/pack"},
@@ -114,7 +114,7 @@ def test_one_changed_parameter_is_one_changed_line(tmp_path: Path, change: dict[
 
 
 def test_its_code_and_settings_make_the_submitted_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = make_spec(preset="smoke", epochs=7)
+    spec = make_spec(preset="smoke", epochs=7, target="colab")
     notebook(tmp_path, spec)
     path, values = colab_render.read_notebook(tmp_path)
     code = cells(path.read_text())["begin"].split('"""')[1]

@@ -27,7 +27,7 @@ LEG = "hands-a1b2-01"
 
 
 def sent(folder: Path, pack: str = "", **train: Any) -> Path:
-    spec = make_spec(preset="smoke", deterministic=True, **train)
+    spec = make_spec(preset="smoke", deterministic=True, target="colab", **train)
     settings = ColabSettings(pack=pack)
     render.render_notebook(spec, bundle.build(spec), LEG, folder, None, settings)
     return folder

@@ -20,15 +20,15 @@ DRIVER = """
 import os, signal, sys
 from boneagectl.__main__ import run
 
-WATCHED = ("workflow.py", "local.py", "ledger.py", "locks.py", "contract.py")
+WATCHED = ("boneagectl/runs.py", "targets/local.py", "ledger/store.py", "boneagectl/locks.py", "contract.py")
 wanted, seen, is_begun = int(sys.argv[1]), 0, False
 
 def trace(frame, event, argument):
     global seen, is_begun
     path = frame.f_code.co_filename
-    if not path.endswith(WATCHED) or not ("boneagectl" in path or "boneage_trainer" in path):
+    if not path.endswith(WATCHED):
         return None
-    if path.endswith("workflow.py") and frame.f_code.co_name == "submit":
+    if path.endswith("boneagectl/runs.py") and frame.f_code.co_name == "submit":
         is_begun = True
     if is_begun and event == "line":
         seen += 1

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from boneagectl.bundle import STAYS
 from support import ROOT
 
 ORCHESTRATOR, TRAINER = ROOT / "orchestrator" / "boneagectl", ROOT / "trainer" / "boneage_trainer"
@@ -62,10 +61,6 @@ def parts(path: Path) -> str:
     return relative.parts[0].removesuffix(".py")
 
 
-def stays(name: str) -> bool:
-    return any(name == other or name.startswith(f"{other}/") for other in STAYS)
-
-
 def modules(root: Path) -> list[Path]:
     return sorted(root.rglob("*.py"))
 
@@ -97,14 +92,6 @@ def test_the_trainer_stands_alone(path: Path) -> None:
         top = name.partition(".")[0]
         allowed = TRAINER_MAY | SURROUNDINGS.get(path.name, set()) | set(sys.stdlib_module_names)
         assert top in allowed, f"{path.name} imports {name}"
-
-
-@pytest.mark.parametrize("path", modules(TRAINER), ids=lambda path: path.relative_to(TRAINER).as_posix())
-def test_what_travels_needs_nothing_that_stays(path: Path) -> None:
-    """The bundle has no exports and no reading of single images."""
-    name = f"boneage_trainer/{path.relative_to(TRAINER).as_posix()}"
-    if not stays(name):
-        assert [other for other in imports(path) if stays(other.replace(".", "/") + ".py")] == []
 
 
 def test_the_contract_needs_the_standard_library_only() -> None:

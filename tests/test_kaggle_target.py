@@ -270,7 +270,7 @@ class TestKaggle(TargetContract):
         """A kernel that was killed leaves its files loose; Kaggle lists them in pages."""
         script = "import pathlib\nrun = pathlib.Path('run')\nrun.mkdir()\n"
         script += "for at in range(250): (run / f'{at}.txt').write_text(str(at))\n"
-        spec = make_spec(make_pack(tmp_path / "pack"), time_limit_s=600)
+        spec = make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, target="kaggle")
         target.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
         handle = target.api.push_kernel(render.read_kernel_folder(tmp_path / "sent")[0], script).handle
         wait_for(lambda: target.poll(handle).state.is_over)
@@ -376,7 +376,7 @@ def rendered(spec: JobSpec, folder: Path, **other: object) -> tuple[dict[str, ob
 
 
 def test_the_metadata_says_everything(tmp_path: Path) -> None:
-    spec = make_spec(make_pack(tmp_path / "pack"), time_limit_s=600)
+    spec = make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, target="kaggle")
     metadata, script = rendered(spec, tmp_path / "sent")
     assert_golden("kaggle-metadata.json", json.dumps(metadata, indent=2) + "\n")
     shown = script.split("b64decode(", 1)[0]
@@ -393,7 +393,7 @@ def test_the_metadata_says_everything(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_cannot_be_granted(tmp_path: Path, other: dict[str, object], said: str) -> None:
-    spec = make_spec(make_pack(tmp_path / "pack"))
+    spec = make_spec(make_pack(tmp_path / "pack"), target="kaggle")
     with pytest.raises(UsageError) as caught:
         rendered(spec, tmp_path / "sent", **other)
     assert said in caught.value.message + caught.value.next_step
@@ -401,7 +401,7 @@ def test_settings_that_cannot_be_granted(tmp_path: Path, other: dict[str, object
 
 
 def test_imagenet_weights_need_internet(tmp_path: Path) -> None:
-    spec = make_spec(make_pack(tmp_path / "pack"), preset="paper", weights="imagenet")
+    spec = make_spec(make_pack(tmp_path / "pack"), preset="paper", weights="imagenet", target="kaggle")
     with pytest.raises(UsageError, match="no internet"):
         rendered(spec, tmp_path / "sent")
     assert rendered(spec, tmp_path / "sent", internet=True)[0]["enable_internet"] is True
@@ -410,7 +410,7 @@ def test_imagenet_weights_need_internet(tmp_path: Path) -> None:
 def test_a_script_that_is_too_long_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(render, "MAX_SCRIPT_BYTES", 100_000)
     with pytest.raises(UsageError, match="Kaggle takes 100000") as caught:
-        rendered(make_spec(make_pack(tmp_path / "pack")), tmp_path / "sent")
+        rendered(make_spec(make_pack(tmp_path / "pack"), target="kaggle"), tmp_path / "sent")
     assert "targets.kaggle.code=dataset" in caught.value.next_step
 
 
@@ -421,7 +421,10 @@ def test_what_was_reached_elsewhere_goes_there_as_a_data_set(
     for path in (run.last, run.best):
         write_atomic(path, "weights")
     write_atomic(run.metrics, json.dumps({"epoch": 1, "mae_months": 5.0}) + "\n")
-    spec, target = make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, epochs=2), KaggleTarget(home, settings())
+    spec, target = (
+        make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, epochs=2, target="kaggle"),
+        KaggleTarget(home, settings()),
+    )
     for name in ("one", "two"):
         target.render(spec, bundle.build(spec), SECOND, tmp_path / name, Checkpoint(run.root, Handle("local", LEG)))
     sent = {path.relative_to(tmp_path / "one"): path.read_bytes() for path in (tmp_path / "one").rglob("*.*")}
@@ -433,7 +436,7 @@ def test_what_was_reached_elsewhere_goes_there_as_a_data_set(
 
 
 def test_code_as_a_private_data_set(home: Path, kaggle: Kaggle, behaving: Behave, tmp_path: Path) -> None:
-    spec = make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, epochs=2)
+    spec = make_spec(make_pack(tmp_path / "pack"), time_limit_s=600, epochs=2, target="kaggle")
     target = KaggleTarget(home / "kaggle", settings(code="dataset"))
     target.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
     assert len((tmp_path / "sent" / "kernel.py").read_bytes()) < 10_000

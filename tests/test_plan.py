@@ -100,7 +100,7 @@ def test_plan_knows_nothing_until_something_was_measured(project: Path, cli: Cli
     assert said["local"]["time_s"] is None
     assert "calibrate --target local" in str(said["local"]["basis"])
     assert not home.exists(), "asking changes nothing"
-    assert "nothing was measured" in cli("submit", "--target", "auto", code=5).err
+    assert "local: not benchmarked" in cli("submit", "--target", "auto", code=5).err
 
 
 def test_a_collected_run_tells_and_auto_takes_the_recommended(project: Path, cli: Cli, home: Path) -> None:

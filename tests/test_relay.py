@@ -53,7 +53,7 @@ def test_watch_passes_a_lost_leg_on(slow: Path, cli: Cli, home: Path) -> None:
     at_work(cli, "long-run", 2)
     lose(cli, home, "long-run-01")
     said = cli("watch", "long-run", "--once")
-    assert "goes on as long-run-02 on local" in said.err
+    assert "continues as long-run-02 on local" in said.err
     said = cli("watch", "long-run", "--every", 0.1)
     shown = cli("show", "long-run", "--json").json
     assert (shown["state"], len(shown["legs"])) == ("complete", 2)
@@ -97,11 +97,11 @@ def test_where_the_first_choice_is_full_the_next_one_takes_it_and_goes_on_from_t
     lose(cli, home, "moving-run-01")
     said = cli("watch", "moving-run", "--once")
     assert "not on kaggle: " in said.err
-    assert "goes on as moving-run-02 on local" in said.err
+    assert "continues as moving-run-02 on local" in said.err
     at_work(cli, "moving-run", 3)
     kaggle.quota_used_s = 0
     lose(cli, home, "moving-run-02")
-    assert "goes on as moving-run-03 on kaggle" in cli("watch", "moving-run", "--once").err
+    assert "continues as moving-run-03 on kaggle" in cli("watch", "moving-run", "--once").err
     cli("watch", "moving-run", "--every", 0.1)
     shown = cli("show", "moving-run", "--json").json
     assert [leg["target"] for leg in shown["legs"]] == ["local", "local", "kaggle"]
@@ -116,8 +116,8 @@ def test_nobody_takes_it_and_it_is_tried_again(slow: Path, kaggle: Kaggle, cli: 
     at_work(cli, "waiting-run", 1)
     lose(cli, home, "waiting-run-01")
     said = cli("watch", "waiting-run", "--once", code=(0, 4))
-    assert "nobody takes the next leg now" in said.err
-    assert "goes on as waiting-run-03 on kaggle" in cli("watch", "waiting-run", "--once", code=(0, 4)).err
+    assert "no target accepted the next leg" in said.err
+    assert "continues as waiting-run-03 on kaggle" in cli("watch", "waiting-run", "--once", code=(0, 4)).err
 
 
 def test_one_that_refuses_what_was_booked_already_is_passed_over(
@@ -130,7 +130,7 @@ def test_one_that_refuses_what_was_booked_already_is_passed_over(
     lose(cli, home, "passed-run-01")
     said = cli("watch", "passed-run", "--once")
     assert "not on kaggle: " in said.err
-    assert "goes on as passed-run-03 on local" in said.err
+    assert "continues as passed-run-03 on local" in said.err
     cli("watch", "passed-run", "--every", 0.1)
     assert epochs_of(cli, "passed-run") == [1, 2, 3, 4, 5, 6]
 
@@ -141,7 +141,7 @@ def test_what_a_killed_kernel_left_goes_along_to_the_next_one(slow: Path, kaggle
     cli("submit", "--name", "killed-run", "--target", "kaggle", "--legs", 2, "-q")
     at_work(cli, "killed-run", 2)
     kaggle.preempt("killed-run-01")
-    assert "goes on as killed-run-02 on kaggle" in cli("watch", "killed-run", "--once").err
+    assert "continues as killed-run-02 on kaggle" in cli("watch", "killed-run", "--once").err
     cli("watch", "killed-run", "--every", 0.1)
     assert epochs_of(cli, "killed-run") == [1, 2, 3, 4, 5, 6]
     assert kaggle.kernels["killed-run-02"].request["datasetDataSources"] == [KAGGLE_PACK, "alice/killed-run-02-from"]
@@ -162,10 +162,10 @@ def test_one_of_which_nobody_knows_whether_it_began_is_found_by_the_next_look(
     kaggle.faults += [Fault("SaveKernel", "500_after"), Fault("GetKernel", "500", times=20)]
     with opened(home / "ledger.db") as book:
         flow = Workflow(Home(home), load(), book)
-        assert monitor.poll_run(flow, "doubt-run").trouble
+        assert monitor.poll_run(flow, "doubt-run").error
         assert list(kaggle.kernels) == ["doubt-run-02"], "it did begin"
         kaggle.faults.clear()
-        assert not monitor.poll_run(flow, "doubt-run").trouble
+        assert not monitor.poll_run(flow, "doubt-run").error
         assert book.leg("doubt-run-02").handle
     cli("watch", "doubt-run", "--every", 0.1)
     assert [leg["state"] for leg in cli("show", "doubt-run", "--json").json["legs"]] == ["lost", "complete"]
@@ -200,7 +200,7 @@ def test_a_network_that_is_gone_while_a_next_leg_waits_does_not_end_the_watch(
         assert monitor.poll_run(flow, "patient-run").must_wait
         kaggle.faults.append(Fault("*", "reset", times=50))
         look = monitor.poll_run(flow, "patient-run")
-        assert look.trouble
+        assert look.error
         assert not look.is_over
     kaggle.faults.clear()
 
@@ -216,6 +216,6 @@ def test_what_is_wrong_with_one_run_keeps_no_other_from_being_watched(
     lose(cli, home, "lost-run-01")
     kaggle.faults.append(Fault("*", "401", times=50))
     said = cli("watch", "--all", "--once")
-    assert "cannot look now" in said.err
-    assert "goes on as lost-run-02 on local" in said.err
+    assert "cannot be polled now" in said.err
+    assert "continues as lost-run-02 on local" in said.err
     kaggle.faults.clear()

@@ -138,7 +138,7 @@ def cut(cli: Cli, machine: Machine, leg: str, before: int, chance: np.random.Gen
 def passed_on(cli: Cli, run: str) -> str:
     """What cron's look does; returns the target that goes on."""
     said = cli("watch", run, "--once").err
-    assert "goes on as" in said, said
+    assert "continues as" in said, said
     return str(cli("show", run, "--json").json["legs"][-1]["target"])
 
 

@@ -1,7 +1,7 @@
-"""Our own count against the provider's: what differs is booked as a line of its own, and can be explained.
+"""Our own count against the providers': each difference becomes a ledger line of its own, shown by `budget explain`.
 
-What the provider counts more is booked at once: somebody pays for it. What it counts less is only given back where
-the provider must know everything by now, for bills come late.
+What a provider counts more is added at once, because it is paid for. What it counts less is returned only where its
+count must be complete by now, because bills arrive late.
 """
 
 from __future__ import annotations
@@ -10,19 +10,29 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from boneagectl.models import Account, Bill, Quota, format_iso
+from boneagectl.errors import BoneagectlError
+from boneagectl.ledger.accounts import WEEK_S, Account
+from boneagectl.models import Bill, Quota, format_iso
+from boneagectl.targets import NAMES
 
 if TYPE_CHECKING:
     from boneagectl.runs import Workflow
 
-_WEEK_S = 7 * 86_400
+
+@dataclass(frozen=True, slots=True)
+class ProviderCounts:
+    """By target: the hours and the money as the provider counts them, and why one could not be asked."""
+
+    quotas: dict[str, Quota]
+    bills: dict[str, Bill]
+    errors: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """Both counts of one account since `since`, in money or in hours, and what was booked for the difference.
+    """Both counts of one account since `since`, in money or in hours, and what was added for the difference.
 
-    `until` is the time up to which the provider has surely told everything.
+    `until` is the time up to which the provider's count is certainly complete.
     """
 
     account: str
@@ -36,44 +46,62 @@ class Reconciliation:
     booked_s: int
 
 
-def money_difference(theirs: int, ours: int, ours_reserved: int, ours_surely_told: int) -> int:
-    """What to add to our count, in micro-dollars: `ours` up to now, of which a part is surely in the bill.
+def ask_providers(flow: Workflow) -> ProviderCounts:
+    """Each provider's own counts. Quotas are recorded in the ledger; of money nothing is changed."""
+    counts = ProviderCounts({}, {}, {})
+    for name in NAMES:
+        try:
+            target, account = flow.target(name), flow.ledger.account(name)
+            if quota := target.quota():
+                counts.quotas[name] = quota
+                flow.ledger.set_quota(name, quota)
+            is_used = target.capabilities.billed and account.spent_usd_micro + account.reserved_usd_micro
+            if is_used and (bill := target.bill()):
+                counts.bills[name] = bill
+        except BoneagectlError as error:
+            counts.errors[name] = error.message
+    return counts
 
-    What legs at work have used is in the bill and not yet in our count: only what is beyond all they may is more.
+
+def money_difference(theirs: int, ours: int, ours_reserved: int, ours_confirmed: int) -> int:
+    """What to add to our count, in micro-dollars. `ours_confirmed` is the part of `ours` that the bill must contain.
+
+    The bill contains what running legs have used, our count does not yet: only what is beyond all their reservations
+    is more.
     """
-    return max(0, theirs - ours - ours_reserved) + min(0, theirs - ours_surely_told)
+    return max(0, theirs - ours - ours_reserved) + min(0, theirs - ours_confirmed)
 
 
 def hours_difference(quota: Quota, account: Account) -> int:
-    """What to add to our count, in seconds; less only while nothing runs, for what runs is counted differently."""
+    """What to add to our count, in seconds; less only while nothing runs, because running legs count differently."""
     difference_s = quota.used_s + quota.reserved_s - account.spent_s - account.reserved_s
-    runs = account.reserved_s or quota.reserved_s
-    return difference_s if difference_s > 0 or not runs else 0
+    is_running = account.reserved_s or quota.reserved_s
+    return difference_s if difference_s > 0 or not is_running else 0
 
 
 def reconcile(flow: Workflow) -> tuple[list[Reconciliation], dict[str, str]]:
-    """Asks every provider that counts; returns the accounts compared, and why one could not be asked."""
-    counts = flow.provider_counts()
-    found = [_money(flow, name, bill) for name, bill in counts.bills.items()]
-    found += [_hours(flow, name, quota) for name, quota in counts.quotas.items()]
-    return found, counts.troubles
+    """Asks every provider; returns the accounts compared, and why a provider could not be asked."""
+    counts = ask_providers(flow)
+    accounts = [_reconcile_money(flow, name, bill) for name, bill in counts.bills.items()]
+    accounts += [_reconcile_hours(flow, name, quota) for name, quota in counts.quotas.items()]
+    return accounts, counts.errors
 
 
-def _money(flow: Workflow, name: str, bill: Bill) -> Reconciliation:
+def _reconcile_money(flow: Workflow, name: str, bill: Bill) -> Reconciliation:
     until_s = max(bill.since_s, int(time.time()) - bill.late_s)
     ours, reserved = flow.ledger.spent_usd_micro(name, bill.since_s), flow.ledger.account(name).reserved_usd_micro
-    told = flow.ledger.spent_usd_micro(name, bill.since_s, until_s)
-    booked = money_difference(bill.usd_micro, ours, reserved, told)
+    confirmed = flow.ledger.spent_usd_micro(name, bill.since_s, until_s)
+    added = money_difference(bill.usd_micro, ours, reserved, confirmed)
     note = f"the bill since {format_iso(bill.since_s)[:10]} against our count"
-    flow.ledger.correct(name, booked, 0, until_s, note)
-    return Reconciliation(name, format_iso(bill.since_s), format_iso(until_s), ours, bill.usd_micro, booked, 0, 0, 0)
+    flow.ledger.adjust(name, added, 0, until_s, note)
+    since, until = format_iso(bill.since_s), format_iso(until_s)
+    return Reconciliation(name, since, until, ours, bill.usd_micro, added, 0, 0, 0)
 
 
-def _hours(flow: Workflow, name: str, quota: Quota) -> Reconciliation:
+def _reconcile_hours(flow: Workflow, name: str, quota: Quota) -> Reconciliation:
     account, now_s = flow.ledger.account(name), int(time.time())
-    booked_s = hours_difference(quota, account)
-    flow.ledger.correct(name, 0, booked_s, now_s, "the provider's count of the hours against ours")
+    added_s = hours_difference(quota, account)
+    flow.ledger.adjust(name, 0, added_s, now_s, "the provider's count of the hours against ours")
     ours_s, theirs_s = account.spent_s + account.reserved_s, quota.used_s + quota.reserved_s
-    return Reconciliation(
-        name, format_iso(quota.refresh_s - _WEEK_S), format_iso(now_s), 0, 0, 0, ours_s, theirs_s, booked_s
-    )
+    since = format_iso(quota.refresh_s - WEEK_S)
+    return Reconciliation(name, since, format_iso(now_s), 0, 0, 0, ours_s, theirs_s, added_s)

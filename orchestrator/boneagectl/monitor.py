@@ -1,4 +1,4 @@
-"""Looking at runs until they are over: each look guards the limits, and hands a run on that is to go on."""
+"""The watch loop: polls runs until they are over, applies the alert rules and starts the next legs of relays."""
 
 from __future__ import annotations
 
@@ -12,107 +12,98 @@ from boneagectl import relay as relay_module
 from boneagectl.alerts import Action
 from boneagectl.errors import BoneagectlError, SubmitUncertain, Unreachable
 from boneagectl.models import Leg, LegState, Observation, Run
-from boneagectl.relay import HandOver
 
 if TYPE_CHECKING:
     from boneagectl.runs import Workflow
 
-_WAIT_S = 600
-"""Between two tries where nobody takes the next leg."""
+_RETRY_S = 600
+"""Between two attempts to start a next leg that no target accepts."""
 
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
-    """What one look at a run saw and did. `leg` is the one that was looked at; `is_over` means that nothing follows.
+    """What one poll of a run observed and did. `leg` is the leg that was polled; `is_over` means that nothing follows.
 
-    `said` is for people; `trouble` is why the target could not be asked, and then the rest is what the ledger knew.
-    The next look is due in `wait_s`, or sooner if somebody wishes so; but not where it `must_wait`.
+    `messages` are for people. `error` says why the target could not be asked; then the rest comes from the ledger.
+    The next poll is due in `wait_s`, or sooner if the user asks for it, unless it `must_wait`.
     """
 
     run: Run
     leg: Leg
     seen: Observation
-    said: tuple[str, ...]
+    messages: tuple[str, ...]
     is_over: bool
     wait_s: float
     must_wait: bool = False
-    trouble: str = ""
+    error: str = ""
 
     def pause_s(self, every_s: float | None) -> float:
         return self.wait_s if self.must_wait else every_s or self.wait_s
 
 
 def poll_run(flow: Workflow, run_id: str) -> PollResult:
-    """Looks at the run's latest leg, does what is due, and has the run go on where that was agreed."""
+    """Polls the run's latest leg, applies the rules, and starts the next leg of a relay."""
     run = flow.ledger.find_run(run_id)
-    if run.latest.state is LegState.RESERVED:  # nobody knows whether it came to be
+    if run.latest.state is LegState.RESERVED:  # it is unknown whether it was created
         flow.reconcile()
         run = flow.ledger.find_run(run_id)
     leg, wait_s = run.latest, flow.target(run.latest.target).capabilities.poll_every_s
     try:
-        seen, said = alerts.apply_rules(flow, run, flow.poll_latest(run))
+        seen, messages = alerts.apply_rules(flow, run, flow.poll_latest(run))
     except Unreachable as error:
-        return _unseen(flow, run, wait_s, error)
+        return _result_from_ledger(flow, run, wait_s, error)
     run, relay = flow.ledger.find_run(run_id), flow.ledger.relay(run_id)
     if relay is None or not relay_module.is_due(run, relay):
-        return PollResult(run, leg, seen, said, seen.state.is_over, wait_s)
+        return PollResult(run, leg, seen, messages, seen.state.is_over, wait_s)
     try:
-        passed = relay_module.hand_over(flow, run, relay)
+        hand_over = relay_module.hand_over(flow, run, relay)
     except SubmitUncertain as error:
-        return _unseen(flow, flow.ledger.find_run(run_id), wait_s, error)
-    said += (*relay_module.hand_over_lines(passed), *_waits(flow, run, passed))
-    is_on = bool(passed.leg_id)
-    return PollResult(run, leg, seen, said, False, wait_s if is_on else _WAIT_S, must_wait=not is_on)
+        return _result_from_ledger(flow, flow.ledger.find_run(run_id), wait_s, error)
+    messages += tuple(relay_module.hand_over_lines(hand_over))
+    if hand_over.leg_id:
+        return PollResult(run, leg, seen, messages, False, wait_s)
+    text = f"{run.run_id}: no target accepted the next leg: {'; '.join(hand_over.refusals)}"
+    messages += tuple(alerts.notify_once(flow, run, Action(f"{run.latest.leg_id} waits", text, is_in_state_line=True)))
+    return PollResult(run, leg, seen, messages, False, _RETRY_S, must_wait=True)
 
 
-def _unseen(flow: Workflow, run: Run, wait_s: float, error: BoneagectlError) -> PollResult:
-    leg, trouble = run.latest, f"cannot look now: {error.message}"
-    known = Observation(leg.state, trouble, leg.epoch, leg.epochs, leg.elapsed_s)
-    return PollResult(run, leg, known, (), _is_over(flow, run), wait_s, trouble=trouble)
+def _result_from_ledger(flow: Workflow, run: Run, wait_s: float, error: BoneagectlError) -> PollResult:
+    leg, text = run.latest, f"cannot be polled now: {error.message}"
+    known = Observation(leg.state, text, leg.epoch, leg.epochs, leg.elapsed_s)
+    return PollResult(run, leg, known, (), _is_over(flow, run), wait_s, error=text)
 
 
 def _is_over(flow: Workflow, run: Run) -> bool:
-    """Whether nothing follows, by what the ledger knows."""
+    """Whether nothing follows, according to the ledger."""
     return run.latest.state.is_over and not relay_module.is_due(run, flow.ledger.relay(run.run_id))
 
 
-def _waits(flow: Workflow, run: Run, passed: HandOver) -> list[str]:
-    """Has it told, once for each leg, that nobody goes on from it."""
-    if passed.leg_id:
-        return []
-    text = f"{run.run_id}: nobody takes its next leg: {'; '.join(passed.troubles)}"
-    return alerts.notify_once(flow, run, Action(f"{run.latest.leg_id} waits", text, is_said=True))
-
-
 def follow_run(flow: Workflow, run_id: str, every_s: float | None) -> Iterator[PollResult]:
-    """Look after look, until the run is over."""
+    """Polls until the run is over."""
     while True:
-        look = poll_run(flow, run_id)
-        yield look
-        if look.is_over:
+        result = poll_run(flow, run_id)
+        yield result
+        if result.is_over:
             return
-        time.sleep(look.pause_s(every_s))
+        time.sleep(result.pause_s(every_s))
 
 
 def follow_all(flow: Workflow, every_s: float | None) -> Iterator[list[PollResult]]:
-    """Looks at every run that is at work or is to go on, each when it is due, until none is left."""
+    """Polls every active run, each when it is due, until none is left."""
     due_s: dict[str, float] = {}
     while run_ids := list_active_runs(flow):
         time.sleep(max(0.0, min(due_s.get(run_id, 0.0) for run_id in run_ids) - time.monotonic()))
-        looks = [_tried(flow, run_id) for run_id in run_ids if due_s.get(run_id, 0.0) <= time.monotonic()]
-        due_s |= {look.run.run_id: time.monotonic() + look.pause_s(every_s) for look in looks}
-        yield looks
-
-
-def _tried(flow: Workflow, run_id: str) -> PollResult:
-    """What is wrong with one run must not keep the others from being looked at."""
-    try:
-        return poll_run(flow, run_id)
-    except BoneagectlError as error:
-        return _unseen(flow, flow.ledger.find_run(run_id), _WAIT_S, error)
+        results = []
+        for run_id in (run_id for run_id in run_ids if due_s.get(run_id, 0.0) <= time.monotonic()):
+            try:
+                results.append(poll_run(flow, run_id))
+            except BoneagectlError as error:  # an error of one run must not keep the others from being polled
+                results.append(_result_from_ledger(flow, flow.ledger.find_run(run_id), _RETRY_S, error))
+        due_s |= {result.run.run_id: time.monotonic() + result.pause_s(every_s) for result in results}
+        yield results
 
 
 def list_active_runs(flow: Workflow) -> list[str]:
-    """The runs at work, and those that stopped short and may go on, oldest first."""
+    """The runs that are not over, and those whose relay may continue, oldest first."""
     runs = [flow.ledger.find_run(run_id) for run_id in flow.ledger.active_run_ids()]
     return [run.run_id for run in runs if not _is_over(flow, run)]

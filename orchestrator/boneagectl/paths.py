@@ -56,6 +56,11 @@ class LegPaths:
         return self.root / "plan.json"
 
     @property
+    def source_diff(self) -> Path:
+        """How the bundled code differs from its commit; written only where it does."""
+        return self.root / "source.diff"
+
+    @property
     def lock(self) -> Path:
         """Held by the process that submits this leg, from before its reservation until attached."""
         return self.root / "submitting.lock"

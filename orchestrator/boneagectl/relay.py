@@ -1,4 +1,4 @@
-"""Runs longer than a session: the next leg follows by itself, here or elsewhere, as often as was agreed and no more."""
+"""Runs longer than a session: the next leg starts by itself, on the same target or another, at most as often as set."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from boneagectl.targets import check_name
 if TYPE_CHECKING:
     from boneagectl.runs import Workflow
 
-_TRIES = 4
-"""For each leg that was agreed."""
+_ATTEMPTS = 4
+"""Legs that may be tried per leg of the relay."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """Where the next leg went, with what a person has to do there; or, with no `leg_id`, why nobody took it."""
+    """Where the next leg went, with what the user has to do there; with no `leg_id`, why no target accepted it."""
 
     leg_id: str
     target: str
-    troubles: tuple[str, ...]
+    refusals: tuple[str, ...]
     steps: tuple[str, ...] = ()
 
 
 def parse_relay(legs: int, time_limit_s: int, first: str, then: str | None) -> Relay | None:
-    """What was asked for at the start: `then` names targets, with commas; by default the first one again.
+    """The relay that ``--legs`` and ``--then`` request; `then` names targets, with commas (default: `first`).
 
     Raises:
         UsageError: there is no such target.
@@ -43,42 +43,40 @@ def parse_relay(legs: int, time_limit_s: int, first: str, then: str | None) -> R
 
 
 def is_due(run: Run, relay: Relay | None) -> bool:
-    """Whether the run stopped short and may go on: after a pause or a loss, never after a fault of its own.
+    """Whether the next leg may start: after a pause or a loss, never after a failure of the run itself.
 
-    Legs that never came to be are not among those that were agreed; but trying has an end too.
+    Legs that were never created do not count as legs of the relay, but the number of attempts is limited too.
     """
     stopped = run.latest.state in (LegState.PAUSED, LegState.LOST, LegState.RELEASED)
-    return relay is not None and stopped and run.started_legs < relay.legs and len(run.legs) < _TRIES * relay.legs
+    return relay is not None and stopped and run.started_legs < relay.legs and len(run.legs) < _ATTEMPTS * relay.legs
 
 
 def hand_over(flow: Workflow, run: Run, relay: Relay) -> HandOver:
-    """Submits the next leg on the first target that takes it; one that refuses is told and passed over.
+    """Submits the next leg on the first target that accepts it; a refusal is reported and the next target tried.
 
     Raises:
-        SubmitUncertain: one may have taken it; the booking stands until it is found.
+        SubmitUncertain: a target may have accepted it; the reservation stays until the leg is found.
     """
-    troubles: list[str] = []
+    refusals: list[str] = []
     for name in relay.targets:
-        run = flow.ledger.find_run(run.run_id)  # one that refused what was booked already has left a leg behind
+        run = flow.ledger.find_run(run.run_id)  # a refusal after the reservation has left a leg
         if not is_due(run, relay):
             break
         try:
-            return _submitted(flow, run, relay, name, troubles)
+            flow.config = flow.config.with_values(target=name, time_limit=f"{relay.time_limit_s}s")
+            prepared = flow.preflight(flow.prepare_resume(run))
+            handle = flow.submit(prepared)
         except SubmitUncertain:
             raise
         except (BoneagectlError, ContractError) as error:
-            troubles.append(f"{name}: {error}")
-    return HandOver("", "", tuple(troubles))
+            refusals.append(f"{name}: {error}")
+        else:
+            steps = tuple(prepared.target.next_steps(handle))
+            return HandOver(prepared.plan.leg_id, name, tuple(refusals), steps)
+    return HandOver("", "", tuple(refusals))
 
 
-def _submitted(flow: Workflow, run: Run, relay: Relay, name: str, troubles: list[str]) -> HandOver:
-    flow.config = flow.config.with_values(target=name, time_limit=f"{relay.time_limit_s}s")
-    prepared = flow.preflight(flow.prepare_resume(run))
-    handle = flow.submit(prepared)
-    return HandOver(prepared.plan.leg_id, name, tuple(troubles), tuple(prepared.target.next_steps(handle)))
-
-
-def hand_over_lines(passed: HandOver) -> Iterator[str]:
-    yield from (f"not on {trouble}" for trouble in passed.troubles)
-    yield f"goes on as {passed.leg_id} on {passed.target}" if passed.leg_id else "nobody takes the next leg now"
-    yield from passed.steps
+def hand_over_lines(result: HandOver) -> Iterator[str]:
+    yield from (f"not on {refusal}" for refusal in result.refusals)
+    yield f"continues as {result.leg_id} on {result.target}" if result.leg_id else "no target accepted the next leg"
+    yield from result.steps

@@ -36,7 +36,7 @@ class Colab:
     my_drive: Path
     pack: Path
     monkeypatch: pytest.MonkeyPatch
-    spec: JobSpec = field(default_factory=lambda: make_spec(preset="smoke", epochs=3))
+    spec: JobSpec = field(default_factory=lambda: make_spec(preset="smoke", epochs=3, target="colab"))
 
     def __post_init__(self) -> None:
         shutil.copytree(self.pack, self.my_drive / "boneage" / "pack")

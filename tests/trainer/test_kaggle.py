@@ -165,7 +165,7 @@ def kaggle(tmp_path: Path) -> Iterator[Kaggle]:
         "leg": LEG, "owner": "student", "dataset": DATASET, "image_size_px": 96, "fingerprint": DATA["fingerprint"],
         "resume": None, "resume_kind": "notebooks", "time_limit_s": 3600, "gpus": 2,
     }  # fmt: skip
-    made = Kaggle(root, make_spec(epochs=3), python, parameters)
+    made = Kaggle(root, make_spec(epochs=3, target="kaggle"), python, parameters)
     made.give_gpus(*TWO_GPUS)
     yield made
     for process in made.started:
@@ -475,7 +475,8 @@ def real(kaggle: Kaggle) -> Iterator[Kaggle]:
     tree = kaggle.input / "datasets" / DATASET
     synthesize(tree, 24, 32)
     write_atomic(tree / "boneage-test-dataset.csv", "Case ID,Sex\n4360,M\n")
-    kaggle.spec = make_spec(preset="tiny", width=4, epochs=2, batch_size=8, test_views=1, deterministic=True)
+    short: dict[str, Any] = {"preset": "tiny", "width": 4, "epochs": 2, "batch_size": 8, "test_views": 1}
+    kaggle.spec = make_spec(target="kaggle", deterministic=True, **short)
     kaggle.spec.data.update(fingerprint="", count=0, image_size_px=32)
     kaggle.python = Path(sys.executable)
     kaggle.parameters.update(fingerprint="", image_size_px=32, gpus=0)

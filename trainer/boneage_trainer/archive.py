@@ -19,16 +19,29 @@ MAX_RATIO = 100
 """Uncompressed to compressed size: weights hardly get smaller, csv and JSON about tenfold."""
 _DATE = (1980, 1, 1, 0, 0, 0)
 _CHUNK_BYTES = 1 << 20
+_LEVEL = 9
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 """What zipfile raises for torn, encrypted and unsupported archives."""
 
 
 def stored(entries: Iterable[tuple[str, bytes]]) -> bytes:
-    """A zip of `entries` (name, content): sorted, dated alike and not compressed, so the same bytes on any machine."""
+    """A zip of `entries` (name, content), not compressed: sorted, dated alike, so the same bytes on every machine."""
+    return _zip(entries, zipfile.ZIP_STORED)
+
+
+def deflated(entries: Iterable[tuple[str, bytes]]) -> bytes:
+    """As `stored`, compressed. Names, dates, permissions, order and level are fixed, so the bytes depend on nothing but
+    the entries and the interpreter's zlib: the same interpreter makes the same bytes, on every machine and in every
+    process; another build of zlib may make others that unpack to the same entries.
+    """
+    return _zip(entries, zipfile.ZIP_DEFLATED)
+
+
+def _zip(entries: Iterable[tuple[str, bytes]], method: int) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as made:
+    with zipfile.ZipFile(buffer, "w") as made:
         for name, data in sorted(entries):
-            made.writestr(_info(name), data)
+            made.writestr(_info(name), data, method, _LEVEL)
     return buffer.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""budget: what each account may spend, has spent and has promised."""
+"""budget: what each account may spend, has spent and has reserved."""
 
 from __future__ import annotations
 
@@ -32,43 +32,45 @@ class _Format(StrEnum):
 
 
 _NONE = "none"
-_USD = typer.Option("--cap-usd", help="Dollars this account may ever cost; 'none' lifts the cap.")
-_BALANCE = typer.Option(metavar="USD", help="What the portal says is left of the Azure credit now.")
+_USD = typer.Option("--cap-usd", help="Dollars this account may ever spend; 'none' removes the cap.")
+_BALANCE = typer.Option(metavar="USD", help="What is left of the Azure credit now.")
 _ENDS = typer.Option(metavar="DATE", help="The last day of the Azure credit, e.g. 2027-08-31.")
 _ALERT = typer.Option(
-    metavar="50,80,95", help="Shares of a limit, in percent, to tell; 'none': only when it is reached."
+    metavar="50,80,95", help="Notify at these percentages of a limit; 'none': only when it is reached."
 )
-_AT_CAP = typer.Option(help="At a limit, refuse new legs, or also stop those that run.")
-_HOURS = typer.Option("--cap-hours", help="Hours its legs may ever take; 'none' lifts the cap.")
+_AT_CAP = typer.Option(help="At a limit, refuse new legs, or also stop running ones.")
+_HOURS = typer.Option("--cap-hours", help="Hours its legs may ever take; 'none' removes the cap.")
 
 
 @app.callback(invoke_without_command=True)
 def budget(context: typer.Context, json: options.Json = False, quiet: options.Quiet = False) -> None:
     """Show each account: cap, spent, reserved, free.
 
-    What Kaggle and Azure count themselves stands beside our own count.
+    Also asks Kaggle and Azure for their own counts.
 
     Example: boneagectl budget --json
     """
+    from boneagectl import bills
+
     if context.invoked_subcommand:
         return
     with options.workflow() as flow:
         flow.refresh()
-        counts = flow.provider_counts()
+        counts = bills.ask_providers(flow)
         accounts = [flow.ledger.account(name) for name in NAMES]
-        texts = ["\n".join([format_budget.accounts_table(accounts), *format_budget.account_notes(accounts)])]
-        texts += [
-            format_budget.quota_text(name, quota, flow.ledger.account(name)) for name, quota in counts.quotas.items()
-        ]
-        texts += [
-            azure.bill_text(name, bill, flow.ledger.spent_usd_micro(name, bill.since_s))
-            for name, bill in counts.bills.items()
-        ]
+        quotas = [format_budget.quota_text(name, quota, flow.ledger.account(name))
+                  for name, quota in counts.quotas.items()]  # fmt: skip
+        theirs = [azure.bill_text(name, bill, flow.ledger.spent_usd_micro(name, bill.since_s))
+                  for name, bill in counts.bills.items()]  # fmt: skip
         printer = Printer(json, quiet)
         value = {"accounts": accounts, "quotas": counts.quotas, "bills": counts.bills}
-        printer.data(value, "\n\n".join(texts))
-        for name, trouble in counts.troubles.items():
-            printer.talk(f"{name}'s own count cannot be asked for: {trouble}")
+        printer.data(value, "\n\n".join([format_budget.accounts_text(accounts), *quotas, *theirs]))
+        _print_errors(printer, counts.errors)
+
+
+def _print_errors(printer: Printer, errors: dict[str, str]) -> None:
+    for name, error in errors.items():
+        printer.talk(f"{name}'s own count is not available: {error}")
 
 
 @app.command("set")
@@ -85,32 +87,33 @@ def set_(
 ) -> None:
     """Set an account's caps, alerts, or its credit.
 
-    What is not named stays as it is. Alerts and stops are `watch`'s work, at the terminal, by webhook and by command:
-    the settings alert.webhook and alert.command. No Azure API tells a student's balance: read it at
-    microsoftazuresponsorships.com and type it in; what is spent from then on is subtracted.
+    Everything else stays as it is. `watch` notifies and stops, at the terminal and by alert.webhook and alert.command.
+    A quota is set by its provider and cannot be changed here. No Azure API returns a student's balance: read it at
+    microsoftazuresponsorships.com and enter it here; what is spent from then on is subtracted.
 
     Example: boneagectl budget set --azure-balance 87.40
     """
     is_credit = azure_balance is not None or azure_credit_ends is not None
-    account = _which(account, is_credit)
+    account = _account_name(account, is_credit)
     with options.workflow() as flow:
         if is_credit:
             left = None if azure_balance is None else units.usd_micro(azure_balance)
             flow.ledger.set_credit(account, left, None if azure_credit_ends is None else _end_s(azure_credit_ends))
-        now = flow.ledger.account(account)
-        usd = now.cap_usd_micro if cap_usd is None else _usd_micro(cap_usd)
-        hours_s = now.cap_s if cap_hours is None else _seconds(cap_hours)
-        flow.ledger.set_cap(account, usd, hours_s)
-        shares = now.alert_at if alert_at is None else _shares(alert_at)
-        changed = flow.ledger.set_alerts(account, shares, now.at_cap if at_cap is None else str(at_cap))
-        Printer(json, quiet).data(
-            changed, "\n".join([format_budget.accounts_table([changed]), *format_budget.account_notes([changed])])
-        )
+        before = flow.ledger.account(account)
+        usd_micro, seconds = before.cap_usd_micro, before.cap_s
+        if cap_usd is not None:
+            usd_micro = None if cap_usd == _NONE else units.usd_micro(cap_usd)
+        if cap_hours is not None:
+            seconds = None if cap_hours == _NONE else units.parse_hours_s(cap_hours)
+        flow.ledger.set_cap(account, usd_micro, seconds)
+        shares = before.alert_at if alert_at is None else _parse_shares(alert_at)
+        changed = flow.ledger.set_alerts(account, shares, before.at_cap if at_cap is None else str(at_cap))
+        Printer(json, quiet).data(changed, format_budget.accounts_text([changed]))
 
 
-def _which(account: str | None, is_credit: bool) -> str:
+def _account_name(account: str | None, is_credit: bool) -> str:
     if account is None and not is_credit:
-        raise UsageError("which account?", f"boneagectl budget set NAME, one of {', '.join(NAMES)}")
+        raise UsageError("no account is named", f"boneagectl budget set NAME, one of {', '.join(NAMES)}")
     if is_credit and account not in (None, "azure"):
         raise UsageError(f"a credit belongs to azure, not to {account}", "boneagectl budget set --azure-balance 87.40")
     check_name(account or "azure")
@@ -128,30 +131,22 @@ def _end_s(text: str) -> int:
     return int((day + timedelta(days=1)).timestamp()) - 1
 
 
-def _shares(text: str) -> tuple[int, ...]:
+def _parse_shares(text: str) -> tuple[int, ...]:
     try:
         shares = {int(part) for part in text.split(",")} if text != _NONE else set()
     except ValueError:
         shares = {0}
     if any(not 0 < share < 100 for share in shares):
-        raise UsageError(f"{text!r} are no shares of a limit", "write whole percents between 0 and 100: 50,80,95")
+        raise UsageError(f"{text!r} are no percentages of a limit", "use whole numbers between 0 and 100: 50,80,95")
     return tuple(sorted(shares))
-
-
-def _usd_micro(text: str) -> int | None:
-    return None if text == _NONE else units.usd_micro(text)
-
-
-def _seconds(text: str) -> int | None:
-    return None if text == _NONE else units.parse_hours_s(text)
 
 
 @app.command("test-alert")
 def test_alert() -> None:
-    """Send a test alert where alerts go.
+    """Send a test alert.
 
     To alert.webhook and alert.command, as set in boneage.toml, the user's own settings, or BONEAGECTL_ALERT__WEBHOOK,
-    which keeps the address out of files. Exits with 3 where it did not arrive.
+    which keeps the address out of files. Exits with 3 where it was not delivered.
 
     Example: boneagectl budget test-alert
     """
@@ -160,19 +155,19 @@ def test_alert() -> None:
     config = options.settings()
     webhook, command = config["alert.webhook"], config["alert.command"]
     if not (webhook or command):
-        raise UsageError("neither alert.webhook nor alert.command is set", "boneagectl config shows where from")
-    text = "boneagectl: this is a test; alerts arrive here"
-    if troubles := list(alerts.send_alert(webhook, command, {"event": "test", "does": "tell", "text": text})):
-        raise MachineError("; ".join(troubles))
+        raise UsageError("neither alert.webhook nor alert.command is set", "boneagectl config")
+    text = "boneagectl: test alert"
+    if errors := list(alerts.send_alert(webhook, command, {"event": "test", "does": "tell", "text": text})):
+        raise MachineError("; ".join(errors))
     Printer().talk("sent")
 
 
 @app.command()
 def reconcile(json: options.Json = False) -> None:
-    """Compare with the providers' counts; book what differs.
+    """Adjust the ledger to the providers' own counts.
 
-    What a provider counts more is booked at once. What it counts less is given back once its bill must be complete:
-    Azure's after three days, Kaggle's hours when nothing runs. `budget explain` and `export` show each such line.
+    What a provider counts more is added at once. What it counts less is returned once its count must be complete:
+    Azure's bill after three days, Kaggle's hours when nothing runs. `budget explain` and `export` show each adjustment.
 
     Example: boneagectl budget reconcile
     """
@@ -180,18 +175,17 @@ def reconcile(json: options.Json = False) -> None:
 
     with options.workflow() as flow:
         flow.refresh()
-        found, troubles = bills.reconcile(flow)
+        reconciliations, errors = bills.reconcile(flow)
         printer = Printer(json)
-        printer.data({"accounts": found}, format_budget.reconciled_text(found))
-        for name, trouble in troubles.items():
-            printer.talk(f"{name}'s own count cannot be asked for: {trouble}")
+        printer.data({"accounts": reconciliations}, format_budget.reconciliations_text(reconciliations))
+        _print_errors(printer, errors)
 
 
 @app.command()
 def explain(run: options.RunName, json: options.Json = False) -> None:
-    """Tell line by line what a run has booked and paid.
+    """Show each ledger line of a run.
 
-    The lines add up to what it costs its accounts now.
+    The lines add up to what the run costs its accounts now.
 
     Example: boneagectl budget explain last
     """
@@ -205,7 +199,7 @@ def explain(run: options.RunName, json: options.Json = False) -> None:
 @app.command()
 def export(
     format_: Annotated[_Format, typer.Option("--format", help="What to write.")] = _Format.CSV,
-    account: Annotated[str | None, typer.Option("--account", help="Only this one.")] = None,
+    account: Annotated[str | None, typer.Option("--account", help="Only this account.")] = None,
 ) -> None:
     """Print the whole ledger, line by line.
 

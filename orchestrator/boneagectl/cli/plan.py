@@ -1,4 +1,4 @@
-"""plan and calibrate: what a training will take where, before it starts."""
+"""plan and calibrate: what a run takes on each target, before it starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Data = Annotated[Path | None, typer.Option("--data", help="The pack to train on
 _Preset = Annotated[str | None, typer.Option("--preset", help="A preset of `train presets`.")]
 _Limit = Annotated[str | None, typer.Option("--time-limit", help="The longest a session may take, e.g. 11h30m.")]
 _EPOCHS = 8
-"""Of a calibration: enough of each kind after the one that warms up."""
+"""Enough epochs of each kind after the first, which warms up."""
 
 
 def plan(
@@ -31,8 +31,9 @@ def plan(
 ) -> None:
     """Estimate time and cost on each target and recommend one.
 
-    Time with its range, sessions, dollars, hours of quota, and what forbids it. From what was measured on each target,
-    else roughly from a table. No provider is asked without --ask. `submit --target auto` takes the recommended one.
+    Time with its range, sessions, dollars, quota hours, and what forbids it. Estimates come from what was measured on
+    each target, else roughly from a table. No provider is asked without --ask. `submit --target auto` takes the
+    recommended target.
 
     Example: boneagectl plan --prefer fastest
     """
@@ -43,8 +44,8 @@ def plan(
     if target != "all":
         check_name(target)
     with options.workflow(merged, may_write=False) as flow:
-        found = target_choice.compare_targets(flow, NAMES if target == "all" else (target,), ask)
-        Printer(json).data({"choices": found}, format_runs.choices_text(found, merged["prefer"]))
+        choices = target_choice.compare_targets(flow, NAMES if target == "all" else (target,), ask)
+        Printer(json).data({"choices": choices}, format_runs.choices_text(choices, merged["prefer"]))
 
 
 def calibrate(
@@ -60,8 +61,8 @@ def calibrate(
 ) -> None:
     """Measure a target's speed with a short run.
 
-    Eight epochs of the real work, submitted and booked like any run; the first of each kind only warms up. Any run that
-    is collected refines it.
+    Eight epochs of the real workload, submitted and reserved like any run; the first epoch of each kind only warms up.
+    Every run that is collected later refines the measurement.
 
     Example: boneagectl calibrate --target local
     """
@@ -78,7 +79,8 @@ def calibrate(
         raise_if_failed(ended)
         flow.collect(ended.run)
         spec = prepared.plan.spec
-        work = throughput.workload_id(spec.train, spec.data["image_size_px"])
-        found = flow.ledger.speeds(target, work)
-        printer.data({"run_id": ended.run.run_id, "speeds": found}, "\n".join(map(format_runs.speed_text, found[-1:])))
+        speeds = flow.ledger.speeds(target, throughput.workload_id(spec.train, spec.data["image_size_px"]))
+        printer.data(
+            {"run_id": ended.run.run_id, "speeds": speeds}, "\n".join(map(format_runs.speed_text, speeds[-1:]))
+        )
         printer.talk("next: boneagectl plan")

@@ -266,7 +266,7 @@ def collect(
     with options.workflow() as flow:
         flow.refresh()
         selected = flow.ledger.find_run(run)
-        outputs = flow.bring(selected, from_) if from_ else flow.collect(selected)
+        outputs = flow.import_results(selected, from_) if from_ else flow.collect(selected)
         if outputs.unlisted:
             printer.talk(f"not in the manifest, so not verified: {', '.join(outputs.unlisted)}")
         printer.data(outputs, str(outputs.folder))

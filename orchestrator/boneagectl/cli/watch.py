@@ -14,28 +14,28 @@ from boneagectl.models import LegState, Relay
 from boneagectl.output import Printer, Screen
 
 if TYPE_CHECKING:
-    from boneagectl.alerts import Limit
     from boneagectl.monitor import PollResult
     from boneagectl.runs import Workflow
 
 _Run = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id, its beginning, or 'last'.")]
-_Every = Annotated[float | None, typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between two looks.")]
-_ALL = "Every run that is at work or is to go on."
+_Every = Annotated[float | None, typer.Option("--every", metavar="SECONDS", min=0.1, help="Time between two polls.")]
+_ALL = "Every run that is running or whose next leg may start."
 
 
+# -------------------------------------------------------------------------------------------- command
 def watch(
     run: _Run = None,
     all_: Annotated[bool, typer.Option("--all", help=_ALL)] = False,
     every_s: _Every = None,
-    once: Annotated[bool, typer.Option("--once", help="Look once and return; for cron.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Poll once and return; for cron.")] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Follow a run until it is over.
 
-    Each look also guards: it tells when a share of a limit is used or no new epoch comes, here and by alert.webhook and
-    alert.command; it has a leg save and end at its limit; it starts the next leg of a run submitted with --legs. Ctrl-C
-    stops watching, never the training. Exits with 0 when complete or paused, 4 when it failed or was lost.
+    Each poll also enforces limits: it notifies, here and by alert.webhook and alert.command, when a share of a limit is
+    used or no new epoch appears; it makes a leg save and end at its limit; it starts the next leg of a run submitted
+    with --legs. Ctrl-C stops watching, not the run. Exits with 0 when complete or paused, 4 when failed or lost.
 
     Example: boneagectl watch last
     """
@@ -55,178 +55,164 @@ def watch(
 
 
 def follow(flow: Workflow, run_id: str, every_s: float | None, once: bool, printer: Printer) -> PollResult:
-    """Shows look after look at one run, and returns the last."""
+    """Shows each poll of one run, and returns the last."""
     from boneagectl import monitor
 
-    pass
-
-    shown, view = _Shown(printer), View(flow)
-    for look in monitor.follow_run(flow, run_id, every_s):
-        is_last = once or look.is_over
-        shown([look], view.lines(look) if shown.screen.is_live else [], is_last)
+    log, screen = _PollLog(printer), RunScreen(flow)
+    for result in monitor.follow_run(flow, run_id, every_s):
+        is_last = once or result.is_over
+        log.show([result], screen.lines(result) if log.screen.is_live else [], is_last)
         if is_last:
             break
-    return look
+    return result
 
 
-def show_all(flow: Workflow, rounds: Iterator[list[PollResult]], once: bool, printer: Printer) -> None:
-    """A line for each run."""
-    shown, is_any = _Shown(printer), False
-    for looks in rounds:
+def show_all(flow: Workflow, polls: Iterator[list[PollResult]], once: bool, printer: Printer) -> None:
+    """Shows a line for each run."""
+    log, is_any = _PollLog(printer), False
+    for results in polls:
         is_any = True
-        shown(looks, [_line(look) for look in looks], once)
+        log.show(results, [_line(result) for result in results], once)
         if once:
             break
     if not is_any:
-        printer.talk("no run is at work or is to go on")
+        printer.talk("no run is running, and no next leg may start")
 
 
-class _Shown:
-    """What was shown already: a line is printed again only where something changed, a screen is drawn anew."""
+class _PollLog:
+    """What was shown already: a line is printed again only where something changed, a screen is redrawn."""
 
     def __init__(self, printer: Printer) -> None:
         self.printer, self.screen = printer, Screen(printer)
         self._last: dict[str, object] = {}
 
-    def __call__(self, looks: list[PollResult], lines: list[str], is_last: bool) -> None:
-        for look in looks:
-            if self._is_new(look) or look.said:
-                self._print(look)
+    def show(self, results: list[PollResult], lines: list[str], is_last: bool) -> None:
+        for result in results:
+            if self._is_new(result) or result.messages:
+                self._print(result)
         if self.screen.is_live:
             self.screen.draw(lines, is_last)
-        for look in looks:
-            for text in look.said:
-                self.screen.talk(f"{look.run.run_id}  {text}")
+        for result in results:
+            for text in result.messages:
+                self.screen.talk(f"{result.run.run_id}  {text}")
 
-    def _is_new(self, look: PollResult) -> bool:
-        key = (look.leg.leg_id, look.seen.state, look.seen.epoch, look.trouble)
-        is_new = self._last.get(look.run.run_id) != key
-        self._last[look.run.run_id] = key
+    def _is_new(self, result: PollResult) -> bool:
+        key = (result.leg.leg_id, result.seen.state, result.seen.epoch, result.error)
+        is_new = self._last.get(result.run.run_id) != key
+        self._last[result.run.run_id] = key
         return is_new
 
-    def _print(self, look: PollResult) -> None:
+    def _print(self, result: PollResult) -> None:
         if self.printer.json:
-            value = {"run_id": look.run.run_id, "leg_id": look.leg.leg_id, "snapshot": look.seen, "said": look.said}
-            self.printer.line(value, "")
+            ids = {"run_id": result.run.run_id, "leg_id": result.leg.leg_id}
+            self.printer.line({**ids, "snapshot": result.seen, "said": result.messages}, "")
         elif not self.screen.is_live:
-            self.printer.talk(_line(look))
+            self.printer.talk(_line(result))
 
 
-def _line(look: PollResult) -> str:
-    return f"{look.run.run_id}  {format_runs.observation_text(look.seen, look.leg.time_limit_s)}"
+def _line(result: PollResult) -> str:
+    return f"{result.run.run_id}  {format_runs.observation_text(result.seen, result.leg.time_limit_s)}"
 
 
-def raise_if_failed(look: PollResult) -> None:
-    run_id, state = look.run.run_id, look.seen.state
+def raise_if_failed(result: PollResult) -> None:
+    run_id, state = result.run.run_id, result.seen.state
     if state in (LegState.FAILED, LegState.LOST):
         raise RunFailed(
-            f"{run_id} {state}: {look.seen.reason}", f"boneagectl logs {run_id}; boneagectl resume {run_id}"
+            f"{run_id} {state}: {result.seen.reason}", f"boneagectl logs {run_id}; boneagectl resume {run_id}"
         )
 
 
-# == live: The screen of `watch`: one run, its figures, its time and money against their limits, and what comes next.
-
+# -------------------------------------------------------------------------------------------- screen
 _BAR_WIDTH = 24
-_NOT_STOPPED = "Ctrl-C ends watching, not the training"
 
 
-class View:
-    """What the screen of a run shows; it keeps the curve, of which a look may tell only one point."""
+class RunScreen:
+    """The screen of one run: its metrics, its time and money against their limits, and what comes next.
+
+    It keeps the learning curve, of which a poll may contain only one point.
+    """
 
     def __init__(self, flow: Workflow) -> None:
         self.flow = flow
         self._curve: dict[int, float | None] = {}
         self._epoch = -1
 
-    def lines(self, look: PollResult) -> list[str]:
-        relay = self.flow.ledger.relay(look.run.run_id)
-        limits = list(alerts.account_limits(self.flow.ledger.account(look.leg.target)))
-        parts = (_leg(look, relay), _state(look), self._figures(look), _time(look), _money(look, limits),
-                 _next(look, relay))  # fmt: skip
+    def lines(self, result: PollResult) -> list[str]:
+        relay = self.flow.ledger.relay(result.run.run_id)
+        parts = (_leg_lines(result, relay), _state_lines(result), self._metric_lines(result), _time_lines(result),
+                 self._money_lines(result), _next_lines(result, relay))  # fmt: skip
         return [line for part in parts for line in part]
 
-    def _figures(self, look: PollResult) -> Iterator[str]:
-        metrics = look.seen.metrics or {}
-        if look.seen.epoch != self._epoch:
-            self._add(look)
+    def _metric_lines(self, result: PollResult) -> Iterator[str]:
+        from boneagectl.report import collect
+
+        metrics = result.seen.metrics or {}
+        if result.seen.epoch != self._epoch:  # what is collected of the curve, and the point that was observed
+            self._epoch = result.seen.epoch
+            known = enumerate(collect.validation_curve(self.flow, result.run), start=1)
+            self._curve.update({epoch: value for epoch, value in known if value is not None})
+            if isinstance(metrics.get("epoch"), int):
+                self._curve[metrics["epoch"]] = metrics.get("val_mae_months")
         if texts := format_runs.metric_texts(metrics):
-            yield f"figures  {', '.join(texts)}"
+            yield f"metrics  {', '.join(texts)}"
         values = [self._curve.get(epoch) for epoch in range(1, max(self._curve, default=0) + 1)]
         if curve := format_runs.curve_text(values):
             yield f"val MAE  {curve}"
 
-    def _add(self, look: PollResult) -> None:
-        """What is here of the curve, and the point that was seen."""
-        from boneagectl.report import collect
-
-        self._epoch, metrics = look.seen.epoch, look.seen.metrics or {}
-        known = enumerate(collect.validation_curve(self.flow, look.run), start=1)
-        self._curve.update({epoch: value for epoch, value in known if value is not None})
-        if isinstance(metrics.get("epoch"), int):
-            self._curve[metrics["epoch"]] = metrics.get("val_mae_months")
-
-
-def _leg(look: PollResult, relay: Relay | None) -> Iterator[str]:
-    of = f", {look.run.started_legs} of at most {relay.legs} begun" if relay else ""
-    yield f"run      {look.run.run_id}, leg {look.leg.number}{of}, on {look.leg.target}"
-    if before := look.run.legs[: look.leg.number - 1]:
-        yield f"before   {'; '.join(f'{one.target} {one.state} at epoch {one.epoch}' for one in before[-3:])}"
+    def _money_lines(self, result: PollResult) -> Iterator[str]:
+        spent, reserved = result.seen.spent_usd_micro, result.leg.reserved_usd_micro
+        if reserved:
+            yield _share_line("cost", spent, reserved, units.format_usd) + " reserved"
+        account = self.flow.ledger.account(result.leg.target)
+        for limit in alerts.alert_limits(account):
+            line = _share_line("account", alerts.in_use(limit), limit.limit, limit.format_amount)
+            yield f"{line} of {account.name}'s {limit.kind}"
 
 
-def _state(look: PollResult) -> Iterator[str]:
-    seen = look.seen
+def _leg_lines(result: PollResult, relay: Relay | None) -> Iterator[str]:
+    of = f", {result.run.started_legs} of at most {relay.legs} started" if relay else ""
+    yield f"run      {result.run.run_id}, leg {result.leg.number}{of}, on {result.leg.target}"
+    if before := result.run.legs[: result.leg.number - 1]:
+        yield f"before   {'; '.join(f'{leg.target} {leg.state} at epoch {leg.epoch}' for leg in before[-3:])}"
+
+
+def _state_lines(result: PollResult) -> Iterator[str]:
+    seen = result.seen
     yield f"state    {seen.state}{f' ({seen.reason})' if seen.reason else ''}"
     if seen.epochs:
-        yield f"epoch    {bar(seen.epoch, seen.epochs)}  {seen.epoch} of {seen.epochs}{_rest(look)}"
+        epoch_s, left = (seen.metrics or {}).get("epoch_s"), seen.epochs - seen.epoch
+        rest = ""
+        if left and not seen.state.is_over and isinstance(epoch_s, int | float):  # at the newest epoch's pace
+            rest = f", about {units.format_duration(int(left * epoch_s))} left"
+        yield f"epoch    {bar(seen.epoch, seen.epochs)}  {seen.epoch} of {seen.epochs}{rest}"
 
 
-def _rest(look: PollResult) -> str:
-    """How long the epochs that are left take at the newest one's pace."""
-    epoch_s, left = (look.seen.metrics or {}).get("epoch_s"), look.seen.epochs - look.seen.epoch
-    if look.seen.state.is_over or not left or not isinstance(epoch_s, int | float):
-        return ""
-    return f", about {units.format_duration(int(left * epoch_s))} for the rest"
-
-
-def _time(look: PollResult) -> Iterator[str]:
-    if look.seen.elapsed_s is None:
-        yield "time     not known"
+def _time_lines(result: PollResult) -> Iterator[str]:
+    if result.seen.elapsed_s is None:
+        yield "time     unknown"
     else:
-        yield _against("time", look.seen.elapsed_s, look.leg.time_limit_s, units.format_duration)
+        yield _share_line("time", result.seen.elapsed_s, result.leg.time_limit_s, units.format_duration)
 
 
-def _money(look: PollResult, limits: list[Limit]) -> Iterator[str]:
-    spent, booked = look.seen.spent_usd_micro, look.leg.reserved_usd_micro
-    if booked:
-        yield _against("cost", spent, booked, units.format_usd) + " booked"
-    for one in limits:
-        yield _against("account", one.used, one.limit, one.show) + f" of {look.leg.target}'s {one.kind}"
-
-
-def _against(label: str, used: int, limit: int, show: Callable[[int], str]) -> str:
+def _share_line(label: str, used: int, limit: int, show: Callable[[int], str]) -> str:
     return f"{label:<8} {bar(used, limit)}  {show(used)} of {show(limit)}"
 
 
-def bar(done: int, of: int) -> str:
-    """How far: never full before it is, never empty once begun."""
-    filled = 0 if done <= 0 else min(_BAR_WIDTH, max(1, _BAR_WIDTH * done // of))
+def bar(done: int, total: int) -> str:
+    """A progress bar: never full before the end, never empty after the start."""
+    filled = 0 if done <= 0 else min(_BAR_WIDTH, max(1, _BAR_WIDTH * done // total))
     full, empty = ("#", ".") if format_runs.is_plain_terminal() else ("█", "░")
     return full * filled + empty * (_BAR_WIDTH - filled)
 
 
-def _next(look: PollResult, relay: Relay | None) -> Iterator[str]:
-    if look.is_over:
-        yield f"next     boneagectl {_after(look)}"
+def _next_lines(result: PollResult, relay: Relay | None) -> Iterator[str]:
+    run_id, state = result.run.run_id, result.seen.state
+    if result.is_over:
+        commands = {LegState.COMPLETE: "report", LegState.FAILED: "logs"}
+        yield f"next     boneagectl {commands.get(state, 'resume')} {run_id}"
         return
-    goes_on = relay is not None and look.run.started_legs < relay.legs
-    then = f", then leg {look.leg.number + 1} goes on on {' or '.join(relay.targets)}" if relay and goes_on else ""
-    limit = units.format_duration(look.leg.time_limit_s)
-    yield f"next     saves and ends after {limit} at the latest{then}"
-    yield f"         {_NOT_STOPPED}"
-
-
-def _after(look: PollResult) -> str:
-    run_id = look.run.run_id
-    if look.seen.state is LegState.COMPLETE:
-        return f"report {run_id}"
-    return f"logs {run_id}" if look.seen.state is LegState.FAILED else f"resume {run_id}"
+    then = ""
+    if relay and result.run.started_legs < relay.legs:
+        then = f", then continues as leg {result.leg.number + 1} on {' or '.join(relay.targets)}"
+    yield f"next     saves and ends after {units.format_duration(result.leg.time_limit_s)} at the latest{then}"
+    yield "         Ctrl-C stops watching, not the run"

@@ -1,8 +1,8 @@
 """The ledger: accounts, runs, legs, reservations, observations and settlements in one SQLite file.
 
-The only mutable truth. Money is counted in integer micro-dollars, time in integer seconds. A leg
-costs an account its reservation until it is settled, and its settlement from then on; a reservation
-is booked and checked against the caps in one immediate transaction, so nobody can overbook.
+The only mutable truth. Money is counted in integer micro-dollars, time in integer seconds. A leg costs an account its
+reservation until it is settled, and its settlement from then on. A reservation is checked against the limits and
+recorded in one immediate transaction, so that no limit can be crossed. What is left of an account: accounts.py.
 """
 
 from __future__ import annotations
@@ -13,50 +13,40 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from boneagectl.errors import LimitRefused, MachineError, UsageError
-from boneagectl.ledger.accounts import read_account as read_account
-from boneagectl.ledger.accounts import read_entries as read_entries
-from boneagectl.ledger.accounts import refusals, spent_usd_micro
 from boneagectl.ledger.schema import migrate
-from boneagectl.models import (
-    Account,
-    Entry,
-    Handle,
-    Leg,
-    LegState,
-    Observation,
-    Plan,
-    Quota,
-    Relay,
-    Run,
-    Speed,
-    as_json,
-    format_iso,
-)
+from boneagectl.models import Leg, LegState, Relay, Run, as_json, format_iso
+
+if TYPE_CHECKING:  # a quick command like `ls` needs none of these: see boneagectl.models
+    from boneagectl.ledger.accounts import Account, Entry
+    from boneagectl.models import Handle, Observation, Plan, Quota, Speed
 
 _BUSY_TIMEOUT_S = 60
 
 _LEGS = """select l.*, r.usd_micro as reserved_usd_micro, s.usd_micro as spent_usd_micro
            from legs l join reservations r using (leg_id) left join settlements s using (leg_id)"""
 
-_STANDS = "select * from standing where account = ? and what = ? and until_s is null"
-_FALLS = "update standing set until_s = ? where account = ? and what = ? and until_s is null"
+_OPEN_CHARGE = "select * from standing where account = ? and what = ? and until_s is null"
+_STOP_CHARGE = "update standing set until_s = ? where account = ? and what = ? and until_s is null"
 
 
 class Ledger:
-    """One open ledger file; made, and brought to this version's schema, on first use."""
+    """One open ledger file; created, and migrated to this version's schema, on first use."""
 
     def __init__(self, path: Path) -> None:
-        """Raises MachineError where the file is unreadable, no ledger, or of a newer version."""
+        """Raises MachineError where the file is unreadable, not a ledger, or of a newer version."""
         self.path = path
         try:
             self._db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         except sqlite3.Error as error:
             raise _broken(path, error) from None
         try:
-            self._set_up()
+            self._db.row_factory = sqlite3.Row
+            migrate(self._db, self.path)  # first: a file of a newer version must stay as it is, its journal mode too
+            for pragma in ("journal_mode = wal", "synchronous = full", "foreign_keys = on"):
+                self._db.execute(f"pragma {pragma}")
         except sqlite3.Error as error:
             self.close()
             raise _broken(path, error) from None
@@ -64,19 +54,12 @@ class Ledger:
             self.close()
             raise
 
-    def _set_up(self) -> None:
-        """The schema comes first: a file of a newer version must stay as it is, its journal mode too."""
-        self._db.row_factory = sqlite3.Row
-        migrate(self._db, self.path)
-        for pragma in ("journal_mode = wal", "synchronous = full", "foreign_keys = on"):
-            self._db.execute(f"pragma {pragma}")
-
     def close(self) -> None:
         self._db.close()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One immediate transaction: all of the block or nothing, and nobody writes beside it."""
+        """One immediate transaction: all of the block or nothing, and no other process writes meanwhile."""
         try:
             self._db.execute("begin immediate")
             try:
@@ -89,16 +72,20 @@ class Ledger:
         except sqlite3.Error as error:
             raise _broken(self.path, error) from None
 
-    # ------------------------------------------------------------------------------- booking
+    # ------------------------------------------------------------------------------- legs
     def reserve(self, plan: Plan, bundle_sha256: str) -> None:
-        """Books the plan's worst case on the target's account, with its run and leg, or does nothing.
+        """Reserves the plan's maximum cost on the target's account, with its run and leg, or does nothing.
 
         Raises:
-            LimitRefused: the account's cap would be crossed, or the run got this leg from elsewhere.
+            LimitRefused: a limit of the account would be crossed, or another process has added this leg.
         """
+        from boneagectl.ledger.accounts import check_account
+
         with self._writing() as db:
             account = self._account(plan.quote.target)
-            _check_cap(account, plan)
+            for verdict in check_account(account, plan.quote.worst_usd_micro, plan.quote.worst_s, _now_s()):
+                if not verdict.allows:
+                    raise LimitRefused(verdict.detail, verdict.next_step)
             self._insert_run(db, plan, bundle_sha256)
             self._insert_leg(db, plan)
             db.execute(
@@ -121,7 +108,7 @@ class Ledger:
             "select number, state from legs where run_id = ? order by number", (plan.run_id,)
         ).fetchall()
         if plan.leg_number != len(before) + 1 or any(not LegState(row["state"]).is_over for row in before):
-            raise LimitRefused(f"{plan.run_id} got another leg meanwhile", f"boneagectl show {plan.run_id}")
+            raise LimitRefused(f"{plan.run_id} has another leg meanwhile", f"boneagectl show {plan.run_id}")
         db.execute(
             """insert into legs (leg_id, run_id, number, target, state, epochs, time_limit_s, created_s)
                values (?, ?, ?, ?, ?, ?, ?, ?)""",
@@ -130,7 +117,7 @@ class Ledger:
         )  # fmt: skip
 
     def attach(self, leg_id: str, handle: Handle) -> None:
-        """Notes that the leg exists remotely as `handle`."""
+        """Records that the leg exists remotely as `handle`."""
         with self._writing() as db:
             db.execute(
                 "update legs set handle = ?, state = ? where leg_id = ? and state = ?",
@@ -138,7 +125,7 @@ class Ledger:
             )
 
     def release(self, leg_id: str, why: str) -> None:
-        """Gives back the reservation of a leg that never came to be; `why` stays readable."""
+        """Returns the reservation of a leg that was never created; `why` stays readable."""
         with self._writing() as db:
             changed = db.execute(
                 "update legs set state = ?, reason = ? where leg_id = ? and state = ?",
@@ -147,43 +134,37 @@ class Ledger:
             if changed.rowcount:
                 self._settle(db, leg_id, 0, 0, f"released: {why}")
 
-    def observe(self, leg_id: str, snapshot: Observation) -> None:
-        """Notes what a poll saw; a leg that is over is settled with it, and never changes again."""
+    def observe(self, leg_id: str, seen: Observation) -> None:
+        """Records an observation; a leg that is over is settled by it and never changes again."""
         with self._writing() as db:
             before = db.execute("select * from legs where leg_id = ?", (leg_id,)).fetchone()
             if LegState(before["state"]).is_over:
                 return
-            elapsed_s = _elapsed_s(before, snapshot)
+            elapsed_s = _elapsed_s(before, seen)
             db.execute(
                 "update legs set state = ?, reason = ?, epoch = ?, elapsed_s = ?, usd_micro = ? where leg_id = ?",
                 (
-                    snapshot.state,
-                    snapshot.reason,
-                    max(snapshot.epoch, before["epoch"]),
+                    seen.state,
+                    seen.reason,
+                    max(seen.epoch, before["epoch"]),
                     elapsed_s,
-                    snapshot.spent_usd_micro,
+                    seen.spent_usd_micro,
                     leg_id,
                 ),
             )
-            if (before["state"], before["epoch"]) != (snapshot.state, snapshot.epoch):
-                self._note(db, leg_id, snapshot, elapsed_s)
-            if snapshot.state.is_over:
-                usd_micro, basis = self._spent(leg_id, snapshot)
-                self._settle(db, leg_id, usd_micro, elapsed_s, f"ended: {snapshot.state}{basis}")
-
-    def _spent(self, leg_id: str, seen: Observation) -> tuple[int, str]:
-        """What a leg that is over has cost; where nobody can tell how long it ran, all that was booked."""
-        if seen.elapsed_s is not None:
-            return seen.spent_usd_micro, ""
-        return self.leg(leg_id).reserved_usd_micro, ", its time not known: all that was booked"
-
-    @staticmethod
-    def _note(db: sqlite3.Connection, leg_id: str, seen: Observation, elapsed_s: int) -> None:
-        db.execute(
-            """insert into observations (leg_id, state, reason, epoch, elapsed_s, usd_micro, created_s)
-               values (?, ?, ?, ?, ?, ?, ?)""",
-            (leg_id, seen.state, seen.reason, seen.epoch, elapsed_s, seen.spent_usd_micro, _now_s()),
-        )
+            if (before["state"], before["epoch"]) != (seen.state, seen.epoch):
+                db.execute(
+                    """insert into observations (leg_id, state, reason, epoch, elapsed_s, usd_micro, created_s)
+                       values (?, ?, ?, ?, ?, ?, ?)""",
+                    (leg_id, seen.state, seen.reason, seen.epoch, elapsed_s, seen.spent_usd_micro, _now_s()),
+                )
+            if not seen.state.is_over:
+                return
+            usd_micro, basis = seen.spent_usd_micro, f"ended: {seen.state}"
+            if seen.elapsed_s is None:
+                usd_micro = self.leg(leg_id).reserved_usd_micro
+                basis += ", duration unknown; settled at the full reservation"
+            self._settle(db, leg_id, usd_micro, elapsed_s, basis)
 
     @staticmethod
     def _settle(db: sqlite3.Connection, leg_id: str, usd_micro: int, seconds: int, basis: str) -> None:
@@ -194,7 +175,7 @@ class Ledger:
 
     # -------------------------------------------------------------------------------- relays
     def set_relay(self, run_id: str, relay: Relay | None) -> None:
-        """Has the run go on by itself, or no more."""
+        """Makes the run continue by itself, or no longer with None."""
         with self._writing() as db:
             db.execute("delete from relays where run_id = ?", (run_id,))
             if relay:
@@ -205,37 +186,37 @@ class Ledger:
         row = self._db.execute("select * from relays where run_id = ?", (run_id,)).fetchone()
         return Relay(row["legs"], row["time_limit_s"], tuple(json.loads(row["targets"]))) if row else None
 
-    # -------------------------------------------------------------------------------- alerts
+    # -------------------------------------------------------------------------------- notifications
     def mark_notified(self, what: str) -> bool:
-        """Whether `what` was not told yet, and is told from now on; of several that ask, one gets a yes."""
+        """Whether `what` was not notified yet; from now on it counts as notified, so only one process gets True."""
         with self._writing() as db:
-            told = db.execute(
+            marked = db.execute(
                 """insert into told values (?1, null)
                    on conflict do update set again_s = null where again_s <= ?2""", (what, _now_s()),
             )  # fmt: skip
-            return told.rowcount > 0
+            return marked.rowcount > 0
 
     def retry_notification(self, what: str, at_s: int) -> None:
-        """It did not arrive: from a Unix time on it may be told once more."""
+        """After a failed notification: `what` may be notified again from a Unix time on."""
         with self._writing() as db:
             db.execute("update told set again_s = ? where what = ?", (at_s, what))
 
     def epoch_times(self, leg_id: str) -> list[tuple[int, int]]:
-        """Each epoch of a leg at work with the Unix time it was first seen; 0 is its start."""
+        """(epoch, Unix time at which it was first seen) of a running leg; epoch 0 is the start."""
         return [tuple(row) for row in self._db.execute(
             """select epoch, min(created_s) from observations where leg_id = ? and state = 'running'
                group by epoch order by epoch""", (leg_id,))]  # fmt: skip
 
     # -------------------------------------------------------------------------------- speeds
     def record_speed(self, leg_id: str, speed: Speed) -> None:
-        """Keeps what the leg measured; what it tells later, with more epochs, takes its place."""
+        """Stores what the leg measured; a later measurement, with more epochs, replaces it."""
         values = (leg_id, speed.target, speed.machine, speed.work, speed.images, speed.startup_s, speed.finish_s,
                   speed.load_ms, speed.compute_ms, json.dumps(speed.samples), _now_s())  # fmt: skip
         with self._writing() as db:
             db.execute("insert or replace into speeds values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def speeds(self, target: str, work: str) -> list[Speed]:
-        """What was measured of that work on the target, oldest first; the newest fifty."""
+        """What was measured of a workload on the target, oldest first; the newest fifty."""
         rows = self._db.execute(
             "select * from speeds where target = ? and work = ? order by created_s desc limit 50", (target, work)
         ).fetchall()
@@ -243,14 +224,14 @@ class Ledger:
 
     # ------------------------------------------------------------------------------ accounts
     def set_cap(self, name: str, cap_usd_micro: int | None, cap_s: int | None) -> Account:
-        """Sets both caps of an account; None lifts one."""
+        """Sets both caps of an account; None removes one."""
         with self._writing() as db:
             self._account(name)
             db.execute("update accounts set cap_usd_micro = ?, cap_s = ? where name = ?", (cap_usd_micro, cap_s, name))
             return self._account(name)
 
     def set_quota(self, name: str, quota: Quota) -> None:
-        """Notes what the provider says it gives, and when it next comes back, if it says so."""
+        """Records the provider's quota, and its next refresh if known."""
         with self._writing() as db:
             self._account(name)
             db.execute(
@@ -259,44 +240,43 @@ class Ledger:
             )
 
     def set_credit(self, name: str, left_usd_micro: int | None, ends_s: int | None) -> Account:
-        """Notes what is left of a prepaid credit as of now, and when it ends; None leaves what was told before."""
+        """Records what is left of a prepaid credit now, and when it ends; None keeps the value before."""
         with self._writing() as db:
             self._account(name)
             db.execute("insert into credits values (?, null, 0, null) on conflict do nothing", (name,))
             if left_usd_micro is not None:
-                told = (left_usd_micro, _now_s(), name)
-                db.execute("update credits set left_usd_micro = ?, told_s = ? where account = ?", told)
+                values = (left_usd_micro, _now_s(), name)
+                db.execute("update credits set left_usd_micro = ?, told_s = ? where account = ?", values)
             if ends_s is not None:
                 db.execute("update credits set ends_s = ? where account = ?", (ends_s, name))
             return self._account(name)
 
     def start_charge(self, name: str, what: str, usd_micro_per_day: int) -> None:
-        """Counts `what` by the day from now on; what stands already under that name goes on at the new price."""
+        """Charges `what` daily from now on; a charge of that name that runs already continues at the new price."""
         with self._writing() as db:
             self._account(name)
-            row = db.execute(_STANDS, (name, what)).fetchone()
+            row = db.execute(_OPEN_CHARGE, (name, what)).fetchone()
             if row and row["usd_micro_per_day"] == usd_micro_per_day:
                 return
-            db.execute(_FALLS, (_now_s(), name, what))
+            db.execute(_STOP_CHARGE, (_now_s(), name, what))
             new = (name, what, usd_micro_per_day, _now_s())
             db.execute("insert into standing (account, what, usd_micro_per_day, since_s) values (?, ?, ?, ?)", new)
 
     def stop_charge(self, name: str, what: str) -> None:
-        """`what` is gone: it costs nothing from now on."""
+        """`what` costs nothing from now on."""
         with self._writing() as db:
-            db.execute(_FALLS, (_now_s(), name, what))
+            db.execute(_STOP_CHARGE, (_now_s(), name, what))
 
     def set_alerts(self, name: str, alert_at: tuple[int, ...], at_cap: str) -> Account:
-        """Sets at which shares of its limits, in percent, to speak up, and what happens when one is reached."""
+        """Sets at which shares of its limits, in percent, to notify, and what happens when a limit is reached."""
         with self._writing() as db:
             self._account(name)
             values = (json.dumps(alert_at), at_cap, name)
             db.execute("update accounts set alert_at = ?, at_cap = ? where name = ?", values)
             return self._account(name)
 
-    def correct(self, name: str, usd_micro: int, seconds: int, until_s: int, note: str) -> None:
-        """Adds what a provider's own count says more than ours, or less; it has all that was spent until a Unix
-        time."""
+    def adjust(self, name: str, usd_micro: int, seconds: int, until_s: int, note: str) -> None:
+        """Adds the difference between the provider's count and ours; its count is complete until a Unix time."""
         with self._writing() as db:
             self._account(name)
             db.execute(
@@ -306,15 +286,21 @@ class Ledger:
             )
 
     def spent_usd_micro(self, name: str, since_s: int, until_s: int | None = None) -> int:
-        """What the account has paid since a Unix time, and up to another, by our own count."""
-        return spent_usd_micro(self._db, name, since_s, _now_s() if until_s is None else until_s)
+        """Micro-dollars that the account has spent since a Unix time, and up to another, by our own count."""
+        from boneagectl.ledger.accounts import sum_spent_usd_micro
+
+        return sum_spent_usd_micro(self._db, name, since_s, _now_s() if until_s is None else until_s)
 
     def account(self, name: str) -> Account:
-        """The account's limits and usage; one that was never used has neither."""
+        """The account's limits and usage; an account that was never used has neither."""
+        from boneagectl.ledger.accounts import read_account
+
         return read_account(self._db, name, _now_s())
 
     def entries(self) -> list[Entry]:
         """The ledger line by line, oldest first."""
+        from boneagectl.ledger.accounts import read_entries
+
         return read_entries(self._db, _now_s())
 
     def accounts(self) -> list[Account]:
@@ -326,17 +312,17 @@ class Ledger:
         )
         return self.account(name)
 
-    # ------------------------------------------------------------------------------- reading
+    # ------------------------------------------------------------------------------- queries
     def runs(self, limit: int | None = None) -> list[Run]:
         """Every run with its legs, newest first."""
         rows = self._db.execute("select * from runs order by created_s desc, rowid desc limit ?", (limit or -1,))
         return [self._run(row) for row in rows.fetchall()]
 
     def find_run(self, name: str) -> Run:
-        """The run with this id, or the only one whose id begins so; ``last`` is the newest.
+        """The run with this id, or the only one whose id begins with `name`; ``last`` is the newest.
 
         Raises:
-            UsageError: none, or more than one, is meant.
+            UsageError: no run matches, or more than one.
         """
         if name == "last":
             rows = self._db.execute("select * from runs order by created_s desc, rowid desc limit 1").fetchall()
@@ -356,7 +342,7 @@ class Ledger:
         return [_leg(row) for row in self._db.execute(f"{_LEGS} where l.state in ({marks}) order by l.leg_id", states)]
 
     def active_run_ids(self) -> list[str]:
-        """The ids of the runs with a leg that is not over, or that may go on by themselves, oldest first."""
+        """The ids of the runs with a leg that is not over, or with a relay, oldest first."""
         rows = self._db.execute(
             """select run_id from runs where run_id in (select run_id from relays)
                or run_id in (select run_id from legs where state in ('reserved', 'queued', 'running'))
@@ -376,7 +362,7 @@ class Ledger:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Ledger]:
-    """The ledger at `path`, closed again after the block."""
+    """The ledger at `path`; closed after the block."""
     with closing(Ledger(path)) as ledger:
         try:
             yield ledger
@@ -384,16 +370,8 @@ def opened(path: Path) -> Iterator[Ledger]:
             raise _broken(path, error) from None
 
 
-def _check_cap(account: Account, plan: Plan) -> None:
-    """Refuses a reservation that could cross a cap of `account` at its worst."""
-    for refusal in refusals(account, plan.quote.worst_usd_micro, plan.quote.worst_s, _now_s()):
-        raise LimitRefused(
-            refusal, f"shorten it (--time-limit), or raise the cap: boneagectl budget set {account.name}"
-        )
-
-
 def _elapsed_s(before: sqlite3.Row, seen: Observation) -> int:
-    """What a leg has taken; where nobody can tell how long a leg that is over ran, the most it can have."""
+    """Seconds that a leg has taken; for one that is over with unknown duration, the most that it can have taken."""
     if seen.elapsed_s is not None:
         return seen.elapsed_s
     longest_s = min(_now_s() - before["created_s"], before["time_limit_s"])
@@ -408,6 +386,8 @@ def _leg(row: sqlite3.Row) -> Leg:
 
 
 def _speed(row: sqlite3.Row) -> Speed:
+    from boneagectl.models import Speed
+
     names = ("target", "machine", "work", "images", "startup_s", "finish_s", "load_ms", "compute_ms")
     values: dict[str, Any] = {name: row[name] for name in names}
     return Speed(**values, samples=json.loads(row["samples"]), date=format_iso(row["created_s"]))
@@ -419,5 +399,5 @@ def _now_s() -> int:
 
 def _broken(path: Path, error: sqlite3.Error) -> MachineError:
     copies = sorted(path.parent.glob(f"{path.name}*.bak"))
-    mend = f"put back the copy {copies[-1]}" if copies else "move the file aside to start a new ledger"
-    return MachineError(f"the ledger {path} cannot be used: {error}", f"{mend}; it was not changed")
+    remedy = f"restore the copy {copies[-1]}" if copies else "move the file aside to start a new ledger"
+    return MachineError(f"the ledger {path} cannot be used: {error}", f"{remedy}; it was not changed")

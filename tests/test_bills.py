@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from boneagectl import bills
+from boneagectl.ledger.accounts import Account
 from boneagectl.ledger.store import opened
-from boneagectl.models import Account, Handle, LegState, Observation, Quota
+from boneagectl.models import Handle, LegState, Observation, Quota
 from emulators.kaggle import Kaggle
 from support import KAGGLE_PACK, Cli, make_plan
 
@@ -67,8 +68,8 @@ def test_hours_that_run_without_us_are_booked_and_explained(kaggle: Kaggle, proj
     assert (entry["kind"], entry["seconds"]) == ("reconciled", 4 * HOUR_S)
 
 
-def test_with_nobody_to_ask_nothing_is_booked(project: Path, cli: Cli) -> None:
-    assert "no provider that counts" in cli("budget", "reconcile").out
+def test_without_a_provider_to_ask_nothing_is_added(project: Path, cli: Cli) -> None:
+    assert "no provider has a count" in cli("budget", "reconcile").out
 
 
 # ------------------------------------------------------------------------------------ what accounts say
@@ -82,7 +83,7 @@ def test_what_runs_what_was_settled_and_what_a_bill_confirmed_are_told_apart(tmp
         account = ledger.account("local")
         assert (account.spent_usd_micro, account.running_usd_micro, account.running_s) == (400, 401, 60)
         assert (account.reconciled_usd_micro, account.typical_run_usd_micro) == (0, 400)
-        ledger.correct("local", 50, 0, 4_000_000_000, "a bill")
+        ledger.adjust("local", 50, 0, 4_000_000_000, "a bill")
         account = ledger.account("local")
         assert (account.spent_usd_micro, account.reconciled_usd_micro) == (450, 450)
 

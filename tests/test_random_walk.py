@@ -1,5 +1,7 @@
-"""Random steps through the command line, against emulators that run the jobs and fail at random; tests/test_rings.py
-has more steps and no wire."""
+"""Random steps through the command line, against emulators that execute the jobs and fail at random.
+
+tests/test_ledger_properties.py has more steps and no wire.
+"""
 
 from __future__ import annotations
 

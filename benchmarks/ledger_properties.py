@@ -1,6 +1,6 @@
-"""Random steps on all targets at once, a million of them: tests/test_rings.py for longer, on every core.
+"""Random steps on all targets at once, a million of them: tests/test_ledger_properties.py for longer, on every core.
 
-    python benchmarks/rings.py [--steps 1000000]
+    python benchmarks/ledger_properties.py [--steps 1000000]
 
 What holds after each step is asserted there: no cap is crossed, every machine is known and none is made twice, no epoch
 is lost, and the lines of the ledger explain its figures. A step that breaks one ends this with the shortest way there.
@@ -29,9 +29,9 @@ def walk(runs: int) -> int:
     from hypothesis import settings
     from hypothesis.stateful import run_state_machine_as_test
 
-    from test_rings import PER_RUN, Rings, TestRings
+    from test_ledger_properties import PER_RUN, LedgerMachine, TestLedgerProperties
 
-    class Counted(Rings):
+    class Counted(LedgerMachine):
         taken, has_begun = 0, False
 
         def check_invariants(self, *given: Any, **named: Any) -> Any:
@@ -40,7 +40,7 @@ def walk(runs: int) -> int:
             self.has_begun = True
             return super().check_invariants(*given, **named)
 
-    chance = settings(TestRings.settings, derandomize=False, max_examples=runs, stateful_step_count=PER_RUN)
+    chance = settings(TestLedgerProperties.settings, derandomize=False, max_examples=runs, stateful_step_count=PER_RUN)
     run_state_machine_as_test(Counted, settings=chance)
     return Counted.taken
 
@@ -65,7 +65,7 @@ def main() -> None:
         print(f"\r{taken:,} steps", end="", file=sys.stderr, flush=True)
     print(f" in {time.monotonic() - began_s:.0f} s", file=sys.stderr)
     what = "random steps on all targets after which every promise held"
-    show({"rings": entry(what, "steps", ours=taken, at_least=given.steps)})
+    show({"ledger_properties": entry(what, "steps", ours=taken, at_least=given.steps)})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What one look makes due: a pure function, so every limit is tried without waiting for it."""
+"""What one observation requires: a pure function, so every limit is tested without waiting for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 
 from boneagectl import alerts
 from boneagectl.alerts import HARD_AFTER_S, SOFT_AFTER_S, ActionKind, StallRule
-from boneagectl.models import Account, Capabilities, Leg, LegState, Observation, format_iso
+from boneagectl.ledger.accounts import Account
+from boneagectl.models import Capabilities, Leg, LegState, Observation, format_iso
 
 NOW_S, HOUR_S = 1_800_000_000, 3600
 CAN = Capabilities(unattended=True, can_stop=True, billed=True, max_session_hours=None, live_metrics=True,
@@ -38,7 +39,7 @@ def spent(usd: float, running: float = 0.0, **more: Any) -> Account:
 def test_the_highest_share_that_was_reached_is_told(usd: float, running: float, share: int | None) -> None:
     acts = due(account=spent(usd, running))
     assert [act.key for act in acts] == ([f"azure cap 10000000 {share}"] if share else [])
-    assert all(act.does is ActionKind.TELL for act in acts)
+    assert all(act.kind is ActionKind.TELL for act in acts)
 
 
 def test_another_cap_is_told_anew_and_so_are_hours_that_came_back() -> None:
@@ -64,7 +65,7 @@ def test_a_credit_about_to_end_is_told(days: float, is_told: bool) -> None:
 
 # ------------------------------------------------------------------------------------------ time
 @pytest.mark.parametrize(
-    ("over_s", "can", "does"),
+    ("over_s", "can", "kind"),
     [
         (SOFT_AFTER_S - 1, CAN, None),
         (SOFT_AFTER_S, CAN, ActionKind.STOP),
@@ -74,15 +75,15 @@ def test_a_credit_about_to_end_is_told(days: float, is_told: bool) -> None:
     ],
 )
 def test_a_leg_beyond_its_limit_is_asked_first_where_asking_keeps_it(
-    over_s: int, can: Capabilities, does: ActionKind | None
+    over_s: int, can: Capabilities, kind: ActionKind | None
 ) -> None:
     acts = due(replace(RUNNING, elapsed_s=HOUR_S + over_s), can=can)
-    assert [act.does for act in acts] == ([does] if does else [])
+    assert [act.kind for act in acts] == ([kind] if kind else [])
 
 
 def test_one_that_is_over_is_never_stopped() -> None:
     (act,) = due(Observation(LegState.PAUSED, "time_limit", 3, 10, 2 * HOUR_S))
-    assert (act.does, act.text) == (ActionKind.TELL, "run-01 on azure is paused (time_limit), epoch 3/10")
+    assert (act.kind, act.text) == (ActionKind.TELL, "run-01 on azure is paused (time_limit), epoch 3/10")
 
 
 # ------------------------------------------------------------------------------------------ room
@@ -92,16 +93,16 @@ BOOKED = {"reserved_usd_micro": 1_000_000}
 def test_an_account_that_stops_does_so_while_there_is_room_for_saving() -> None:
     """A dollar an hour: saving may take a quarter of one."""
     full = {**BOOKED, "at_cap": "stop"}
-    assert [act.does for act in due(account=spent(9.7, **full))] == [ActionKind.TELL]
-    assert [act.does for act in due(account=spent(9.75, **full))] == [ActionKind.TELL, ActionKind.STOP]
-    assert [act.does for act in due(account=spent(9.75, **BOOKED))] == [ActionKind.TELL], "by default it only refuses"
-    assert [act.does for act in due(account=spent(9.75, **full), can=DELETES)] == [ActionKind.TELL], "it saves nothing"
-    assert due(account=spent(10, **full), can=DELETES)[-1].does is ActionKind.STOP
+    assert [act.kind for act in due(account=spent(9.7, **full))] == [ActionKind.TELL]
+    assert [act.kind for act in due(account=spent(9.75, **full))] == [ActionKind.TELL, ActionKind.STOP]
+    assert [act.kind for act in due(account=spent(9.75, **BOOKED))] == [ActionKind.TELL], "by default it only refuses"
+    assert [act.kind for act in due(account=spent(9.75, **full), can=DELETES)] == [ActionKind.TELL], "it saves nothing"
+    assert due(account=spent(10, **full), can=DELETES)[-1].kind is ActionKind.STOP
 
 
 def test_what_fits_with_all_that_is_booked_is_left_to_the_remote_limit() -> None:
     assert all(
-        act.does is ActionKind.TELL for act in due(account=spent(9.9, reserved_usd_micro=100_000, at_cap="stop"))
+        act.kind is ActionKind.TELL for act in due(account=spent(9.9, reserved_usd_micro=100_000, at_cap="stop"))
     )
 
 
@@ -113,9 +114,9 @@ def test_no_new_epoch_for_a_multiple_of_the_usual_time_is_a_stall() -> None:
 
     assert acts(299) == []
     (act,) = acts(300)
-    assert (act.key, act.does) == ("run-01 stalled 3", ActionKind.TELL)
+    assert (act.key, act.kind) == ("run-01 stalled 3", ActionKind.TELL)
     assert acts(300, StallRule(5.0, 400, stops=False)) == [], "never before the least time"
-    assert acts(300, StallRule(5.0, 60, stops=True))[0].does is ActionKind.STOP
+    assert acts(300, StallRule(5.0, 60, stops=True))[0].kind is ActionKind.STOP
 
 
 def test_before_the_first_epoch_there_is_half_an_hour() -> None:
