@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import sys
 from collections.abc import Iterator
@@ -120,3 +121,30 @@ def test_no_file_names_a_package_index_or_a_machine_s_path() -> None:
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
         assert [word for word in FORBIDDEN if word in text] == [], path
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports inside functions count too: they are how a circle usually hides."""
+    paths = {_module_name(path): path for root in (ORCHESTRATOR, TRAINER) for path in modules(root)}
+    graph: dict[str, set[str]] = {name: set() for name in paths}
+    for name, path in paths.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                imported = {f"{node.module}.{alias.name}" for alias in node.names}
+                graph[name] |= {other if other in paths else str(node.module) for other in imported}
+    for name, others in graph.items():
+        others.intersection_update(paths.keys() - {name})
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    found: dict[str, list[str]] = {}
+    for path in (*modules(ORCHESTRATOR), *modules(TRAINER)):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(_module_name(path))
+    assert {name: owners for name, owners in found.items() if len(owners) > 1} == {}
+
+
+def _module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts[1:]).removesuffix(".__init__")

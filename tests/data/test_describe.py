@@ -70,7 +70,7 @@ def test_the_paper_split_is_scikit_learns(tmp_path: Path, capsys: pytest.Capture
     assert "split paper" in capsys.readouterr().out
 
 
-@pytest.mark.skipif("BONEAGE_RSNA" not in os.environ, reason="BONEAGE_RSNA names no unpacked real data set")
+@pytest.mark.skipif("BONEAGE_RSNA" not in os.environ, reason="BONEAGE_RSNA is not set to the real dataset")
 def test_the_real_dataset_has_its_known_statistics() -> None:
     found = describe(open_data_set(Path(os.environ["BONEAGE_RSNA"])), "paper")
     assert [found[key] for key in ("count", "male", "female", "images_found")] == [12611, 6833, 5778, 12611]

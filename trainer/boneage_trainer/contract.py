@@ -50,10 +50,10 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """Raises ContractError where `text` is not a job of a schema that this trainer knows."""
+        """Raises ContractError where `text` is not a job of a supported schema."""
         raw = parse_object(text, "job")
         if raw.get("schema") != SCHEMA:
-            raise ContractError(f"job has schema {raw.get('schema')!r}; this trainer knows {SCHEMA}")
+            raise ContractError(f"job has schema {raw.get('schema')!r}; this trainer supports {SCHEMA}")
         if missing := {"train", "data", "provenance"} - raw.keys():
             raise ContractError(f"job lacks {', '.join(sorted(missing))}")
         return cls(train=TrainConfig.from_mapping(raw["train"]), data=raw["data"], provenance=raw["provenance"])
@@ -205,7 +205,7 @@ class PackFolder:
         except (OSError, UnicodeDecodeError):
             raise ContractError(f"{self.root} is not a pack (no readable {self.card.name})") from None
         if card.get("schema") != SCHEMA:
-            raise ContractError(f"pack {self.root} has schema {card.get('schema')!r}; this version knows {SCHEMA}")
+            raise ContractError(f"pack {self.root} has schema {card.get('schema')!r}; this version supports {SCHEMA}")
         return card
 
     def job_data(self) -> dict[str, Any]:
@@ -280,7 +280,7 @@ def parse_sentinel(line: str) -> dict[str, Any] | None:
 def state_line(values: Mapping[str, Any]) -> str:
     """The line that a remote session prints first and last: the content of ``state.json``, or what is known of it.
 
-    Where only the log can be downloaded, or the provider's own state ("COMPLETE"), it tells a paused run from a
+    Where only the log can be downloaded, or the provider's own state ("COMPLETE"), it distinguishes a paused run from a
     complete one.
     """
     return _signal_line(STATE_SENTINEL, values)
