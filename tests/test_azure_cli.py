@@ -1,4 +1,4 @@
-"""The commands with `--target azure`: booked before created, found again after every fault, stopped, collected."""
+"""The commands with `--target azure`: reserved before created, found again after every fault, stopped, collected."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def test_from_submit_to_the_folder(on_azure: Azure, cli: Cli, home: Path) -> Non
     check_books(home, on_azure)
 
 
-def test_it_costs_so_it_asks(on_azure: Azure, cli: Cli) -> None:
+def test_a_billed_run_asks_for_confirmation(on_azure: Azure, cli: Cli) -> None:
     said = cli("submit", "--name", "asked-run", "-q", code=7)
     assert "cost     at most $" in said.err
     assert len(on_azure.jobs) == 0
 
 
-def test_what_a_dry_run_writes_is_what_is_sent_and_asks_nobody(on_azure: Azure, cli: Cli, project: Path) -> None:
+def test_a_dry_run_writes_what_is_sent_and_uses_no_network(on_azure: Azure, cli: Cli, project: Path) -> None:
     cli("submit", "--dry-run", "--name", "shown-run")
     assert on_azure.calls == []
     cli("submit", "--name", "shown-run", "-q", "--yes")
@@ -99,7 +99,7 @@ READS = (("ls",), ("show", "last"), ("watch", "last", "--once"), ("logs", "last"
 
 
 def test_only_submit_imports_the_sdk(on_azure: Azure, cli: Cli, project: Path) -> None:
-    """It costs seconds; whoever looks at a run should not pay them."""
+    """Its import takes seconds; commands that only read should not pay them."""
     cli("submit", "--name", "light-run", "-q", "--yes")
     code = (f"import sys\nfrom boneagectl.__main__ import run\nfor words in {READS!r}: run(list(words))\n"
             "print('imported', [name for name in sys.modules if name.startswith('azure.ai')])")  # fmt: skip
@@ -110,13 +110,13 @@ def test_only_submit_imports_the_sdk(on_azure: Azure, cli: Cli, project: Path) -
 
 
 # --------------------------------------------------------------------------------------------- limits
-def test_the_first_cap_is_a_student_s_credit(on_azure: Azure, cli: Cli) -> None:
+def test_the_default_cap_is_a_student_s_credit(on_azure: Azure, cli: Cli) -> None:
     said = cli("submit", "--name", "large-run", "--time-limit", "200h", "--yes", code=5)
     assert "$100.00 of the $100.00 cap is free" in said.err
     assert len(on_azure.jobs) == 0
 
 
-def test_a_balance_that_was_typed_in_counts_from_then_on(on_azure: Azure, cli: Cli, home: Path) -> None:
+def test_a_typed_in_balance_is_the_limit_from_then_on(on_azure: Azure, cli: Cli, home: Path) -> None:
     said = cli("budget", "set", "--azure-balance", 2.5, "--azure-credit-ends", "2031-08-31")
     assert "azure: $2.50 of the credit left" in said.out
     assert "the credit ends on 2031-08-31" in said.out
@@ -152,12 +152,12 @@ def test_the_cluster_must_be_the_one_that_was_priced(on_azure: Azure, cli: Cli) 
     assert len(on_azure.jobs) == 0
 
 
-def test_a_pack_that_is_not_there_is_told_before(on_azure: Azure, cli: Cli) -> None:
+def test_a_missing_pack_is_refused_before_the_submit(on_azure: Azure, cli: Cli) -> None:
     said = cli("submit", "--yes", "--set", "targets.azure.pack=azureml:nothing:1", code=5)
     assert "data push --target azure" in said.err
 
 
-def test_a_leg_keeps_its_place_and_its_price_whatever_the_settings_say(busy: Azure, cli: Cli, home: Path) -> None:
+def test_a_leg_keeps_its_workspace_and_price_when_the_settings_change(busy: Azure, cli: Cli, home: Path) -> None:
     cli("submit", "--name", "kept-run", "--yes", "-q")
     wait_for(lambda: cli("show", "kept-run", "--json").json["epoch"] >= 1)
     (home / "azure").mkdir(exist_ok=True)
@@ -181,7 +181,7 @@ def test_a_lost_answer_is_found_again(on_azure: Azure, cli: Cli, home: Path, kin
     check_books(home, on_azure)
 
 
-def test_what_arrives_late_is_attached_and_never_created_twice(busy: Azure, cli: Cli, home: Path) -> None:
+def test_a_job_that_appears_late_is_attached_and_never_created_twice(busy: Azure, cli: Cli, home: Path) -> None:
     """The PUT does its work, but its answer and the first looks are lost."""
     busy.faults += [Fault("PUT jobs/*", "500_after", times=10), Fault("GET jobs/*", "500", times=40, after=1)]
     assert "boneagectl ls" in cli("submit", "--name", "late-run", "--yes", code=11).err
@@ -193,7 +193,7 @@ def test_what_arrives_late_is_attached_and_never_created_twice(busy: Azure, cli:
     check_books(home, busy)
 
 
-def test_what_never_arrives_is_released_when_it_no_longer_can(
+def test_a_job_that_was_never_created_is_released_after_the_deadline(
     busy: Azure, cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     busy.faults.append(Fault("PUT jobs/*", "500", times=10))
@@ -215,7 +215,7 @@ def test_what_never_arrives_is_released_when_it_no_longer_can(
         (Fault("PUT jobs/*", "409", code="Conflict", text="Somebody else."), "409", 9),
     ],
 )
-def test_a_refusal_gives_the_booking_back(
+def test_a_refusal_releases_the_reservation(
     busy: Azure, cli: Cli, home: Path, fault: Fault, said: str, code: int
 ) -> None:
     busy.faults.append(fault)
@@ -227,33 +227,35 @@ def test_a_refusal_gives_the_booking_back(
 STEPS = ("GET */computes/*", "GET data/*", "GET */data/*", "PUT jobs/*", "GET jobs/*", "POST */listSecrets", "* blob *",
          "POST jobs/*", "POST */cancel", "POST *token")  # fmt: skip
 KINDS = ("429", "500", "reset", "403", "404", "409", "truncate", "500_after", "reset_after")
-IN_WORDS = (0, 2, 4, 5, 6, 8, 9, 10, 11)
-"""Every documented way to end that a fault of the other side may lead to."""
+DOCUMENTED_CODES = (0, 2, 4, 5, 6, 8, 9, 10, 11)
+"""Exit codes that a fault of the provider may lead to."""
 
 
 # The SDK leaves sockets to the garbage collector where an answer was not what it should be.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", first_or_long(KINDS, ("404", "reset_after")))
-def test_every_fault_at_every_step_leaves_the_books_right(on_azure: Azure, cli: Cli, home: Path, kind: str) -> None:
-    """Whatever each command then answers, in words of its own: a run is listed, or never came to be."""
+def test_every_fault_at_every_step_keeps_the_ledger_consistent(
+    on_azure: Azure, cli: Cli, home: Path, kind: str
+) -> None:
+    """Every command ends with a documented code, and a run is listed or was never created."""
     met = set()
     for at, step in enumerate(STEPS):
         name, fault = f"run-{at}", Fault(step, kind, times=1)
         on_azure.faults.append(fault)
         for command in (("submit", "--name", name, "-q", "--yes"), ("watch", name, "--once", "-q"), ("logs", name),
                         ("collect", name, "-q"), ("stop", name, "--yes", "-q")):  # fmt: skip
-            cli(*command, code=IN_WORDS)
+            cli(*command, code=DOCUMENTED_CODES)
             check_books(home, on_azure)
         met |= {step} if fault.times <= 0 else set()
         on_azure.faults.clear()
-        cli("stop", name, "--yes", "-q", code=IN_WORDS)
-        cli("watch", name, "--once", "-q", code=IN_WORDS)
+        cli("stop", name, "--yes", "-q", code=DOCUMENTED_CODES)
+        cli("watch", name, "--once", "-q", code=DOCUMENTED_CODES)
         check_books(home, on_azure)
         assert on_azure.running() == []
     assert len(met) >= 5, f"only {met} were ever called: the steps have other names now"
 
 
-def test_keys_and_tokens_that_end_in_the_middle_are_asked_for_again(busy: Azure, cli: Cli, home: Path) -> None:
+def test_expired_keys_and_tokens_are_renewed(busy: Azure, cli: Cli, home: Path) -> None:
     from boneagectl import config, monitor
     from boneagectl.ledger import store
     from boneagectl.paths import Home
@@ -282,7 +284,7 @@ def test_azure_s_clock_may_be_wrong(on_azure: Azure, cli: Cli, home: Path) -> No
 
 
 # ------------------------------------------------------------------------------- what a job may meet
-def test_a_preempted_leg_is_lost_with_its_reason_and_goes_on_in_the_next(busy: Azure, cli: Cli, home: Path) -> None:
+def test_a_preempted_leg_is_lost_with_its_reason_and_can_be_resumed(busy: Azure, cli: Cli, home: Path) -> None:
     cli("submit", "--name", "cheap-run", "--yes", "-q")
     wait_for(lambda: cli("show", "cheap-run", "--json").json["epoch"] >= 2)
     busy.preempt("cheap-run-01")
@@ -305,7 +307,7 @@ def test_a_node_that_is_lost(busy: Azure, cli: Cli, home: Path) -> None:
     check_books(home, busy)
 
 
-def test_a_quota_that_is_used_up_is_why_it_waits_and_costs_little(busy: Azure, cli: Cli, home: Path) -> None:
+def test_an_exhausted_quota_is_the_reason_of_a_waiting_job_and_costs_little(busy: Azure, cli: Cli, home: Path) -> None:
     busy.quota[FAMILY] = 0
     cli("submit", "--name", "waiting-run", "--yes", "-q")
     wait_for(lambda: "exceeding quota limits" in cli("watch", "waiting-run", "--once").err)
@@ -317,7 +319,7 @@ def test_a_quota_that_is_used_up_is_why_it_waits_and_costs_little(busy: Azure, c
     check_books(home, busy)
 
 
-def test_where_nobody_knows_how_long_it_ran_all_that_was_booked_is_spent(busy: Azure, cli: Cli, home: Path) -> None:
+def test_an_unknown_duration_settles_at_the_full_reservation(busy: Azure, cli: Cli, home: Path) -> None:
     """A queued job is canceled, it wrote nothing, and its history does not answer."""
     busy.queue_forever = True
     cli("submit", "--name", "mute-run", "--yes", "-q")
@@ -367,7 +369,7 @@ def test_stop_saves_and_waits_until_nothing_is_billed(busy: Azure, cli: Cli, hom
     check_books(home, busy)
 
 
-def test_nodes_that_do_not_go_are_told(busy: Azure, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_that_are_not_released_are_reported(busy: Azure, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     cli("submit", "--name", "sticky-run", "--yes", "-q")
     wait_for(lambda: cli("show", "sticky-run", "--json").json["epoch"] >= 1)
     busy.clock_rate = 0.01  # from now on idle nodes stay for hours
@@ -378,7 +380,7 @@ def test_nodes_that_do_not_go_are_told(busy: Azure, cli: Cli, monkeypatch: pytes
 
 
 # ---------------------------------------------------------------------------------------------- data
-def test_a_pack_is_registered_once_and_nothing_else_goes_along(on_azure: Azure, project: Path, cli: Cli) -> None:
+def test_a_pack_is_registered_once_and_no_other_file_is_uploaded(on_azure: Azure, project: Path, cli: Cli) -> None:
     for name in ("images.npy", "index.csv", "problems.csv"):
         (project / "pack" / name).write_bytes(b"x" * 1000)
     (project / "pack" / ".env").write_text("SECRET=1")
@@ -397,8 +399,8 @@ def test_a_pack_is_registered_once_and_nothing_else_goes_along(on_azure: Azure, 
 
 
 # --------------------------------------------------------------------------------------------- spend
-def test_azure_s_own_count_stands_beside_ours_and_the_difference_is_shown(on_azure: Azure, cli: Cli) -> None:
-    assert cli("budget", "--json").json["bills"] == {}, "nothing was ever spent there: nobody is asked"
+def test_azure_s_own_count_and_its_difference_to_ours_are_shown(on_azure: Azure, cli: Cli) -> None:
+    assert cli("budget", "--json").json["bills"] == {}, "nothing was ever spent there: no request"
     assert on_azure.calls == []
     cli("submit", "--name", "paid-run", "--yes", "-q")
     assert until_over(cli, "paid-run") == "complete"
@@ -409,11 +411,11 @@ def test_azure_s_own_count_stands_beside_ours_and_the_difference_is_shown(on_azu
     assert "more" in said.out
     bill = cli("budget", "--json").json["bills"]["azure"]
     assert bill["usd"] >= 1.25
-    on_azure.costs_are_told = False
+    on_azure.costs_are_available = False
     assert "azure's own count cannot be asked for" in cli("budget").err
 
 
-def test_what_azure_bills_more_is_booked_once_and_what_it_bills_less_once_its_bill_is_complete(
+def test_a_higher_bill_is_booked_once_and_a_lower_one_when_it_is_complete(
     on_azure: Azure, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def booked() -> float:
@@ -461,7 +463,7 @@ def test_secrets_stay_in_memory(on_azure: Azure, cli: Cli, home: Path) -> None:
         assert secret.encode() not in everything
 
 
-def test_what_a_job_leaves_in_its_default_outputs_comes_too(on_azure: Azure, cli: Cli) -> None:
+def test_default_outputs_of_a_job_are_collected_too(on_azure: Azure, cli: Cli) -> None:
     cli("submit", "--name", "other-run", "--yes", "-q")
     assert until_over(cli, "other-run") == "complete"
     job = on_azure.jobs["other-run-01"]

@@ -133,7 +133,7 @@ def test_no_other_host_receives_the_token(
 
 
 @pytest.mark.parametrize("refer", REFERRALS[:3])
-def test_the_arm_host_itself_does(
+def test_the_arm_host_receives_its_token(
     azure: Azure, arm: ArmClient, workspace: Workspace, refer: Callable[..., None]
 ) -> None:
     refer(azure, arm, workspace)
@@ -191,6 +191,6 @@ def test_an_operation_that_does_not_end(
         delete_group(azure, arm, workspace)
 
 
-def test_what_is_not_there(arm: ArmClient, workspace: Workspace) -> None:
+def test_not_found(arm: ArmClient, workspace: Workspace) -> None:
     with pytest.raises(NotFound, match="computes/none"):
         arm.get(f"{workspace.resource_id}/computes/none", client.COMPUTES)

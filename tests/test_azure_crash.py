@@ -18,7 +18,7 @@ from boneagectl.models import LegState
 from emulators.azure import Azure, Fault
 from support import Cli, environment, wait_for
 
-# Imports the SDK once, and then does each command line it reads in a child of its own, whose number it tells.
+# Imports the SDK once, then runs each command line that it reads in a child process and prints its number.
 SERVER = """
 import os, shlex, sys
 import azure.ai.ml, azure.identity, azure.storage.blob
@@ -139,7 +139,7 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def test_twelve_at_once_never_book_more_than_is_left(busy: Azure, cli: Cli, home: Path, project: Path) -> None:
+def test_twelve_at_once_never_reserve_more_than_is_left(busy: Azure, cli: Cli, home: Path, project: Path) -> None:
     cli("budget", "set", "azure", "--cap-usd", 5)
     command = [sys.executable, "-m", "boneagectl", "submit", "-q", "--yes", "--name"]
     racers = [

@@ -132,7 +132,7 @@ def until(go: Path) -> str:
 
 
 # ----------------------------------------------------------------------------------------- cluster
-def test_a_cluster_comes_grows_shrinks_and_goes(azure: Azure, ml: MLClient, submit: Submit, tmp_path: Path) -> None:
+def test_a_cluster_is_created_scales_and_is_deleted(azure: Azure, ml: MLClient, submit: Submit, tmp_path: Path) -> None:
     wanted = AmlCompute(
         name="t4", size="STANDARD_NC4AS_T4_V3", tier="low_priority", min_instances=0, max_instances=1,
         idle_time_before_scale_down=120,
@@ -178,7 +178,7 @@ def test_without_quota_a_job_waits_for_ever(azure: Azure, submit: Submit, place:
 
 
 # -------------------------------------------------------------------------------------------- jobs
-def test_a_job_runs_with_data_and_brings_its_outputs(
+def test_a_job_runs_with_data_and_its_outputs_are_downloaded(
     azure: Azure, ml: MLClient, submit: Submit, tmp_path: Path
 ) -> None:
     (tmp_path / "pack").mkdir()
@@ -214,8 +214,8 @@ def test_a_job_runs_with_data_and_brings_its_outputs(
     walk = ["NotStarted", "Starting", "Preparing", "Queued", "Running", "Finalizing", "Completed"]
     assert job.seen == walk
     assert ml.jobs.get(NAME).status == "Completed"
-    ml.jobs.download(NAME, download_path=str(tmp_path / "brought"), output_name="run")
-    assert [path.name for path in (tmp_path / "brought").rglob("*.keras")] == ["model.keras"]
+    ml.jobs.download(NAME, download_path=str(tmp_path / "downloaded"), output_name="run")
+    assert [path.name for path in (tmp_path / "downloaded").rglob("*.keras")] == ["model.keras"]
     ml.jobs.download(NAME, download_path=str(tmp_path / "rest"))
     assert {"note.txt", "std_log.txt"} <= {path.name for path in (tmp_path / "rest").rglob("*")}
     assert [one.name for one in ml.jobs.list()] == [NAME]
@@ -294,7 +294,7 @@ def test_a_timeout_ends_a_job(azure: Azure, submit: Submit) -> None:
     assert (job.status, job.fate and job.fate.message) == ("Canceled", "The job exceeded its timeout.")
 
 
-def test_a_job_that_fails_says_so(azure: Azure, ml: MLClient, submit: Submit, rest: Rest, place: str) -> None:
+def test_a_failed_job_has_its_error(azure: Azure, ml: MLClient, submit: Submit, rest: Rest, place: str) -> None:
     job = submit("raise SystemExit('no good')")
     wait_for(lambda: job.is_over)
     assert log_of(ml) == "no good\n"
@@ -305,7 +305,7 @@ def test_a_job_that_fails_says_so(azure: Azure, ml: MLClient, submit: Submit, re
     assert requests.get(said["logFiles"]["user_logs/std_log.txt"], timeout=5).text == "no good\n"
 
 
-def test_queue_for_ever_and_cancel_there(azure: Azure, ml: MLClient, submit: Submit) -> None:
+def test_a_job_that_queues_for_ever_can_be_canceled(azure: Azure, ml: MLClient, submit: Submit) -> None:
     azure.queue_forever = True
     job = submit("print()")
     wait_for(lambda: job.status == "Queued")
@@ -323,7 +323,7 @@ def test_preemption(azure: Azure, ml: MLClient, submit: Submit, tmp_path: Path, 
     assert (job.status, job.attempts) == (("Completed", 2) if requeue else ("Failed", 1))
 
 
-def test_a_lost_node_takes_the_others_with_it(azure: Azure, ml: MLClient, submit: Submit) -> None:
+def test_a_lost_node_ends_the_others(azure: Azure, ml: MLClient, submit: Submit) -> None:
     job = submit(SLOW, instance_count=2, distribution=TensorFlowDistribution(worker_count=2))
     wait_for(lambda: log_of(ml) == "up\n")
     azure.lose_node(NAME)
@@ -386,7 +386,7 @@ def test_costs_and_budgets(azure: Azure, ml: MLClient, submit: Submit) -> None:
         rows = {row[2]: row[0] for row in said.rows}
         assert rows["Storage"] == 0.5
         assert 0 < rows["Virtual Machines"] < 0.526
-        azure.costs_are_told = False
+        azure.costs_are_available = False
         with pytest.raises(HttpResponseError, match="not supported"):
             costs.query.usage(scope, asked)
     alert = {"enabled": True, "operator": "GreaterThanOrEqualTo", "threshold": 50, "thresholdType": "Actual",
@@ -624,7 +624,7 @@ def test_429_says_when(azure: Azure, rest: Rest) -> None:
 
 
 @pytest.mark.parametrize("kind", ["truncate", "reset", "503"])
-def test_the_sdk_goes_on_after_a_broken_download(azure: Azure, ml: MLClient, kind: str) -> None:
+def test_the_sdk_resumes_a_broken_download(azure: Azure, ml: MLClient, kind: str) -> None:
     body = os.urandom(3 << 20)
     with container(ml, retry_policy=LinearRetry(backoff=0, retry_total=2)) as store:
         store.upload_blob("big", body)

@@ -1,4 +1,4 @@
-"""`infra`, `doctor` and `prices` for azure: what stands is shown with its cost, and goes without a rest."""
+"""`infra`, `doctor` and `prices` for azure: resources are shown with their cost and deleted completely."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def kinds(azure: Azure) -> set[str]:
 
 
 # ------------------------------------------------------------------------------------- up, show, down
-def test_it_comes_trains_and_goes_whole(bare: Azure, cli: Cli, home: Path, project: Path) -> None:
+def test_infrastructure_is_created_used_and_deleted(bare: Azure, cli: Cli, home: Path, project: Path) -> None:
     said = cli(*UP)
     assert "Create  Microsoft.MachineLearningServices/workspaces/boneagectl/computes/gpu" in said.err
     assert "at least $0.33 per day when idle" in said.out
@@ -59,7 +59,7 @@ def test_it_comes_trains_and_goes_whole(bare: Azure, cli: Cli, home: Path, proje
     assert "no resources" in cli("infra", "show").out
 
 
-def test_it_can_be_made_again_after_it_went(bare: Azure, cli: Cli) -> None:
+def test_it_can_be_created_again_after_the_deletion(bare: Azure, cli: Cli) -> None:
     """A vault that is only deleted keeps its name for a week."""
     cli(*UP)
     cli("infra", "down", "--yes")
@@ -80,7 +80,7 @@ def test_up_again_changes_nothing_and_keeps_the_budget_s_month(bare: Azure, cli:
     assert standing_usd(home) == 330_000
 
 
-def test_no_is_an_answer_and_leaves_nothing(bare: Azure, cli: Cli, home: Path) -> None:
+def test_a_declined_question_changes_nothing(bare: Azure, cli: Cli, home: Path) -> None:
     said = cli(*UP[:-1], code=7)
     assert "at least $0.33 per day" in said.err
     assert (bare.arm.groups, bare.arm.resources) == ({}, {})
@@ -90,7 +90,7 @@ def test_no_is_an_answer_and_leaves_nothing(bare: Azure, cli: Cli, home: Path) -
     assert bare.money.billed()
 
 
-def test_what_works_there_is_not_taken_away(bare: Azure, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_down_is_refused_while_a_leg_runs(bare: Azure, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_EPOCHS", "1000")
     cli(*UP, "-q")
     cli("data", "push", "pack", "--target", "azure", "--yes", "-q")
@@ -101,7 +101,7 @@ def test_what_works_there_is_not_taken_away(bare: Azure, cli: Cli, monkeypatch: 
     assert bare.money.billed() == []
 
 
-def test_a_registry_that_azure_made_by_itself_goes_too(bare: Azure, cli: Cli) -> None:
+def test_a_registry_that_azure_created_is_deleted_too(bare: Azure, cli: Cli) -> None:
     cli(*UP, "-q")
     workspace = next(one for one in bare.arm.resources.values() if one["name"] == "boneagectl")
     bare.add_registry(workspace)
@@ -111,7 +111,7 @@ def test_a_registry_that_azure_made_by_itself_goes_too(bare: Azure, cli: Cli) ->
     assert bare.money.billed() == []
 
 
-def test_a_provider_that_is_not_registered_is(bare: Azure, cli: Cli) -> None:
+def test_missing_providers_are_registered(bare: Azure, cli: Cli) -> None:
     bare.registered -= {"microsoft.machinelearningservices", "microsoft.keyvault"}
     assert "not registered: Microsoft.MachineLearningServices, Microsoft.KeyVault" in cli(
         "doctor", "--target", "azure", code=(0, 3)).out  # fmt: skip
@@ -147,7 +147,7 @@ def test_a_credit_that_is_used_up(bare: Azure, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("step", ["PUT */deployments/*", "POST */whatIf", "PUT resourceGroups/*"])
-def test_up_goes_on_after_a_fault(bare: Azure, cli: Cli, step: str, home: Path) -> None:
+def test_up_resumes_after_a_fault(bare: Azure, cli: Cli, step: str, home: Path) -> None:
     bare.faults.append(Fault(step, "500", times=10))
     cli(*UP, code=(0, 10))
     bare.faults.clear()
@@ -157,7 +157,7 @@ def test_up_goes_on_after_a_fault(bare: Azure, cli: Cli, step: str, home: Path) 
     assert (bare.money.billed(), standing_usd(home)) == ([], 0)
 
 
-def test_down_that_is_cut_off_says_so_and_goes_on(bare: Azure, cli: Cli, home: Path) -> None:
+def test_an_interrupted_down_is_reported_and_resumes(bare: Azure, cli: Cli, home: Path) -> None:
     cli(*UP, "-q")
     bare.faults.append(Fault("DELETE resourceGroups/*", "500", times=10))
     cli("infra", "down", "--yes", code=10)
@@ -194,7 +194,7 @@ def test_doctor_names_the_credential_the_offer_and_the_price_of_today(azure: Azu
     assert said["answer"] == ("ok", "Standard_NC4as_T4_v3 can run in westeurope")
 
 
-def test_a_student_without_quota_is_told_so_with_the_better_target(azure: Azure, project: Path, cli: Cli) -> None:
+def test_a_student_without_quota_gets_the_better_target(azure: Azure, project: Path, cli: Cli) -> None:
     azure.quota |= {FAMILY: 0, LOW: 3}
     said = levels(cli, code=3)
     assert said["quota, dedicated"] == ("bad", "0 cores free in westeurope, 4 needed for 1 x Standard_NC4as_T4_v3")
@@ -211,7 +211,7 @@ def test_an_image_of_one_s_own_may_be_refused_to_a_student(azure: Azure, project
     assert "registry" in levels(cli, *words)["image"][1]
 
 
-def test_nobody_is_signed_in(azure: Azure, project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_signed_in(azure: Azure, project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_TENANT_ID"):
         monkeypatch.delenv(name)
     azure.sign_out_az()
@@ -240,7 +240,7 @@ def test_regions_side_by_side(azure: Azure, project: Path, cli: Cli) -> None:
     assert "--target azure --regions A,B,C" in cli("doctor", "--regions", "eastus", code=2).err
 
 
-def test_several_subscriptions_are_a_question(azure: Azure, project: Path, cli: Cli) -> None:
+def test_an_unknown_subscription(azure: Azure, project: Path, cli: Cli) -> None:
     said = cli("doctor", "--target", "azure", "--set", "targets.azure.subscription=unknown", code=3)
     assert "SubscriptionNotFound" in said.out
 

@@ -46,7 +46,7 @@ def settings(azure: Azure) -> AzureSettings:
     return AzureSettings(azure.subscription, environment=ENVIRONMENT)
 
 
-def test_what_azure_would_refuse_is_told_before(azure: Azure, home: Path, tmp_path: Path) -> None:
+def test_refusals_are_known_before_the_submit(azure: Azure, home: Path, tmp_path: Path) -> None:
     target = AzureTarget(home / "azure", settings(azure))
     spec = make_spec(make_pack(tmp_path / "pack"), target="azure")
     assert [verdict.allows for verdict in target.preflight(spec)] == [True, True, True]

@@ -202,7 +202,7 @@ def test_nothing_is_created_twice() -> None:
     assert find_problems(twice, parameters()) == ["two resources have the same type and name"]
 
 
-def test_what_is_made() -> None:
+def test_resolved_resources() -> None:
     made = resolve(infra.load_template(), parameters(vmPriority="LowPriority", maxNodes=2, idleSeconds=300))
     assert scale(find(CLUSTER, made)) == {
         "minNodeCount": 0,

@@ -61,8 +61,8 @@ class Azure(Other):
     grace_s              how long a canceled job may live on after SIGTERM, of this clock
     sync_s               how often mounted outputs are written to the blob store, of this clock
     operation_s          how long a long-running operation takes, of this clock
-    retry_after          what such an operation says of when to ask again: 1, or like 50ms, which only azure-core heeds
-    costs_are_told       False: Cost Management answers that it does not support this offer
+    retry_after          Retry-After of such an operation: 1, or like 50ms, which only azure-core honours
+    costs_are_available       False: Cost Management answers that it does not support this offer
     costs_lag            the part of what was spent that it does not know yet, 0 to 1
     jobs_per_page, prices_per_page   how long a page of a listing is
     referred_url         where operations, next pages and, with `redirects`, every call to ARM are sent: ARM itself
@@ -83,7 +83,7 @@ class Azure(Other):
         self.sas_life_s, self.token_life_s, self.clock_skew_s = 3600.0, 3600.0, 0.0
         self.clock_rate, self.startup_s = 60.0, 3.0
         self.phase_s, self.finalizing_s, self.grace_s, self.sync_s = 0.02, 0.02, 2.0, 1.0
-        self.operation_s, self.costs_are_told, self.costs_lag = 0.05, True, 0.0
+        self.operation_s, self.costs_are_available, self.costs_lag = 0.05, True, 0.0
         self.jobs_per_page, self.prices_per_page, self.redirects = 50, 1000, False
         self.audiences: set[tuple[str, str]] = set()
         """Each host that was sent a good token, with the audience of it."""
@@ -214,10 +214,10 @@ class Azure(Other):
         self.blobs.expire_sas()
 
     def sign_out_az(self) -> None:
-        """From now on `az` says that nobody is signed in."""
+        """From now on `az` is not signed in."""
         (self.root / "bin" / "arm.json").unlink()
 
-    def told_usd(self) -> dict[str, float]:
+    def billed_usd(self) -> dict[str, float]:
         """What Cost Management knows."""
         return {service: usd * (1 - self.costs_lag) for service, usd in self.money.spent_usd().items()}
 

@@ -75,7 +75,7 @@ class Azurite:
             return cls._running
 
     def take(self) -> str:
-        """An account that nobody has used."""
+        """An unused account."""
         with self._lock:
             self._taken += 1
             return f"slot{self._taken - 1:03d}"

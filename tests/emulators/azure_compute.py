@@ -161,7 +161,7 @@ class Cluster:
                 self._end(node, time.monotonic())
 
     def shown(self) -> dict[str, Any]:
-        """As a GET tells it."""
+        """The answer to a GET."""
         with self.lock:
             self.settle()
             now_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""The Azure emulator's jobs, as the API tells of them."""
+"""The Azure emulator's jobs, as the API shows them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAY_CHANGE = ("tags", "displayName", "description", "isArchived", "properties",
 
 
 class Jobs:
-    """By name, as if there were one workspace only; a name that two workspaces use is one that nobody should."""
+    """By name, as if there were one workspace only."""
 
     def __init__(self, azure: Azure) -> None:
         self.azure = azure

@@ -125,7 +125,7 @@ class Money:
             "dataset": {"granularity": ("Daily", "Monthly", "None"), "grouping": [dimension], "filter": object,
                         "configuration": object, "sorting": object,
                         "aggregation": rules.Map({"name!": str, "function!": ("Sum",)})}})  # fmt: skip
-        if not self.azure.costs_are_told:
+        if not self.azure.costs_are_available:
             text = "Cost management data is not supported for subscription(s) of this offer type."
             raise Problem(400, "BadRequest", text)
         return {"id": request.path, "name": "query", "type": "Microsoft.CostManagement/query",
@@ -133,7 +133,7 @@ class Money:
 
     def _table(self, dataset: dict[str, Any]) -> dict[str, Any]:
         """What is late is not in it; only grouping by the service is known."""
-        today, spent = int(datetime.fromtimestamp(self.azure.now_s(), UTC).strftime("%Y%m%d")), self.azure.told_usd()
+        today, spent = int(datetime.fromtimestamp(self.azure.now_s(), UTC).strftime("%Y%m%d")), self.azure.billed_usd()
         rows = [(usd, today, service, "USD") for service, usd in spent.items() if usd]
         names = [("Cost", "Number"), ("UsageDate", "Number"), ("ServiceName", "String"), ("Currency", "String")]
         keep = [0, 1, 2, 3] if dataset.get("granularity") == "Daily" else [0, 2, 3]
@@ -153,8 +153,8 @@ class Money:
             raise Problem(400, "400", "A budget has five notifications at most.")
         for alert in (said.get("notifications") or {}).values():
             if not 0 < alert["threshold"] <= 1000 or not (alert.get("contactEmails") or alert.get("contactRoles")):
-                raise Problem(400, "400", "A notification needs a threshold above 0 and somebody to tell.")
-        said["currentSpend"] = {"amount": sum(self.azure.told_usd().values()), "unit": "USD"}
+                raise Problem(400, "400", "A notification needs a threshold above 0 and a contact.")
+        said["currentSpend"] = {"amount": sum(self.azure.billed_usd().values()), "unit": "USD"}
 
     @route("PUT", "/subscriptions/{s}/providers/Microsoft.Consumption/budgets/{name}")
     def put_at_subscription(self, request: Request, s: str, name: str) -> Answer:

@@ -45,7 +45,7 @@ def environment(job: Job, places: dict[str, str], path: Path) -> dict[str, str]:
 
 
 def workers(distribution: dict[str, Any] | None, count: int) -> list[dict[str, str]]:
-    """What each node is told of the others; the first is the chief."""
+    """What each node knows of the others; the first is the chief."""
     kind = (distribution or {}).get("distributionType")
     ports = _free_ports(count)
     if kind == "TensorFlow":

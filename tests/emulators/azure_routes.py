@@ -66,7 +66,7 @@ def _part(text: str) -> str:
 
 @dataclass
 class Operation:
-    """`work` is done when it is due and ready; its answer, or its Problem, is what those who ask are told."""
+    """`work` is done when it is due and ready; its answer, or its Problem, is the result."""
 
     due_s: float
     work: Callable[[], Any]
@@ -87,7 +87,7 @@ class Operation:
 
 
 class Operations:
-    """Long-running operations, told of at an Azure-AsyncOperation address or at a Location."""
+    """Long-running operations, with a status at an Azure-AsyncOperation address or at a Location."""
 
     def __init__(self, subscription: str) -> None:
         self.base, self.retry_after, self.arm_url = f"/subscriptions/{subscription}/providers/", "1", ARM
@@ -100,7 +100,7 @@ class Operations:
 
     @property
     def pace(self) -> dict[str, str]:
-        """Whole seconds, as Azure says; azure-core heeds milliseconds only where there are no seconds."""
+        """Whole seconds, as Azure sends; azure-core honours milliseconds only where there are no seconds."""
         text = self.retry_after
         return {"retry-after-ms": text[:-2]} if text.endswith("ms") else {"Retry-After": text}
 
@@ -119,13 +119,13 @@ class Operations:
 
     @route("GET", "/subscriptions/{s}/providers/{space}/locations/{region}/{kind}/{number}")
     def get_located(self, request: Request, s: str, space: str, region: str, kind: str, number: str) -> Answer:
-        return self._told(request, number, kind.lower().endswith("results"))
+        return self._status(request, number, kind.lower().endswith("results"))
 
     @route("GET", "/subscriptions/{s}/providers/Microsoft.Resources/operationresults/{number}")
     def get_result(self, request: Request, s: str, number: str) -> Answer:
-        return self._told(request, number, True)
+        return self._status(request, number, True)
 
-    def _told(self, request: Request, number: str, is_location: bool) -> Answer:
+    def _status(self, request: Request, number: str, is_location: bool) -> Answer:
         one = self._all.get(number)
         if one is None:
             raise Problem(404, "OperationNotFound", "There is no such operation.")

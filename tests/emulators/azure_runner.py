@@ -1,4 +1,4 @@
-"""The Azure emulator's jobs at work: each lives in a thread of its own, and really runs what it was told to."""
+"""The Azure emulator's running jobs: each has its own thread and executes its command."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NO_BUILDS = (
 
 @dataclass(frozen=True)
 class Fate:
-    """How a job ends. `is_gone`: its nodes are, so that nobody can be asked to stop."""
+    """How a job ends. `is_gone`: its nodes are gone, so there is no process to stop."""
 
     status: str
     code: str = ""

@@ -1,4 +1,4 @@
-"""The folder for Azure ML: what the real SDK makes of it, and what its command does when it is run here."""
+"""The folder for Azure ML: what the real SDK makes of it, and what its command does on this machine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def render(spec: JobSpec, dest: Path, resume: Checkpoint | None = None, **other:
     return dest
 
 
-def test_the_sdk_takes_the_job_as_it_is_meant(spec: JobSpec, tmp_path: Path) -> None:
+def test_the_sdk_reads_the_job_as_intended(spec: JobSpec, tmp_path: Path) -> None:
     folder = render(spec, tmp_path / "sent")
     assert_golden("azure-job.yml", (folder / "job.yml").read_text())
     job = jobs.load_job_file(folder)
@@ -53,12 +53,12 @@ def test_the_sdk_takes_the_job_as_it_is_meant(spec: JobSpec, tmp_path: Path) -> 
     assert sorted(path.name for path in (folder / "stage").iterdir()) == ["bundle.zip"]
 
 
-def test_several_nodes_are_distributed_by_tensorflow_s_own_way(spec: JobSpec, tmp_path: Path) -> None:
+def test_several_nodes_use_tensorflow_s_distribution(spec: JobSpec, tmp_path: Path) -> None:
     job = jobs.load_job_file(render(spec, tmp_path / "sent", nodes=2))
     assert (job.resources.instance_count, job.distribution.worker_count, job.distribution.type) == (2, 2, "tensorflow")
 
 
-def test_a_checkpoint_goes_along_wherever_it_came_from(spec: JobSpec, tmp_path: Path) -> None:
+def test_a_checkpoint_of_any_target_is_sent_along(spec: JobSpec, tmp_path: Path) -> None:
     before = RunFolder(tmp_path / "before")
     for path in (before.last, before.best, before.metrics, before.model):
         write_atomic(path, "x")
@@ -82,7 +82,7 @@ def test_what_cannot_be_rendered(
     assert not (tmp_path / "sent").exists()
 
 
-def test_a_job_that_the_sdk_does_not_take(spec: JobSpec, tmp_path: Path) -> None:
+def test_a_job_that_the_sdk_does_not_accept(spec: JobSpec, tmp_path: Path) -> None:
     folder = render(spec, tmp_path / "sent")
     text = (folder / "job.yml").read_text()
     (folder / "job.yml").write_text(text.replace("instance_count: 1", "instance_count: many"))
@@ -91,7 +91,7 @@ def test_a_job_that_the_sdk_does_not_take(spec: JobSpec, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
-def test_rehearsed_the_very_command_trains_to_its_end(spec: JobSpec, tmp_path: Path, nodes: int) -> None:
+def test_the_rehearsed_command_completes(spec: JobSpec, tmp_path: Path, nodes: int) -> None:
     folder, place = render(spec, tmp_path / "sent", nodes=nodes), tmp_path / "place"
     place.mkdir()
     findings = list(rehearsal.rehearse(folder, place, sys.executable))
@@ -99,7 +99,7 @@ def test_rehearsed_the_very_command_trains_to_its_end(spec: JobSpec, tmp_path: P
     assert "the price, and the credit" in {finding.detail for finding in findings}
 
 
-def test_a_rehearsal_whose_command_fails_says_so(spec: JobSpec, tmp_path: Path) -> None:
+def test_a_failed_rehearsal_is_reported(spec: JobSpec, tmp_path: Path) -> None:
     folder, place = render(spec, tmp_path / "sent"), tmp_path / "place"
     place.mkdir()
     (folder / "stage" / "bundle.zip").write_bytes(b"torn")

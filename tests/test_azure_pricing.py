@@ -131,7 +131,7 @@ def test_each_other_meter_is_left_out(tmp_path: Path, noise: dict[str, Any]) -> 
     assert refresh_prices(tmp_path / "prices.json", [T4], "westeurope", lambda _: {"Items": [noise]}) == []
 
 
-def test_the_question_is_the_documented_one(api: Retail, tmp_path: Path) -> None:
+def test_the_query_is_the_documented_one(api: Retail, tmp_path: Path) -> None:
     api.pages = [[item(0.6)]]
     refresh_prices(tmp_path / "p.json", ["nc4as_t4_v3"], "westeurope", address=api.address)
     (query,) = api.asked
@@ -165,13 +165,13 @@ def test_a_size_without_a_meter_is_missing(api: Retail, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_it_asks_again(api: Retail, tmp_path: Path, status: int) -> None:
+def test_passing_errors_are_retried(api: Retail, tmp_path: Path, status: int) -> None:
     api.pages, api.faults = [[item(0.6)]], [status, status]
     assert ask(api, tmp_path / "prices.json")[0].usd_micro_per_hour == 600_000
     assert len(api.asked) == 3
 
 
-def test_it_gives_up_and_leaves_the_file_alone(api: Retail, tmp_path: Path) -> None:
+def test_lasting_errors_leave_the_file_unchanged(api: Retail, tmp_path: Path) -> None:
     path = tmp_path / "prices.json"
     api.pages, api.faults = [[item(0.6)]], [503] * 9
     with pytest.raises(Unreachable, match="503"):
@@ -188,14 +188,14 @@ def test_an_api_that_does_not_listen(tmp_path: Path, fast_retries: None) -> None
 @pytest.mark.parametrize(
     "body", [b"<html>", b"[]", b"{}", b'{"Items": [{}]}', b'{"Items": [3]}', b'{"Items": {"a": 1}}']
 )
-def test_answers_that_make_no_sense(api: Retail, tmp_path: Path, body: bytes) -> None:
+def test_answers_that_cannot_be_understood(api: Retail, tmp_path: Path, body: bytes) -> None:
     api.body = body
     with pytest.raises(RemoteError, match="price API"):
         ask(api, tmp_path / "prices.json")
     assert not (tmp_path / "prices.json").exists()
 
 
-def test_a_refusal_is_not_asked_again(api: Retail, tmp_path: Path) -> None:
+def test_a_refusal_is_not_retried(api: Retail, tmp_path: Path) -> None:
     api.body, api.faults = b"Invalid OData", [400]
     with pytest.raises(ProviderRefused, match="400"):
         ask(api, tmp_path / "prices.json")
@@ -203,7 +203,7 @@ def test_a_refusal_is_not_asked_again(api: Retail, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["http://localhost/other", "same"])
-def test_pages_that_lead_elsewhere_or_never_end(api: Retail, tmp_path: Path, where: str) -> None:
+def test_pages_on_another_host_or_without_end(api: Retail, tmp_path: Path, where: str) -> None:
     api.pages = [[item(0.6)]] * 2
     api.elsewhere = f"{api.address}?%24skip=1" if where == "same" else where
     with pytest.raises(ProviderRefused, match="on another host"):
@@ -211,7 +211,7 @@ def test_pages_that_lead_elsewhere_or_never_end(api: Retail, tmp_path: Path, whe
 
 
 @pytest.mark.parametrize(("size", "region"), [("x' or 1 eq 1", "eastus"), (T4, "east us"), (T4, "a'b"), ("", "eastus")])
-def test_what_is_no_name_is_not_asked_for(tmp_path: Path, size: str, region: str) -> None:
+def test_invalid_names_are_refused_without_a_request(tmp_path: Path, size: str, region: str) -> None:
     def never(address: str) -> Any:
         raise AssertionError(address)
 
@@ -261,7 +261,7 @@ def test_unknown_and_retired_sizes() -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"prices": [{}]}', '{"prices": 3}', '{"prices": [{"kind": "x"}]}'])
-def test_a_broken_price_file_is_never_passed_over(tmp_path: Path, content: str) -> None:
+def test_a_broken_price_file_is_never_ignored(tmp_path: Path, content: str) -> None:
     path = tmp_path / "prices.json"
     path.write_text(content)
     with pytest.raises(MachineError, match="cannot be read"):
@@ -289,7 +289,7 @@ def priced(usd_micro_per_hour: int) -> Price:
     return Price(T4, "eastus", usd_micro_per_hour, False, "test", "2026-11-25")
 
 
-def test_the_worst_case_by_hand() -> None:
+def test_the_maximum_cost_by_hand() -> None:
     """(2 h + 10 min + 2 min) * 2 nodes * $0.526 + 1 begun day * $0.33, and two days after 24 h."""
     assert maximum_cost_usd_micro(priced(526_000), 2, 7200, 120, 600, 330_000) == 2_314_400 + 330_000
     assert maximum_cost_usd_micro(priced(0), 1, 86_400, 0, 0, 330_000) == 330_000
@@ -297,7 +297,7 @@ def test_the_worst_case_by_hand() -> None:
     assert maximum_cost_usd_micro(priced(1), 1, 1, 0, 0, 0) == 1
 
 
-def test_the_worst_case_never_falls_and_is_never_below_the_plain_product() -> None:
+def test_the_maximum_cost_never_falls_and_is_never_below_the_plain_product() -> None:
     dice = random.Random(5)  # noqa: S311
     for _ in range(2000):
         rate, daily = dice.randrange(10**7), dice.randrange(10**6)
@@ -317,6 +317,6 @@ def test_the_worst_case_never_falls_and_is_never_below_the_plain_product() -> No
 @pytest.mark.parametrize(
     "wrong", [(0, 1, 1, 1, 1), (-1, 1, 1, 1, 1), (1, -1, 1, 1, 1), (1, 1, -1, 1, 1), (1, 1, 1, -1, 1), (1, 1, 1, 1, -1)]
 )
-def test_a_worst_case_of_nonsense_is_refused(wrong: tuple[int, int, int, int, int]) -> None:
+def test_a_maximum_cost_of_negative_values_is_refused(wrong: tuple[int, int, int, int, int]) -> None:
     with pytest.raises(UsageError, match="at least one node"):
         maximum_cost_usd_micro(priced(1), *wrong)
