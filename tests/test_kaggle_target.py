@@ -409,7 +409,7 @@ def test_imagenet_weights_need_internet(tmp_path: Path) -> None:
 
 def test_a_script_that_is_too_long_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(render, "MAX_SCRIPT_BYTES", 100_000)
-    with pytest.raises(UsageError, match="Kaggle takes 100000") as caught:
+    with pytest.raises(UsageError, match="100000") as caught:
         rendered(make_spec(make_pack(tmp_path / "pack"), target="kaggle"), tmp_path / "sent")
     assert "targets.kaggle.code=dataset" in caught.value.next_step
 

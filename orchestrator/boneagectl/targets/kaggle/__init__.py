@@ -1,7 +1,7 @@
-"""The `kaggle` target: each leg is a private kernel of its own, generated, pushed, followed and brought back.
+"""The `kaggle` target: each leg is a private kernel of its own, generated, pushed, polled and collected.
 
-Kaggle has no way to stop a kernel but deleting it, shows no file of one that runs, and answers the
-same for a kernel that does not exist and one of somebody else. What follows from that is decided here.
+Kaggle can only stop a kernel by deleting it, shows no files of a running one, and gives the same answer for a kernel
+that does not exist and for one of another account. This module deals with the consequences.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 
 from boneage_trainer.contract import RunFolder, parse_object, write_json
-from boneagectl.errors import MachineError, NotFound, NotYet, ProviderRefused, SubmitUncertain, Unreachable
+from boneagectl.errors import NotFound, NotSignedIn, NotYet, ProviderRefused, RemoteError, SubmitUncertain, Unreachable
 from boneagectl.models import (
     Artifacts,
     Bundle,
@@ -30,24 +30,14 @@ from boneagectl.models import (
 )
 from boneagectl.target_settings import KaggleSettings
 from boneagectl.targets.base import BaseTarget
-from boneagectl.targets.kaggle import (
-    credentials,
-    datasets,
-    outputs,
-    preflight,
-    rehearsal,
-    render,
-)
-from boneagectl.targets.kaggle import (
-    status as kaggle_status,
-)
+from boneagectl.targets.kaggle import credentials, datasets, outputs, preflight, rehearsal, render, status
 from boneagectl.targets.kaggle.client import LATER, KaggleApi, Kernel
 from boneagectl.targets.kaggle.status import KernelLog, join_lines, parse_events
 
 _IDLE_S = 0.2
-"""Without news for so long, a running log has been read as far as it goes: it is replayed in one go."""
+"""A running log without an event for so long has been read to its current end: Kaggle replays it in one go."""
 _MOST_S = 1.0
-_ANSWER_S = 10.0
+_CONNECT_S = 10.0
 _QUIET_S = 60.0
 _LOOKS_S = (0.5, 2.0, 5.0)
 _RECONNECT_S = 1.0
@@ -55,7 +45,7 @@ _SESSION_HOURS = 12.0
 
 
 class KaggleTarget(BaseTarget):
-    """`root` keeps what Kaggle would forget: the log of each kernel that was stopped."""
+    """`root` keeps what Kaggle does not: the log of each kernel that was stopped."""
 
     name = "kaggle"
     capabilities = Capabilities(
@@ -73,38 +63,45 @@ class KaggleTarget(BaseTarget):
 
     def __init__(self, root: Path, settings: KaggleSettings) -> None:
         self.root, self.settings = root, settings
-        self._signed_in: KaggleApi | None = None
+        self._api: KaggleApi | None = None
 
     @property
     def api(self) -> KaggleApi:
-        if self._signed_in is None:
-            self._signed_in = KaggleApi(credentials.find_credentials())
-        return self._signed_in
+        if self._api is None:
+            self._api = KaggleApi(credentials.find_credentials())
+        return self._api
 
-    def _named(self, ask: bool) -> KaggleSettings:
-        """The settings with the user's name: as set, as the credentials say, or else, with `ask`, as Kaggle says."""
+    def _settings_with_username(self, offline: bool = False) -> KaggleSettings:
+        """The settings; an empty username is filled from the credentials, or else from Kaggle unless `offline`."""
         if not self.settings.username:
-            name = _username_here()
-            self.settings = replace(self.settings, username=self.api.username() if ask and not name else name)
+            try:
+                name = credentials.find_credentials().username
+            except NotSignedIn:
+                name = ""
+            name = name if name or offline else self.api.username()
+            self.settings = replace(self.settings, username=name)
         return self.settings
 
     # -------------------------------------------------------------------------- before the start
     def check(self) -> list[Finding]:
-        return preflight.findings(lambda: self.api, lambda: self._named(ask=True))
+        return preflight.findings(lambda: self.api, self._settings_with_username)
 
     def quota(self) -> Quota | None:
-        return self.api.quota() if self._signed_in or credentials.have_credentials() else None
+        return self.api.quota() if self._api or credentials.have_credentials() else None
 
     def preflight(self, spec: JobSpec) -> list[Verdict]:
-        return preflight.verdicts(self.api, self._named(ask=True))
+        return preflight.verdicts(self.api, self._settings_with_username())
 
     def quote(self, spec: JobSpec) -> Quote:
-        """Kaggle ends the session at the time limit that is sent with it; it costs GPU hours, and no money."""
+        """Kaggle ends the session at the time limit that is sent with it; it uses GPU hours and no money."""
         today = date.today().isoformat()  # noqa: DTZ011
         return Quote(self.name, spec.time_limit_s, 0, 0, 1, "kaggle.com/docs/notebooks", today, spec.time_limit_s)
 
     def render(self, spec: JobSpec, bundle: Bundle, leg_id: str, dest: Path, resume: Checkpoint | None) -> None:
-        render.write_kernel_folder(spec, bundle, leg_id, dest, resume, self._named(ask=False))
+        render.write_kernel_folder(spec, bundle, leg_id, dest, resume, self._settings_with_username(offline=True))
+
+    def rehearse(self, rendered: Path, workspace: Path, python: str) -> Iterator[Finding]:
+        return rehearsal.rehearse(rendered, workspace, python)
 
     # ------------------------------------------------------------------------------- the start
     def submit(self, leg_id: str, rendered: Path) -> Handle:
@@ -114,33 +111,31 @@ class KaggleTarget(BaseTarget):
                 datasets.create_dataset(self.api, folder)
         try:
             return self.api.push_kernel(metadata, script).handle
-        except SubmitUncertain as doubt:
-            return self._found_after(doubt, metadata["id"])
+        except SubmitUncertain as error:
+            return self._find_after(error, metadata["id"])
 
-    def _found_after(self, doubt: SubmitUncertain, name: str) -> Handle:
-        """No answer came: looks whether the kernel is there, since a second push would start a second session."""
+    def _find_after(self, error: SubmitUncertain, name: str) -> Handle:
+        """Looks for the kernel after a lost answer; a second push would start a second session."""
         owner, _, slug = name.partition("/")
         for pause_s in _LOOKS_S:
             time.sleep(pause_s)
-            try:
+            with suppress(RemoteError):
                 if kernel := self.api.find_kernel(owner, slug):
                     return kernel.handle
-            except MachineError:
-                continue
-        raise doubt
+        raise error
 
     def find(self, leg_id: str) -> Handle | None:
-        name = Kernel(self._named(ask=True).username, leg_id, 0)
+        name = Kernel(self._settings_with_username().username, leg_id, 0)
         if kernel := self.api.find_kernel(name.owner, name.slug):
             return kernel.handle
-        if self._status(name):
-            raise Unreachable(f"Kaggle shows {leg_id} to one question and not to another", LATER)
+        if self._session_status(name):
+            raise Unreachable(f"Kaggle's answers about {leg_id} contradict each other", LATER)
         return None
 
-    def _status(self, kernel: Kernel) -> tuple[str, str] | None:
-        """As `Api.status`, or None where the kernel is gone: two questions must agree on that.
+    def _session_status(self, kernel: Kernel) -> tuple[str, str] | None:
+        """As `KaggleApi.session_status`, or None if the kernel does not exist: two requests must agree on that.
 
-        A kernel that runs on while it is thought to be gone would be one that nobody watches or stops.
+        A kernel that runs on after it was taken for deleted would be monitored and stopped by no one.
         """
         try:
             return self.api.session_status(kernel)
@@ -152,115 +147,105 @@ class KaggleTarget(BaseTarget):
     # ---------------------------------------------------------------------------- while it runs
     def poll(self, handle: Handle) -> Observation:
         kernel = Kernel.from_handle(handle)
-        found = self._status(kernel)
-        if found is None:
-            return kaggle_status.observe_deleted(*self._kept(kernel))
-        status, failure = found
-        if status in kaggle_status.ENDED:
-            return kaggle_status.observe_ended(status, failure, self._final_log(kernel))
-        return kaggle_status.observe_running(status, self._log_so_far(kernel))
+        session = self._session_status(kernel)
+        if session is None:
+            return status.observe_deleted(*self._saved_log(kernel))
+        state, failure = session
+        if state in status.ENDED:
+            return status.observe_ended(state, failure, self._final_log(kernel))
+        return status.observe_running(state, self._current_log(kernel))
 
-    def _log_so_far(self, kernel: Kernel) -> KernelLog:
-        """Empty where there is none yet, or the stream fails: the state is known without it."""
-        log, enough_s = KernelLog(), time.monotonic() + _MOST_S
+    def _current_log(self, kernel: Kernel) -> KernelLog:
+        """Empty if there is none yet or the stream fails: the state is known without it."""
+        log, give_up = KernelLog(), time.monotonic() + _MOST_S
         with suppress(NotFound, Unreachable):
-            for _ in join_lines(self.api.log_events(kernel, _IDLE_S, _ANSWER_S), log):
-                if time.monotonic() > enough_s:
+            for _ in join_lines(self.api.log_events(kernel, _IDLE_S, _CONNECT_S), log):
+                if time.monotonic() > give_up:
                     break
         return log
 
     def _final_log(self, kernel: Kernel) -> KernelLog:
-        """As kept with the outputs; some time after the end only the stream may have it."""
         _, text = self.api.list_outputs(kernel)
+        return self._stored_log(kernel, text)
+
+    def _stored_log(self, kernel: Kernel, text: str) -> KernelLog:
+        """The log that is stored with the outputs; for some time after the end only the stream may have it."""
         log = KernelLog.from_events(parse_events(text))
-        return log if log.lines else self._log_so_far(kernel)
+        return log if log.lines else self._current_log(kernel)
 
     def logs(self, handle: Handle, follow: bool) -> Iterator[str]:
         kernel = Kernel.from_handle(handle)
-        found = self._status(kernel)
-        if found is None:
-            log, _ = self._kept(kernel)
+        session = self._session_status(kernel)
+        if session is None:
+            log, _ = self._saved_log(kernel)
             yield from log.lines if log else []
-        elif found[0] in kaggle_status.ENDED:
+        elif session[0] in status.ENDED:
             yield from self._final_log(kernel).lines
         elif follow:
-            yield from self._followed(kernel)
+            yield from self._follow_log(kernel)
         else:
-            yield from self._log_so_far(kernel).lines
+            yield from self._current_log(kernel).lines
 
-    def _followed(self, kernel: Kernel) -> Iterator[str]:
+    def _follow_log(self, kernel: Kernel) -> Iterator[str]:
         """Each line once: a new connection replays the log from its start."""
-        seen = 0
+        shown = 0
         while True:
-            with suppress(NotFound, Unreachable):  # not begun, or cut by a proxy: the state tells which
-                for at, line in enumerate(join_lines(self.api.log_events(kernel, _QUIET_S))):
-                    if at >= seen:
-                        seen = at + 1
+            with suppress(NotFound, Unreachable):  # not started, or cut by a proxy: the state tells which
+                for number, line in enumerate(join_lines(self.api.log_events(kernel, _QUIET_S))):
+                    if number >= shown:
+                        shown = number + 1
                         yield line
-            found = self._status(kernel)
-            if found is None or found[0] in kaggle_status.ENDED:
-                yield from self._final_log(kernel).lines[seen:] if found else []
+            session = self._session_status(kernel)
+            if session is None or session[0] in status.ENDED:
+                yield from self._final_log(kernel).lines[shown:] if session else []
                 return
             time.sleep(_RECONNECT_S)
 
+    # ------------------------------------------------------------------------------- stop, collect
     def stop(self, handle: Handle) -> None:
-        """Keeps what the log tells, then deletes the kernel: Kaggle knows no other way from outside."""
+        """Saves the log, then deletes the kernel: Kaggle has no other way to stop it from outside."""
         kernel = Kernel.from_handle(handle)
-        found = self._status(kernel)
-        if found is None or found[0] in kaggle_status.ENDED:
+        session = self._session_status(kernel)
+        if session is None or session[0] in status.ENDED:
             return
-        log = self._log_so_far(kernel)
-        elapsed_s = kaggle_status.observe_running(found[0], log).elapsed_s
-        write_json(self._keep(kernel), {"lines": log.lines, "elapsed_s": elapsed_s})
+        log = self._current_log(kernel)
+        elapsed_s = status.observe_running(session[0], log).elapsed_s
+        write_json(self._saved_log_path(kernel), {"lines": log.lines, "elapsed_s": elapsed_s})
         self.api.delete_kernel(kernel)
-        if self._status(kernel):
-            raise ProviderRefused(
-                f"{kernel.slug} is still on Kaggle after it was deleted", f"delete it at {handle.url}"
-            )
+        if self._session_status(kernel):
+            raise ProviderRefused(f"Kaggle still has {kernel.slug} after it was deleted", f"delete it at {handle.url}")
 
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
         kernel, folder = Kernel.from_handle(handle), RunFolder(dest)
-        if whole := outputs.read_complete_outputs(folder):
-            return whole
-        found = self._status(kernel)
-        if found is None:
-            kept, _ = self._kept(kernel)
-            if kept is None:
-                raise NotYet(f"{kernel.slug} is not on Kaggle", "boneagectl show")
-            return outputs.write_log_outputs(kept, folder)
-        if found[0] not in kaggle_status.ENDED:
-            return outputs.write_log_outputs(self._log_so_far(kernel), folder)
+        if complete := outputs.read_complete_outputs(folder):
+            return complete
+        session = self._session_status(kernel)
+        if session is None:
+            saved, _ = self._saved_log(kernel)
+            if saved is None:
+                raise NotYet(f"{kernel.slug} does not exist on Kaggle", "boneagectl show")
+            return outputs.write_log_outputs(saved, folder)
+        if session[0] not in status.ENDED:
+            return outputs.write_log_outputs(self._current_log(kernel), folder)
         files, text = self.api.list_outputs(kernel)
-        log = KernelLog.from_events(parse_events(text))
-        return outputs.download_outputs(files, log if log.lines else self._log_so_far(kernel), folder)
+        return outputs.download_outputs(files, self._stored_log(kernel, text), folder)
 
-    # ------------------------------------------------------------------------------- beside the legs
-    def rehearse(self, rendered: Path, place: Path, python: str) -> Iterator[Finding]:
-        """Runs the rendered script below the new folder `place`; see `rehearsing`."""
-        return rehearsal.rehearse(rendered, place, python)
-
-    def push_pack(self, pack: Path) -> str:
-        """Uploads `pack` as a private data set, once, and returns its name; see `datasets`."""
-        return datasets.upload_pack(self.api, pack, self._named(ask=True).username, self.root)
-
-    def download_dataset(self, ref: str, dest: Path) -> None:
-        """Downloads and unpacks the data set `ref` into `dest`; goes on where it broke off."""
-        datasets.download_dataset(self.api, ref, dest)
-
-    # ---------------------------------------------------------------------------- what is kept here
-    def _keep(self, kernel: Kernel) -> Path:
+    def _saved_log_path(self, kernel: Kernel) -> Path:
         return self.root / f"{kernel.slug}.json"
 
-    def _kept(self, kernel: Kernel) -> tuple[KernelLog | None, int | None]:
-        path = self._keep(kernel)
+    def _saved_log(self, kernel: Kernel) -> tuple[KernelLog | None, int | None]:
+        """What `stop` saved before it deleted the kernel: the log and its elapsed seconds."""
+        path = self._saved_log_path(kernel)
         if not path.exists():
             return None, None
-        kept = parse_object(path.read_text(), path.name)
-        return KernelLog.from_events({"data": f"{line}\n"} for line in kept["lines"]), kept["elapsed_s"]
+        saved = parse_object(path.read_text(), path.name)
+        return KernelLog.from_events({"data": f"{line}\n"} for line in saved["lines"]), saved["elapsed_s"]
 
+    # ----------------------------------------------------------------------------------- datasets
+    def push_pack(self, pack: Path) -> str:
+        """Uploads `pack` as a private dataset, once, and returns its name."""
+        return datasets.upload_pack(self.api, pack, self._settings_with_username().username, self.root)
 
-def _username_here() -> str:
-    try:
-        return credentials.find_credentials().username
-    except MachineError:
-        return ""
+    def download_dataset(self, ref: str, dest: Path) -> None:
+        """Downloads the dataset `ref` and unpacks it into `dest`; resumes a download that broke off."""
+        datasets.download_dataset(self.api, ref, dest)

@@ -1,4 +1,4 @@
-"""Which Kaggle credentials are in use: found in the order of Kaggle's own tools, told by origin and never by value."""
+"""Kaggle credentials, looked up in the order of Kaggle's own tools; messages name their origin, never their value."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from boneagectl.errors import MachineError
+from boneagectl.errors import NotSignedIn
 
 HOW = "make a token at kaggle.com/settings and save it as ~/.kaggle/access_token, or: kaggle auth login"
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """`kind` is token, key or login; `username` is empty where only Kaggle knows it."""
+    """`kind` is token, key or login; `username` is empty if only Kaggle knows it."""
 
     kind: str
     origin: str
@@ -28,31 +28,31 @@ class Credentials:
 
 
 def find_credentials() -> Credentials:
-    """The first of what is there; a bad one hides the good ones behind it, as with Kaggle's own tools.
+    """The first credentials; bad ones hide all later ones, as with Kaggle's own tools.
 
     Raises:
-        MachineError: there is none.
+        NotSignedIn: there are none.
     """
-    for found in (*_tokens(), *_keys(), *_logins()):
-        return found
-    raise MachineError("no Kaggle credentials on this machine", HOW)
+    for credentials in (*_tokens(), *_keys(), *_logins()):
+        return credentials
+    raise NotSignedIn("no Kaggle credentials on this machine", HOW)
 
 
 def have_credentials() -> bool:
     try:
         find_credentials()
-    except MachineError:
+    except NotSignedIn:
         return False
     return True
 
 
 def _tokens() -> Iterator[Credentials]:
-    given = os.environ.get("KAGGLE_API_TOKEN", "")
-    if given:
-        text = Path(given).read_text() if Path(given).is_file() else given
+    value = os.environ.get("KAGGLE_API_TOKEN", "")
+    if value:
+        text = Path(value).read_text() if Path(value).is_file() else value
         yield Credentials("token", "$KAGGLE_API_TOKEN", "", text.strip())
     for name in ("access_token", "access_token.txt"):
-        if text := _read(Path.home() / ".kaggle" / name).strip():
+        if text := _read_text(Path.home() / ".kaggle" / name).strip():
             yield Credentials("token", f"~/.kaggle/{name}", "", text)
 
 
@@ -62,20 +62,20 @@ def _keys() -> Iterator[Credentials]:
         yield Credentials("key", "$KAGGLE_USERNAME and $KAGGLE_KEY", user, key)
     folders = (os.environ.get("KAGGLE_CONFIG_DIR"), Path.home() / ".kaggle", Path.home() / ".config" / "kaggle")
     for path in (Path(folder) / "kaggle.json" for folder in folders if folder):
-        said = _read_json(path)
-        if said.get("username") and said.get("key"):
-            yield Credentials("key", str(path), said["username"], said["key"])
+        fields = _read_json(path)
+        if fields.get("username") and fields.get("key"):
+            yield Credentials("key", str(path), fields["username"], fields["key"])
 
 
 def _logins() -> Iterator[Credentials]:
-    """What ``kaggle auth login`` left; the SDK renews the access token when it is used."""
+    """What ``kaggle auth login`` saved; the SDK renews the access token when it is used."""
     path = Path.home() / ".kaggle" / "credentials.json"
-    said = _read_json(path)
-    if said.get("refresh_token"):
-        yield Credentials("login", str(path), said.get("username") or "", said["refresh_token"])
+    fields = _read_json(path)
+    if fields.get("refresh_token"):
+        yield Credentials("login", str(path), fields.get("username") or "", fields["refresh_token"])
 
 
-def _read(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError):
@@ -84,7 +84,7 @@ def _read(path: Path) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        said = json.loads(_read(path) or "{}")
+        fields = json.loads(_read_text(path) or "{}")
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return fields if isinstance(fields, dict) else {}

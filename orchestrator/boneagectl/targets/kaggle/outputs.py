@@ -1,12 +1,10 @@
-"""Brings what a session left: streamed to disk, resumed where it broke off, checked, and never outside its folder."""
+"""Outputs of a kernel: downloaded, verified by the leg's own manifest, and never outside their folder."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from boneage_trainer import archive
 from boneage_trainer.contract import ContractError, RunFolder, parse_object, write_atomic
@@ -19,63 +17,56 @@ from boneagectl.targets.kaggle.status import KernelLog
 ZIP = "run.zip"
 LOOSE = "run/"
 _INCOMING = ".incoming"
-
-Files = list[tuple[str, str]]
-
-
 _STORAGE = http.Provider("Kaggle's file storage", sign_in="boneagectl collect", refused="run the same command again")
-"""Its addresses are signed for about an hour, and are listed afresh by each call."""
+"""Its addresses are signed for about an hour; each call lists them again."""
 
 
-def download_outputs(files: Files, log: KernelLog, dest: RunFolder) -> Artifacts:
-    """Downloads the run folder among `files` (name, address) into `dest`, with the log.
+def download_outputs(files: list[tuple[str, str]], log: KernelLog, dest: RunFolder) -> Artifacts:
+    """Downloads the run folder among `files` (name, address) into `dest`, and writes the log beside it.
 
     Raises:
         NotYet: there is nothing, not even a log.
-        MachineError: a name points outside the folder, or what came does not match the leg's own list.
-        Unreachable: the connection broke again and again; what came so far is kept and gone on with.
+        MachineError: a name points outside the folder, or a file does not match the leg's manifest.
+        ProviderRefused, Unreachable: what was downloaded is kept, and the next call resumes.
     """
     for name, _ in files:
         artifacts.check_name(name)
     incoming = dest.root / _INCOMING
-    wanted = {name: url for name, url in files if name == ZIP or name.startswith(LOOSE)}
+    addresses = {name: url for name, url in files if name == ZIP or name.startswith(LOOSE)}
     with http.session() as session:
-        if ZIP in wanted:
-            if not (incoming / ZIP).exists():  # else it is whole, and what came after failed
-                http.download(session, wanted[ZIP], incoming / ZIP, _STORAGE)
-            found = unpack_outputs(incoming / ZIP, log, dest)
+        if ZIP in addresses:
+            if not (incoming / ZIP).exists():  # else an earlier call downloaded it and could not unpack it
+                http.download(session, addresses[ZIP], incoming / ZIP, _STORAGE)
+            collected = unpack_outputs(incoming / ZIP, log, dest)
         else:
             _write_log(log, dest)
-            found = artifacts.read_artifacts(dest, dict(_loose(session, wanted, incoming, dest)))
+            hashes = {}
+            for name, url in addresses.items():
+                relative = name.removeprefix(LOOSE)
+                hashes[relative] = http.download(session, url, incoming / name, _STORAGE)
+                artifacts.move_into_place(incoming / name, dest.root / relative)
+            collected = artifacts.read_artifacts(dest, hashes)
     shutil.rmtree(incoming, ignore_errors=True)
-    return found
+    return collected
 
 
-def _loose(session: Any, wanted: dict[str, str], incoming: Path, dest: RunFolder) -> Iterator[tuple[str, str]]:
-    """Brings files one by one; name and sha256 of each."""
-    for name, url in wanted.items():
-        sha256, place = http.download(session, url, incoming / name, _STORAGE), name.removeprefix(LOOSE)
-        artifacts.move_into_place(incoming / name, dest.root / place)
-        yield place, sha256
-
-
-def unpack_outputs(zipped: Path, log: KernelLog, dest: RunFolder) -> Artifacts:
-    """The run folder in `zipped`, all of it or nothing, each file as the leg's own list says.
+def unpack_outputs(zip_path: Path, log: KernelLog, dest: RunFolder) -> Artifacts:
+    """Unpacks the run folder in `zip_path` into `dest`: all files, verified by the leg's manifest, or none.
 
     Raises:
-        MachineError: the archive is damaged, hostile, or holds something else than its list says.
+        MachineError: the zip is damaged or hostile, or a file does not match the manifest.
     """
-    place = zipped.with_name("unpacked")
+    folder = zip_path.with_name("unpacked")
     try:
-        archive.unpack_run(zipped, place)
-        for path in sorted(place.rglob("*")):
+        archive.unpack_run(zip_path, folder)
+        for path in sorted(folder.rglob("*")):
             if path.is_file():
-                artifacts.move_into_place(path, dest.root / path.relative_to(place))
+                artifacts.move_into_place(path, dest.root / path.relative_to(folder))
     except ContractError as error:
-        zipped.unlink()
-        raise MachineError(f"nothing was brought: {error}", "boneagectl collect loads it anew") from None
+        zip_path.unlink()
+        raise MachineError(f"no output was accepted: {error}", "boneagectl collect downloads it again") from None
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     _write_log(log, dest)
     return artifacts.read_artifacts(dest)
 
@@ -86,13 +77,13 @@ def _write_log(log: KernelLog, dest: RunFolder) -> None:
 
 
 def write_log_outputs(log: KernelLog, dest: RunFolder) -> Artifacts:
-    """The log and the epochs' lines alone: what there is of a session that runs, or was deleted.
+    """Writes the log and its metrics: the only outputs of a session that runs or was deleted.
 
     Raises:
-        NotYet: there is no line yet.
+        NotYet: the log is empty.
     """
     if not log.lines:
-        raise NotYet("Kaggle shows no line of its log yet", "boneagectl watch")
+        raise NotYet("Kaggle shows no line of the log yet", "boneagectl watch")
     _write_log(log, dest)
     if log.metrics:
         write_atomic(dest.metrics, "".join(f"{json.dumps(line, sort_keys=True)}\n" for line in log.metrics))
@@ -100,10 +91,13 @@ def write_log_outputs(log: KernelLog, dest: RunFolder) -> Artifacts:
 
 
 def read_complete_outputs(dest: RunFolder) -> Artifacts | None:
-    """What `dest` holds, if that is all of a leg that ended in order; else None."""
+    """The outputs in `dest` if they are all of a leg that ended in order, else None."""
     try:
-        found, state = artifacts.read_artifacts(dest), parse_object(dest.state.read_text(), dest.state.name)["state"]
+        collected, state = (
+            artifacts.read_artifacts(dest),
+            parse_object(dest.state.read_text(), dest.state.name)["state"],
+        )
     except (OSError, ValueError, KeyError, NotYet):
         return None
-    is_whole = state in ("complete", "paused") and dest.log.exists() and dest.manifest.exists() and not found.unlisted
-    return found if is_whole else None
+    has_all = dest.log.exists() and dest.manifest.exists() and not collected.unlisted
+    return collected if has_all and state in ("complete", "paused") else None

@@ -1,4 +1,4 @@
-"""Runs the very script that would be pushed, here, in a tree like Kaggle's, on synthetic hands."""
+"""Executes the generated script on this machine, in folders like Kaggle's, on synthetic hands."""
 
 from __future__ import annotations
 
@@ -16,45 +16,40 @@ from boneagectl.targets.kaggle import datasets, outputs, render
 from boneagectl.targets.kaggle.status import KernelLog
 
 UNCHECKED = (
-    "whether Kaggle gives a GPU, and TensorFlow there can use it",
-    "whether the real data set can be attached, and how it is mounted today",
-    "the quota and the session limit, and how fast it is",
+    "whether Kaggle provides a GPU that TensorFlow can use there",
+    "whether the real dataset can be attached, and where it is mounted",
+    "the quota, the session limit and the speed",
     "the versions in Kaggle's image; here it ran with those of this machine",
 )
 
 
-def rehearse(rendered: Path, place: Path, python: str) -> Iterator[Finding]:
-    """What held, one by one; the script's own output goes to standard error.
+def rehearse(rendered: Path, workspace: Path, python: str) -> Iterator[Finding]:
+    """One finding per step; the script's own output goes to standard error.
 
     Raises:
-        MachineError: the script failed, or left something else than it should.
+        MachineError: the script failed, or its outputs are not as expected.
     """
     metadata, _ = render.read_kernel_folder(rendered)
-    root = place / "kaggle"
+    root, dataset = workspace / "kaggle", metadata["dataset_sources"][0]
     for name in ("input", "working", "tmp"):
         (root / name).mkdir(parents=True)
-    rehearsal.synthesize_images(root / "input" / "datasets" / metadata["dataset_sources"][0], python)
-    _attach(rendered, root / "input")
-    yield Finding("ok", "data", f"{rehearsal.IMAGES} synthetic hands lie where {metadata['dataset_sources'][0]} would")
-    began_s = time.monotonic()
-    log = _run(rendered / metadata["code_file"], root, python)
-    took = units.format_duration(time.monotonic() - began_s)
-    yield Finding("ok", "script", f"{metadata['code_file']}, as it would be pushed, ran to its end in {took}")
-    yield _brought(root / "working", log, RunFolder(place / "brought"))
+    rehearsal.synthesize_images(root / "input" / "datasets" / dataset, python)
+    for folder in (rendered / render.CODE, rendered / render.RESUME):  # would be uploaded as datasets
+        if folder.exists():
+            ref = parse_object((folder / datasets.METADATA).read_text(), datasets.METADATA)["id"]
+            shutil.copytree(folder, root / "input" / "datasets" / ref)
+    yield Finding("ok", "data", f"{rehearsal.IMAGES} synthetic hands in place of {dataset}")
+    start_s = time.monotonic()
+    log = _run_script(rendered / metadata["code_file"], root, python)
+    duration = units.format_duration(time.monotonic() - start_s)
+    yield Finding("ok", "script", f"{metadata['code_file']}, as it would be pushed, ran to its end in {duration}")
+    yield _check_outputs(root / "working", log, RunFolder(workspace / "collected"))
     for what in UNCHECKED:
         yield Finding("warn", "not checked", what)
 
 
-def _attach(rendered: Path, inputs: Path) -> None:
-    """Puts what would be pushed as data sets of their own where they would be mounted."""
-    for folder in (rendered / render.CODE, rendered / render.RESUME):
-        if folder.exists():
-            ref = parse_object((folder / datasets.METADATA).read_text(), datasets.METADATA)["id"]
-            shutil.copytree(folder, inputs / "datasets" / ref)
-
-
-def _run(script: Path, root: Path, python: str) -> KernelLog:
-    """The script alone: it must bring all its code with it."""
+def _run_script(script: Path, root: Path, python: str) -> KernelLog:
+    """The script alone: it must contain all its code."""
     kaggle = {"BONEAGE_KAGGLE_ROOT": str(root), "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
     log, environment = KernelLog(), {**rehearsal.clean_environment(), **rehearsal.ENVIRONMENT, **kaggle}
     try:
@@ -66,14 +61,14 @@ def _run(script: Path, root: Path, python: str) -> KernelLog:
     return log
 
 
-def _brought(working: Path, log: KernelLog, dest: RunFolder) -> Finding:
-    """What it left, brought back and checked as from Kaggle."""
-    left = sorted(path.name for path in working.iterdir())
-    if left != [outputs.ZIP]:
-        raise MachineError(f"the script should leave {outputs.ZIP} alone, not {', '.join(left) or 'nothing'}")
+def _check_outputs(working: Path, log: KernelLog, dest: RunFolder) -> Finding:
+    """The outputs, collected and verified as those from Kaggle."""
+    names = sorted(path.name for path in working.iterdir())
+    if names != [outputs.ZIP]:
+        raise MachineError(f"the script must leave only {outputs.ZIP}, it left {', '.join(names) or 'nothing'}")
     size = units.format_bytes((working / outputs.ZIP).stat().st_size)
-    found = outputs.unpack_outputs(working / outputs.ZIP, log, dest)
+    collected = outputs.unpack_outputs(working / outputs.ZIP, log, dest)
     state = parse_object(dest.state.read_text(), dest.state.name)
     if state["state"] != "complete" or log.state.get("state") != "complete":
         raise MachineError(f"the rehearsal ended as {state['state']}: {state['reason']}")
-    return Finding("ok", "outputs", f"{outputs.ZIP}, {size}: {len(found.sha256)} files, each as its own list says")
+    return Finding("ok", "outputs", f"{outputs.ZIP}, {size}: {len(collected.sha256)} files match their manifest")

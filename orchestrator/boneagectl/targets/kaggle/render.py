@@ -1,4 +1,4 @@
-"""What is sent to Kaggle: a folder that ``kaggle kernels push -p`` takes as it is."""
+"""The folder that is sent to Kaggle; ``kaggle kernels push -p`` accepts it unchanged."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SCRIPT = "kernel.py"
 CODE = "code"
 RESUME = "resume"
 BUNDLE = "bundle.bin"
-"""Not .zip: Kaggle unpacks archives in a data set."""
+"""Not .zip: Kaggle unpacks archives in a dataset."""
 CHECKPOINT = "run.bin"
 MAX_SCRIPT_BYTES = 900_000
-"""Kaggle takes "less than 1 megabytes"; a wheel that made 771 kB of base64 was refused (unslothai/unsloth's notes)."""
+"""Kaggle accepts "less than 1 megabytes"; 771 kB of base64 were once refused (unslothai/unsloth's notes)."""
 GPUS = {"NvidiaTeslaT4": 2}
 _RETIRED = {"NvidiaTeslaP100": "NvidiaTeslaT4", "TpuV38": "TpuV5E8"}
 
@@ -34,49 +34,49 @@ def write_kernel_folder(
     """Writes the folder.
 
     Raises:
-        UsageError: a wish that Kaggle does not grant, or a script over 900 kB.
+        UsageError: a setting that Kaggle does not allow, or a script over 900 kB.
     """
     _check(spec, settings)
-    before = _source_of(resume, leg_id, settings)
-    embedded = settings.code == "embed"
+    source = _source_of(resume, leg_id, settings)
+    is_embedded = settings.code == "embed"
     script = fill(
         "kaggle/kernel.py.j2",
         leg_id=leg_id,
-        parameters=literal(_parameters(spec, leg_id, settings, before)),
+        parameters=literal(_parameters(spec, leg_id, settings, source)),
         bundle_sha256=bundle.sha256,
-        bundle_base64_lines=base64_lines(bundle.content) if embedded else [],
-        code_dataset="" if embedded else code_dataset(leg_id, settings),
+        bundle_base64_lines=base64_lines(bundle.content) if is_embedded else [],
+        code_dataset="" if is_embedded else code_dataset(leg_id, settings),
     )
     if len(script.encode()) > MAX_SCRIPT_BYTES:
         raise UsageError(
-            f"the script has {len(script.encode())} bytes, Kaggle takes {MAX_SCRIPT_BYTES}",
-            "send the code as a private data set: --set targets.kaggle.code=dataset",
+            f"the script has {len(script.encode())} bytes, Kaggle accepts {MAX_SCRIPT_BYTES}",
+            "send the code as a private dataset: --set targets.kaggle.code=dataset",
         )
     write_atomic(dest / SCRIPT, script)
-    write_json(dest / METADATA, _metadata(spec, leg_id, settings, before))
-    if not embedded:
+    write_json(dest / METADATA, _metadata(spec, leg_id, settings, source))
+    if not is_embedded:
         write_atomic(dest / CODE / BUNDLE, bundle.content)
         _write_dataset(dest / CODE, code_dataset(leg_id, settings))
-    if resume and before and before.kind == "datasets":
+    if resume and source and source.kind == "datasets":
         artifacts.pack_checkpoint(resume.folder, dest / RESUME / CHECKPOINT)
-        _write_dataset(dest / RESUME, before.name)
+        _write_dataset(dest / RESUME, source.name)
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeSource:
-    """Where the leg to go on from is found: the output of a kernel (notebooks), or a private data set (datasets)."""
+    """The leg to resume: the output of a kernel (`kind` notebooks), or a private dataset (`kind` datasets)."""
 
     kind: str
     name: str
 
 
 def code_dataset(leg_id: str, settings: KaggleSettings) -> str:
-    """One data set a leg, since the version of an attached one floats."""
+    """One dataset per leg, since the version of an attached one is not fixed."""
     return f"{settings.username}/{leg_id}-code"
 
 
 def _source_of(resume: Checkpoint | None, leg_id: str, settings: KaggleSettings) -> ResumeSource | None:
-    """A leg that ended in order on Kaggle is attached where it lies; anything else goes there as a data set."""
+    """A leg that ended in order on Kaggle is attached; any other is uploaded as a dataset."""
     if resume is None:
         return None
     if resume.handle.target != "kaggle" or _was_cut(RunFolder(resume.folder)):
@@ -86,7 +86,7 @@ def _source_of(resume: Checkpoint | None, leg_id: str, settings: KaggleSettings)
 
 
 def _was_cut(leg: RunFolder) -> bool:
-    """Whether its kernel was killed or failed: nobody promises that the output of such a one can be attached."""
+    """Whether its kernel was killed or failed: Kaggle does not promise that its output can be attached."""
     if not leg.state.exists():
         return False
     return parse_object(leg.state.read_text(), leg.state.name).get("state") not in ("complete", "paused")
@@ -95,42 +95,42 @@ def _was_cut(leg: RunFolder) -> bool:
 def _check(spec: JobSpec, settings: KaggleSettings) -> None:
     if not settings.username:
         raise UsageError(
-            "whose kernel it is must be known before it is written",
-            "set your Kaggle user name: targets.kaggle.username in boneage.toml",
+            "the Kaggle username is not set; the generated kernel contains it",
+            "--set targets.kaggle.username=YOU, or set it in boneage.toml",
         )
     if better := _RETIRED.get(settings.machine_shape):
-        raise UsageError(f"Kaggle retired {settings.machine_shape}: it would silently become {better}",
+        raise UsageError(f"Kaggle retired {settings.machine_shape} and would silently use {better}",
                          f"--set targets.kaggle.machine_shape={better}")  # fmt: skip
     if settings.dataset.count("/") != 1 or not all(settings.dataset.split("/")):
         raise UsageError(f"targets.kaggle.dataset must be OWNER/NAME, not {settings.dataset!r}")
     if spec.train.weights == "imagenet" and not settings.internet:
         raise UsageError(
-            "imagenet weights are downloaded, and the kernel has no internet",
-            "--set targets.kaggle.internet=true (needs a verified phone), or --weights none",
+            "imagenet weights must be downloaded, but the kernel has no internet access",
+            "--set targets.kaggle.internet=true (needs a verified phone number), or --weights none",
         )
 
 
-def _parameters(spec: JobSpec, leg_id: str, settings: KaggleSettings, before: ResumeSource | None) -> dict[str, Any]:
+def _parameters(spec: JobSpec, leg_id: str, settings: KaggleSettings, source: ResumeSource | None) -> dict[str, Any]:
     return {
         "leg": leg_id,
         "owner": settings.username,
         "dataset": settings.dataset,
         "image_size_px": spec.data["image_size_px"],
         "fingerprint": spec.data["fingerprint"],
-        "resume": before.name if before else None,
-        "resume_kind": before.kind if before else "notebooks",
+        "resume": source.name if source else None,
+        "resume_kind": source.kind if source else "notebooks",
         "time_limit_s": spec.time_limit_s,
         "gpus": GPUS.get(settings.machine_shape, 1),
     }
 
 
-def _metadata(spec: JobSpec, leg_id: str, settings: KaggleSettings, before: ResumeSource | None) -> dict[str, Any]:
-    """Every field is written: Kaggle's own defaults differ between its documentation and its client."""
+def _metadata(spec: JobSpec, leg_id: str, settings: KaggleSettings, source: ResumeSource | None) -> dict[str, Any]:
+    """Every field is set: Kaggle's defaults differ between its documentation and its client."""
     datasets = [settings.dataset] + ([] if settings.code == "embed" else [code_dataset(leg_id, settings)])
-    datasets += [before.name] if before and before.kind == "datasets" else []
+    datasets += [source.name] if source and source.kind == "datasets" else []
     return {
         "id": f"{settings.username}/{leg_id}",
-        "title": leg_id,  # Kaggle makes the slug from it
+        "title": leg_id,  # Kaggle derives the slug from it
         "code_file": SCRIPT,
         "language": "python",
         "kernel_type": "script",
@@ -141,7 +141,7 @@ def _metadata(spec: JobSpec, leg_id: str, settings: KaggleSettings, before: Resu
         "machine_shape": settings.machine_shape,
         "session_timeout_seconds": spec.time_limit_s,
         "dataset_sources": datasets,
-        "kernel_sources": [before.name] if before and before.kind == "notebooks" else [],
+        "kernel_sources": [source.name] if source and source.kind == "notebooks" else [],
         "model_sources": list(settings.models),
         "competition_sources": [],
     }
