@@ -321,7 +321,7 @@ def test_without_credentials_the_other_commands_work_and_say_nothing(
     assert "count" not in said.out + said.err
     assert on_kaggle.calls == []
     assert "no Kaggle credentials" in cli("submit", code=8).err
-    assert "no Kaggle credentials" in cli("doctor", "--target", "kaggle", code=8).out
+    assert "no Kaggle credentials" in cli("doctor", "--target", "kaggle", code=3).out
 
 
 def test_nothing_here_can_reach_the_internet() -> None:
