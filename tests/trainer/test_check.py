@@ -13,7 +13,11 @@ ALL = ["pauses", "resumes", "overfits", "saves and reloads", "predicts a file"]
 
 
 def run_check(tmp_path: Path, *arguments: str, driver: str = "") -> tuple[int, dict[str, bool], str]:
-    code = f"import sys\n{driver}\nfrom boneage_trainer.check import main\nsys.exit(main())"
+    code = (
+        "import sys\nfrom boneage_trainer.check import main\n"
+        "from boneage_trainer.stderr_filter import quiet_tensorflow\n"
+        f"with quiet_tensorflow():\n    exec({driver!r})\nsys.exit(main())"
+    )
     done = run_quietly(["-c", code, "--json", *arguments], tmp_path)
     assert "BONEAGE " not in done.stderr
     checks = json.loads(done.stdout)["checks"] if done.stdout else []
