@@ -320,7 +320,7 @@ def download(
         MachineError: the disk is too small.
         NotFound, NotSignedIn, ProviderRefused: see `Provider`.
     """
-    with closing(_Part(path)) as part:
+    with closing(_Part(path, needs_md5=bool(md5))) as part:
         repeat(lambda: part.append_rest(session, url, provider, params, headers or {}), retry_policy())
         expected = (part.size if size is None else size, sha256 or part.sha256.hexdigest(), md5 or part.md5.hexdigest())
         if expected != (part.size, part.sha256.hexdigest(), part.md5.hexdigest()):
@@ -333,10 +333,11 @@ def download(
 
 
 class _Part:
-    """A file that arrives in pieces, with the checksums of what is there."""
+    """A file that arrives in pieces, with the checksums of what is there; the md5, which takes time, only if needed."""
 
-    def __init__(self, dest: Path) -> None:
+    def __init__(self, dest: Path, needs_md5: bool) -> None:
         dest.parent.mkdir(parents=True, exist_ok=True)
+        self._needs_md5 = needs_md5
         self.path, self._etag = dest.with_name(f"{dest.name}.part"), ""
         self._stream = open(self.path, "ab+", buffering=0)  # noqa: SIM115 - it stays open until `close`
         self._stream.seek(0)
@@ -400,7 +401,8 @@ class _Part:
 
     def _count(self, piece: bytes) -> None:
         self.sha256.update(piece)
-        self.md5.update(piece)
+        if self._needs_md5:
+            self.md5.update(piece)
         self.size += len(piece)
 
     def _check_space(self, needed: int) -> None:
