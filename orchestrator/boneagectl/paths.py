@@ -6,9 +6,12 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from boneage_trainer.contract import RunFolder
 from boneagectl.errors import MachineError
+
+if TYPE_CHECKING:  # `ls` opens no run folder, and the contract takes 10 ms to import
+    from boneage_trainer.contract import RunFolder
 
 HOME_VARIABLE = "BONEAGECTL_HOME"
 _APP = "boneagectl"
@@ -68,6 +71,8 @@ class LegPaths:
     @property
     def artifacts(self) -> RunFolder:
         """What was collected."""
+        from boneage_trainer.contract import RunFolder
+
         return RunFolder(self.root / "artifacts")
 
 

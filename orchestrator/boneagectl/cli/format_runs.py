@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from boneage_trainer.contract import SENTINEL, STATE_SENTINEL, parse_sentinel
 from boneagectl import units
-from boneagectl.models import Bundle, Capabilities, Finding, Leg, Observation, Plan, Relay, Run, Speed, as_json
+from boneagectl.models import as_json
 from boneagectl.output import table
 
 if TYPE_CHECKING:
+    from boneagectl.models import Bundle, Capabilities, Finding, Leg, Observation, Plan, Relay, Run, Speed
     from boneagectl.target_choice import Choice
 
 _CURVE_WIDTH = 40
-_EPOCH = re.compile(r"epoch (\d{1,9})/")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def plan_text(plan: Plan, bundle: Bundle, relay: Relay | None = None) -> str:
@@ -168,12 +165,17 @@ def log_lines(lines: Iterable[str], epochs: int) -> Iterator[str]:
 
     The trainer prints a plain line for each epoch beside the one for programs. Where it is missing, it is made here.
     """
+    import re
+
+    from boneage_trainer.contract import SENTINEL, STATE_SENTINEL, parse_sentinel
+
+    epoch_line, control = re.compile(r"epoch (\d{1,9})/"), re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
     shown = 0
     for line in lines:
-        if match := _EPOCH.match(line):
+        if match := epoch_line.match(line):
             shown = int(match[1])
         if not line.startswith((SENTINEL, STATE_SENTINEL)):
-            yield _CONTROL.sub("", line)
+            yield control.sub("", line)
         elif metrics := parse_sentinel(line):
             epoch = metrics.get("epoch")
             if type(epoch) is int and epoch != shown:

@@ -11,6 +11,8 @@ import typer
 
 if TYPE_CHECKING:  # --help needs none of these
     from boneagectl.config import Config
+    from boneagectl.ledger.store import Ledger
+    from boneagectl.paths import Home
     from boneagectl.runs import Workflow
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with documented field names.")]
@@ -40,6 +42,18 @@ def open_page(path: Path) -> None:
     import webbrowser
 
     webbrowser.open(path.absolute().as_uri())
+
+
+@contextmanager
+def open_ledger() -> Iterator[tuple[Home, Ledger]]:
+    """Opens the state folder and the ledger, without settings and targets, which take time to load."""
+    from boneagectl.ledger import store
+    from boneagectl.paths import Home
+
+    home = Home.default()
+    home.create()
+    with store.opened(home.ledger) as ledger:
+        yield home, ledger
 
 
 @contextmanager

@@ -10,16 +10,15 @@ import typer
 from boneagectl import units
 from boneagectl.cli import format_runs, options
 from boneagectl.errors import UsageError
-from boneagectl.models import Handle, Relay
 from boneagectl.output import Printer, Screen
-from boneagectl.targets import NAMES
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `ls` needs none of these
+    from boneagectl.models import Handle, Relay
     from boneagectl.runs import Prepared, Workflow
 
 _Pack = Annotated[Path | None, typer.Option("--data", help="Pack to train on.")]
 _Preset = Annotated[str | None, typer.Option("--preset", help="Training preset, see `train presets`.")]
-_Target = Annotated[str | None, typer.Option("--target", "-t", help=f"One of {', '.join(NAMES)}; submit: or auto.")]
+_Target = Annotated[str | None, typer.Option("--target", "-t", help="local, kaggle, colab or azure; submit: or auto.")]
 _Limit = Annotated[str | None, typer.Option("--time-limit", help="Time limit of this leg, e.g. 11h30m.")]
 _Name = Annotated[str | None, typer.Option("--name", "-n", help="Run name (default: generated).")]
 _Dry = Annotated[bool, typer.Option("--dry-run", help="Only write the folder that would be submitted.")]
@@ -183,9 +182,12 @@ def ls(
 
     Example: boneagectl ls --json
     """
-    with options.workflow() as flow:
-        flow.refresh()
-        runs = flow.ledger.runs(limit)
+    with options.open_ledger() as (home, ledger):
+        if ledger.open_legs():  # only then can anything have changed
+            from boneagectl.runs import Workflow
+
+            Workflow(home, options.settings(), ledger).refresh()
+        runs = ledger.runs(limit)
         text = "\n".join(run.run_id for run in runs) if ids else format_runs.runs_table(runs)
         Printer(json).data({"runs": [format_runs.run_json(run) for run in runs]}, text)
 
