@@ -1,15 +1,17 @@
-"""Where a setting comes from, and what is refused."""
+"""Where a setting comes from, what is refused, and what is derived from the settings' fields."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from boneagectl import config
 from boneagectl.errors import UsageError
+from boneagectl.target_settings import OPTIONS
 from support import Cli
 
 
@@ -22,12 +24,12 @@ def folder(tmp_path: Path, clean_environment: Path, monkeypatch: pytest.MonkeyPa
     return folder
 
 
-def test_each_source_beats_those_below_it(
+def test_each_source_overrides_those_below_it(
     folder: Path, clean_environment: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
     def epochs(*arguments: str) -> tuple[object, str]:
-        said = cli("config", "--json", *arguments).json["settings"]["train.epochs"]
-        return said["value"], said["origin"]
+        item = cli("config", "--json", *arguments).json["settings"]["train.epochs"]
+        return item["value"], item["origin"]
 
     assert epochs() == (80, "default")
     user = clean_environment / "config" / "boneagectl" / "config.toml"
@@ -43,7 +45,7 @@ def test_each_source_beats_those_below_it(
     assert epochs("--profile", "long", "--set", "train.epochs=6") == (6, "flag")
 
 
-def test_the_variables_that_are_no_settings(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_that_are_not_settings(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = tmp_path / "elsewhere.toml"
     elsewhere.write_text("time_limit = '3h'\n[profiles.p]\ntime_limit = '4h'\n")
     monkeypatch.setenv("BONEAGECTL_CONFIG", str(elsewhere))
@@ -68,7 +70,7 @@ def test_the_project_file_is_found_from_below_it(folder: Path, monkeypatch: pyte
     assert config.load()["time_limit"] == "7h"
 
 
-def test_pyproject_counts_where_it_has_the_table(folder: Path) -> None:
+def test_pyproject_is_used_if_it_has_the_table(folder: Path) -> None:
     inner = folder / "inner"
     inner.mkdir()
     (folder / "boneage.toml").write_text("time_limit = '7h'\n")
@@ -80,7 +82,7 @@ def test_pyproject_counts_where_it_has_the_table(folder: Path) -> None:
     assert settings.settings["time_limit"].origin == str(inner / "pyproject.toml")
 
 
-def test_a_pack_s_path_is_meant_from_its_file(folder: Path) -> None:
+def test_a_pack_path_is_relative_to_the_settings_file(folder: Path) -> None:
     (folder / "boneage.toml").write_text("data.pack = '../packs/hands'\n")
     below = folder / "below"
     below.mkdir()
@@ -157,7 +159,7 @@ def test_files_that_cannot_be_read(folder: Path, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("text", ["tool = 3", "[tool]\nboneagectl = 3", "[tool.boneagectl]\nprofiles = 1"])
-def test_a_pyproject_of_another_shape_is_no_traceback(folder: Path, cli: Cli, text: str) -> None:
+def test_a_pyproject_of_another_shape(folder: Path, cli: Cli, text: str) -> None:
     (folder / "pyproject.toml").write_text(text)
     cli("config", code=0 if text == "tool = 3" else 2)
 
@@ -199,3 +201,54 @@ def test_the_file_that_init_writes_loads(folder: Path, cli: Cli) -> None:
     assert settings["data.pack"]["value"] == str(folder / 'odd "pack"')
     assert settings["train.preset"]["value"] == "smoke"
     assert "exists already" in cli("init", code=2).err
+
+
+# ------------------------------------------------------------------------------ derived from the fields
+def test_the_editor_schema_has_every_setting(folder: Path, cli: Cli) -> None:
+    schema = cli("config", "schema").json
+    cli("config", "schema", "--out", folder / "schema.json")
+    assert json.loads((folder / "schema.json").read_text()) == schema
+    settings = schema["definitions"]["settings"]
+    for key, option in OPTIONS.items():
+        entry = settings
+        for name in key.split("."):
+            assert entry["additionalProperties"] is False
+            entry = entry["properties"][name]
+        assert entry["description"]
+        assert entry["type"] in ("string", "integer", "number", "boolean", "array")
+        if key != "targets.local.python":  # depends on the machine
+            assert entry["default"] == config.load()[key]
+        assert tuple(entry.get("enum", ())) == option.metadata["choices"]
+    assert {"train", "targets", "profiles"} < schema["properties"].keys()
+
+
+def test_the_help_of_each_setting_is_one_short_line() -> None:
+    for key, option in OPTIONS.items():
+        text = option.metadata["help"]
+        assert text[0].isupper(), key
+        assert not text.endswith("."), key
+        assert len(text) <= 100, key
+
+
+def test_init_full_writes_every_setting_with_its_default(folder: Path, cli: Cli) -> None:
+    cli("init", "--full", "--data", "/packs/hands", "--preset", "tiny")
+    path = folder / "boneage.toml"
+    lines = path.read_text().splitlines()
+    settings = cli("config", "--json").json["settings"]
+    assert [key for key, item in settings.items() if item["origin"] != "default"] == [
+        "target", "data.pack", "train.preset",
+    ]  # fmt: skip
+    path.write_text("\n".join(re.sub(r"^# (?=\w+(\.\w+)? = )", "", line) for line in lines))
+    enabled = cli("config", "--json").json["settings"]
+    assert {key for key, item in enabled.items() if item["origin"] == "default"} == set()
+    assert {key: item["value"] for key, item in enabled.items()} == {
+        key: item["value"] for key, item in settings.items()
+    }
+
+
+@pytest.mark.parametrize("options", [(), ("--full",)])
+def test_the_settings_file_names_a_schema_that_is_there(folder: Path, cli: Cli, options: tuple[str, ...]) -> None:
+    cli("init", *options)
+    first = (folder / "boneage.toml").read_text().splitlines()[0]
+    assert first.startswith("#:schema ./")
+    assert json.loads((folder / first.removeprefix("#:schema ")).read_text()) == cli("config", "schema").json

@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from boneagectl import paths
+from boneagectl.cli import format_runs
 from boneagectl.cli.app import COMMANDS, LazyGroup, app
 
 BANNED = {"azure", "kaggle", "kagglesdk", "mlflow", "tensorflow", "keras", "pandas", "numpy", "cv2", "jinja2", "rich"}
@@ -79,3 +80,34 @@ def test_a_mistyped_command_gets_a_suggestion(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Did you mean 'submit'?" in done.stderr
+
+
+VENDOR_LOG = """
+import logging
+from pathlib import Path
+from boneagectl import config
+from boneagectl.paths import Home
+from boneagectl.targets import NAMES, get
+for name in NAMES:
+    get(name, Home(Path("home")), config.load())
+for name in ("azure.identity", "azure.core.pipeline", "msrest.http", "urllib3.pool", "kaggle.api", "google.auth"):
+    logging.getLogger(name).warning("a vendor's line")
+"""
+
+
+@pytest.mark.parametrize(("debug", "lines"), [("", 0), ("1", 6)])
+def test_vendor_loggers_do_not_print(tmp_path: Path, debug: str, lines: int) -> None:
+    environment = {**os.environ, "BONEAGECTL_DEBUG": debug, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", VENDOR_LOG]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stderr.count("a vendor's line") == lines
+
+
+def test_logs_show_neither_lines_for_programs_nor_control_characters() -> None:
+    log = ["loading\x1b]52;c;x\x07", 'BONEAGE {"epoch": 1, "loss": 0.5, "val_mae_months": 14.2}', "epoch 2/3  loss 0.4",
+           'BONEAGE {"epoch": 2, "loss": 0.4}', 'BONEAGE {"mae_months": 1}', 'BONEAGE {"epoch": 1e999}',
+           "BONEAGE-STATE [1]", "complete: 3 epochs"]  # fmt: skip
+    assert list(format_runs.log_lines(log, 3)) == [
+        "loading]52;c;x", "epoch 1/3  loss 0.5000  validation MAE 14.2 months", "epoch 2/3  loss 0.4",
+        "complete: 3 epochs",
+    ]  # fmt: skip
