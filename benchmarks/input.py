@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="the shortest measurement of our side")
     given = parser.parse_args()
-    cv2.setNumThreads(1)  # as a training does: its feed has threads of its own
+    cv2.setNumThreads(1)  # as in the trainer, whose feed has its own threads
     warnings.filterwarnings("ignore", module="keras")
     with tempfile.TemporaryDirectory() as place:
         paths = make_tree(Path(place) / "set", given.folder, given.n)

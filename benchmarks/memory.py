@@ -1,8 +1,8 @@
-"""What a large pack costs a training in memory: the same epoch on 1 GB of images and on 120 MB.
+"""The memory that a run needs for a large pack: the same epoch on 1 GB of images and on 120 MB.
 
     python benchmarks/memory.py [--mb 1000] [--size-px 256] [--width 4]
 
-Peak resident memory of the training's process as the kernel counted it, and its anonymous part as sampled in
+Peak resident memory of the training process as the kernel counted it, and its anonymous part as sampled in
 /proc while it ran. The bar is on the whole process with the large pack, TensorFlow and the (small) model
 included. The small pack has just enough images for full batches everywhere: prediction takes 256 at a time,
 and their activations, not the pack, would otherwise be the difference.
@@ -60,7 +60,7 @@ def write_job(path: Path, pack: Path, width: int) -> None:
 
 # ----------------------------------------------------------------------------------- the training
 def peaks_mb(job: Path, pack: Path, out: Path) -> dict[str, float]:
-    """Trains in a process of its own; its peak resident memory, and the peak of what no file backs."""
+    """Trains in a separate process; its peak resident memory, and the peak of its anonymous part."""
     command = [sys.executable, "-m", "boneage_trainer", str(job), "--data", str(pack), "--out", str(out)]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
     anonymous_kb = 0

@@ -3,7 +3,7 @@
     python benchmarks/paper.py [--folder PNGS] [--n 640] [--epochs 15] [--side both]
 
 The other side is paper_loop.py. Ours is `boneage_trainer.data.prepare` and then the trainer with preset `paper`.
-Neither has pretrained weights: no machine of ours may fetch them, and they change no time. Each side runs
+Neither has pretrained weights, which do not change the time. Each side runs
 once, after the other; everything from starting its first interpreter to its last file is counted.
 """
 
@@ -29,7 +29,7 @@ SIZE_PX = 224
 
 
 def run(*arguments: str) -> str:
-    """A new interpreter's standard output, the rest shown as it comes; raises where it fails."""
+    """The standard output of a new interpreter; its stderr is shown. Raises where it fails."""
     command = [sys.executable, *arguments]
     return subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True, check=True).stdout
 
@@ -46,7 +46,7 @@ def theirs(paths: list[str], place: Path, epochs: int) -> dict[str, float]:
 
 
 def ours(tree: Path, place: Path, epochs: int) -> dict[str, float]:
-    """Prepare and train; a frozen body's features are computed once, which is what the ratio lives on."""
+    """Prepare and train; the features of a frozen backbone are computed once, which makes the difference."""
     pack, out = place / "pack", RunFolder(place / "run")
     started_s = time.perf_counter()
     run("-m", "boneage_trainer.data.prepare", str(tree), "--out", str(pack), "--size-px", str(SIZE_PX))

@@ -1,4 +1,4 @@
-"""The student paper's training from its files to its predictions, in our words and current Keras.
+"""The student paper's training from its files to its predictions, rewritten for current Keras.
 
     python benchmarks/paper_loop.py LABELS.csv OUT --epochs 15
 
@@ -43,7 +43,7 @@ def flow(generator: Any, frame: pd.DataFrame, batch_size: int, **more: Any) -> A
         )  # fmt: skip
 
 
-class Talk(keras.callbacks.Callback):
+class PrintEpochs(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         print(f"paper's epoch {epoch + 1}: {logs}", file=sys.stderr, flush=True)
 
@@ -59,7 +59,7 @@ def train(frame: pd.DataFrame, out: Path, epochs: int) -> dict[str, float]:
     callbacks = [
         keras.callbacks.EarlyStopping(patience=5),
         keras.callbacks.ModelCheckpoint(str(out / "best.keras"), save_best_only=True),
-        Talk(),
+        PrintEpochs(),
     ]
     history = network.fit(
         flow(split, kept, 32, subset="training", shuffle=True, seed=42),

@@ -3,9 +3,9 @@
     python benchmarks/prepare.py [--folder PNGS] [--n 400] [--size-px 128] [--rounds 3]
 
 Without a folder it makes 40 radiographs of 1514 x 2044 px. Prints one JSON object; images a second,
-the whole command each time: starting the processes, reading, decoding, shrinking, collecting and, for
-ours, hashing and writing the pack. The rounds alternate and the medians are compared. Beside the speed
-stands how far each side's pixels are from the exact area average, in gray levels.
+the whole command each time: starting the processes, reading, decoding, scaling, collecting and, for
+ours, hashing and writing the pack. The rounds alternate and the medians are compared. Also measured: how far
+each side's pixels are from the exact area average, in gray levels.
 """
 
 from __future__ import annotations

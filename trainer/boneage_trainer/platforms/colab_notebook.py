@@ -88,7 +88,7 @@ class NotebookSession:
         self._bundle = self._tmp / "bundle.zip"
         with zipfile.ZipFile(code) as opened:  # with job.json added, the same bundle that other targets get
             entries = [(info.filename, opened.read(info)) for info in opened.infolist()]
-        write_atomic(self._bundle, archive.deflated([*entries, ("job.json", self._job.to_json().encode())]))
+        write_atomic(self._bundle, archive.zip_deflated([*entries, ("job.json", self._job.to_json().encode())]))
         self._drive = MountedDrive(root / "drive")
         self._run_on_drive = self._drive.my / FOLDER / run
         self._request = colab_images.PackRequest(dataset, pack, data["image_size_px"], self._mismatch)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from boneage_trainer.archive import stored
+from boneage_trainer.archive import zip_stored
 from boneage_trainer.contract import RunFolder, parse_object, write_atomic
 from boneagectl.errors import UsageError
 from boneagectl.models import Bundle, Checkpoint, JobSpec
@@ -117,7 +117,7 @@ def extract_code(bundle: Bundle) -> bytes:
     A changed setting thus changes one line of the notebook.
     """
     with zipfile.ZipFile(io.BytesIO(bundle.content)) as opened:
-        return stored(
+        return zip_stored(
             (entry.filename, opened.read(entry)) for entry in opened.infolist() if entry.filename != "job.json"
         )
 
