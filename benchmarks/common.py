@@ -34,7 +34,7 @@ def radiograph(id_: int) -> bytes:
 
 
 def make_tree(root: Path, folder: Path | None, count: int) -> list[str]:
-    """`count` files, repeated where there are fewer, told apart by four bytes that decoders do not read."""
+    """`count` files, repeated if there are fewer, made distinct by four bytes that decoders do not read."""
     root.mkdir(parents=True)
     sources = [file.read_bytes() for file in sorted(folder.glob("*.png"))] if folder else []
     sources = sources or [radiograph(id_) for id_ in range(min(count, 40))]
@@ -47,7 +47,7 @@ def make_tree(root: Path, folder: Path | None, count: int) -> list[str]:
 
 
 def months(at: int) -> int:
-    """An age for file number `at`; benchmarks do not care which, a training only that they differ."""
+    """An age for file number `at`; any age will do if they differ."""
     return 12 + 7 * at % 204
 
 

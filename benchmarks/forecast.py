@@ -1,10 +1,10 @@
-"""How far off `plan` is: recorded trainings are replayed, each told from the calibration that went before it.
+"""The error of `plan`: recorded runs are replayed, each predicted from the calibration that was made before it.
 
     python benchmarks/forecast.py            replays tests/recorded, in a second
-    python benchmarks/forecast.py --record   runs and records them anew on this machine, a quarter of an hour
+    python benchmarks/forecast.py --record   runs and records them again on this machine, in a quarter of an hour
 
-A recording is what two runs left, a calibration of eight epochs and the training itself: each epoch's times, the
-machine, and how long the whole leg took by the ledger.
+A recording is what two runs left, a calibration of eight epochs and the run itself: the times of each epoch, the
+machine, and the duration of the whole leg by the ledger.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from boneagectl import throughput
 
 RECORDED = ROOT / "tests" / "recorded"
 AT_MOST_PERCENT = 15.0
-_CALIBRATION, _TRAINING = "calibration", "training"
+_CALIBRATION, _RUN = "calibration", "training"
 _KEPT = ("epoch", "leg", "images", "epoch_s", "elapsed_s", "compile_s", "load_ms_per_image", "compute_ms_per_image")
 _WORKS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "tiny-96px": (600, 96, {"preset": "tiny", "epochs": 24}),
@@ -35,17 +35,17 @@ _WORKS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "smoke-32px": (200, 32, {"preset": "smoke", "epochs": 40}),
     "paper-224px": (120, 224, {"preset": "paper", "weights": "none", "epochs": 30}),
 }
-"""By name: images, their size in pixels, and the training."""
+"""By name: number of images, their size in pixels, settings of the run."""
 
 
 # -------------------------------------------------------------------------------------- replaying
 def off_percent(recording: dict[str, Any], place: Path) -> float:
-    """How much longer the training took than was told from its calibration; below zero where it was shorter."""
+    """How much longer the run took than predicted from its calibration; negative if it was shorter."""
     config, data = recording["config"], recording["data"]
     known = [_speed(recording[_CALIBRATION], config, data, place)]
-    told = throughput.estimate(known, TrainConfig.from_mapping(config), data)
-    assert told, "a calibration must tell each kind of epoch"
-    return 100 * float(recording[_TRAINING]["took_s"] / told.seconds - 1)
+    estimate = throughput.estimate(known, TrainConfig.from_mapping(config), data)
+    assert estimate, "a calibration must measure each kind of epoch"
+    return 100 * float(recording[_RUN]["took_s"] / estimate.seconds - 1)
 
 
 def _speed(part: dict[str, Any], config: dict[str, Any], data: dict[str, Any], place: Path) -> Any:
@@ -53,13 +53,13 @@ def _speed(part: dict[str, Any], config: dict[str, Any], data: dict[str, Any], p
     write_atomic(run.metrics, "".join(json.dumps(line) + "\n" for line in part["metrics"]))
     write_json(run.environment, part["environment"])
     asked = {**config, "epochs": len(part["metrics"])}
-    found = throughput.measure_leg("local", part["metrics"][0]["leg"], asked, data, run)
-    assert found, "a calibration must tell something"
-    return found
+    speed = throughput.measure_leg("local", part["metrics"][0]["leg"], asked, data, run)
+    assert speed, "a calibration must measure something"
+    return speed
 
 
 def replay(folder: Path = RECORDED) -> dict[str, float]:
-    """By recording, how far off the plan was in percent."""
+    """The error of the plan in percent, by recording."""
     found = {}
     for path in sorted(folder.glob("*.json")):
         with tempfile.TemporaryDirectory() as place:
@@ -70,18 +70,18 @@ def replay(folder: Path = RECORDED) -> dict[str, float]:
 # -------------------------------------------------------------------------------------- recording
 def record(name: str, images: int, px: int, train: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as place:
-        tell = _Teller(Path(place))
-        tell("data", "synth", "hands", "--n", images)
-        tell("data", "prepare", "hands", "--out", "pack", "--size", px)
+        run = _Commands(Path(place))
+        run("data", "synth", "hands", "--n", images)
+        run("data", "prepare", "hands", "--out", "pack", "--size", px)
         settings, own = _settings(train), _settings({key: train[key] for key in train if key != "epochs"})
-        said = json.loads(tell("calibrate", "--target", "local", *own, "--json"))
-        calibration = tell.kept(said["run_id"])
-        tell("submit", "--target", "local", "--name", "whole", *settings)
-        tell("watch", "whole")
-        whole = json.loads(tell("show", "whole", "--json"))
-        tell("collect", "whole")
-        both = {_CALIBRATION: calibration, _TRAINING: tell.kept("whole")}
-        both[_TRAINING]["took_s"] = whole["legs"][-1]["elapsed_s"]
+        calibrated = json.loads(run("calibrate", "--target", "local", *own, "--json"))
+        calibration = run.recorded(calibrated["run_id"])
+        run("submit", "--target", "local", "--name", "whole", *settings)
+        run("watch", "whole")
+        whole = json.loads(run("show", "whole", "--json"))
+        run("collect", "whole")
+        both = {_CALIBRATION: calibration, _RUN: run.recorded("whole")}
+        both[_RUN]["took_s"] = whole["legs"][-1]["elapsed_s"]
         kept = {"config": whole["config"], "data": whole["data"], **both}
         write_atomic(RECORDED / f"{name}.json", json.dumps(kept) + "\n")
 
@@ -90,7 +90,7 @@ def _settings(train: dict[str, Any]) -> list[str]:
     return [word for key, value in train.items() for word in ("--set", f"train.{key}={json.dumps(value)}")]
 
 
-class _Teller:
+class _Commands:
     """boneagectl in a folder of its own."""
 
     def __init__(self, place: Path) -> None:
@@ -102,8 +102,8 @@ class _Teller:
         done = subprocess.run(command, cwd=self.place, env=self.env, stdout=subprocess.PIPE, text=True, check=True)
         return done.stdout
 
-    def kept(self, run_id: str) -> dict[str, Any]:
-        """What a forecast needs of a run's folder."""
+    def recorded(self, run_id: str) -> dict[str, Any]:
+        """What a forecast needs from a run's folder."""
         run = RunFolder(next((self.place / "home" / "runs" / run_id).glob("**/metrics.jsonl")).parent)
         lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
         environment = json.loads(run.environment.read_text())
@@ -114,7 +114,7 @@ class _Teller:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--record", nargs="*", metavar="NAME", choices=[*_WORKS, []], help="run and record; by default all"
+        "--record", nargs="*", metavar="NAME", choices=[*_WORKS, []], help="run and record; default: all"
     )
     given = parser.parse_args()
     if given.record is not None:
@@ -125,7 +125,7 @@ def main() -> None:
     for name, percent in found.items():
         print(f"{name}: {percent:+.1f} % against its plan", file=sys.stderr)
     typical, worst = statistics.median(map(abs, found.values())), max(map(abs, found.values()))
-    what = f"plan from a calibration against the time taken: median error of {len(found)} recorded trainings"
+    what = f"plan from a calibration against the measured time: median error of {len(found)} recorded runs"
     what += f", the largest {worst:.0f} %"
     show({"forecast": entry(what, "%", ours=round(typical, 2), at_most=AT_MOST_PERCENT)})
 

@@ -1,4 +1,4 @@
-"""What looking at a large ledger costs: `ls`, `budget` and `plan` on 100,000 legs, against the same on none.
+"""The cost of reading a large ledger: `ls`, `budget` and `plan` on 100,000 legs, against an empty one.
 
     python benchmarks/ledger.py [--legs 100000]
 

@@ -20,7 +20,7 @@ from common import ROOT, entry, show
 sys.path.insert(0, str(ROOT / "tests"))
 
 _RUNS = 100
-"""After which hypothesis begins anew: it remembers all it has tried."""
+"""Examples after which hypothesis is started again, because it remembers all of them."""
 _AT_ONCE = 8
 
 

@@ -1,4 +1,4 @@
-"""The student paper's whole training against ours on the same full-size files, as processes.
+"""The student paper's whole training run against ours on the same full-size files, as processes.
 
     python benchmarks/paper.py [--folder PNGS] [--n 640] [--epochs 15] [--side both]
 
