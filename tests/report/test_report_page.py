@@ -105,7 +105,7 @@ def contrast(first: str, second: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_marks_have_enough_contrast_in_both_schemes(scheme: str) -> None:
-    css = (data_dir("templates") / "report" / "report.css").read_text(encoding="utf-8")
+    css = (data_dir("templates") / "report" / "colors.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root \{([^}]+)\}", css)
     colours = dict(re.findall(r"--([\w-]+): (#\w{6})", blocks[scheme == "dark"]))
     for text, ground in PAIRS:

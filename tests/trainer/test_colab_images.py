@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from boneage_trainer.contract import ContractError, PackFolder
-from boneage_trainer.platforms import colab_api, colab_drive, colab_images, kaggle_download
+from boneage_trainer.platforms import colab_api, colab_drive, colab_images, kaggle_dataset
 from boneage_trainer.platforms.colab_drive import MountedDrive
 from boneage_trainer.platforms.colab_images import PackRequest
 from boneage_trainer.platforms.session import mismatch_reason
@@ -27,7 +27,7 @@ PATH = f"/api/v1/datasets/download/{DATASET}"
 @pytest.fixture
 def my_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(colab_drive, "PAUSES_S", (0.01,))
-    monkeypatch.setattr(kaggle_download, "PAUSES_S", (0.01, 0.02))
+    monkeypatch.setattr(kaggle_dataset, "PAUSES_S", (0.01, 0.02))
     with colab_at(tmp_path, monkeypatch) as folder:
         yield folder
 
@@ -177,7 +177,7 @@ def kaggle(my_drive: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def fetch(dest: Path) -> None:
-    kaggle_download.download_dataset(DATASET, kaggle_download.authorization_header(colab_api.read_secret), dest)
+    kaggle_dataset.download_dataset(DATASET, kaggle_dataset.authorization_header(colab_api.read_secret), dest)
 
 
 def test_the_dataset_is_unpacked_and_the_token_is_sent_to_kaggle_only(
@@ -272,7 +272,7 @@ def test_a_missing_token_is_reported_with_instructions(
     if answer == "denied":
         monkeypatch.setenv("STUB_SECRET_KAGGLE_API_TOKEN", TOKEN)
     with pytest.raises(ContractError, match=said) as caught:
-        kaggle_download.authorization_header(colab_api.read_secret)
+        kaggle_dataset.authorization_header(colab_api.read_secret)
     assert "Settings > API" in str(caught.value)
     assert TOKEN not in str(caught.value)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from boneage_trainer.contract import ContractError, PackFolder, sha256_of
-from boneage_trainer.platforms import colab_api, kaggle, kaggle_download
+from boneage_trainer.platforms import colab_api, kaggle, kaggle_dataset
 from boneage_trainer.platforms.colab_drive import MountedDrive, copy_with_retries
 from boneage_trainer.platforms.session import print_line
 
@@ -91,8 +91,8 @@ def build_pack(
         OSError: no connection, or the disk is full.
     """
     shutil.rmtree(pack.root, ignore_errors=True)
-    authorization = header or kaggle_download.authorization_header(colab_api.read_secret)
-    kaggle_download.download_dataset(request.dataset, authorization, scratch)
+    authorization = header or kaggle_dataset.authorization_header(colab_api.read_secret)
+    kaggle_dataset.download_dataset(request.dataset, authorization, scratch)
     folder, is_pack = kaggle.find_images(scratch, request.mismatch)
     if is_pack:
         shutil.move(folder, pack.root)

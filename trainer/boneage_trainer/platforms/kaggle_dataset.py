@@ -1,7 +1,7 @@
 """Downloads a dataset from Kaggle with the user's own token: a zip, resumed after broken connections, then unpacked.
 
-It uses Kaggle's public download address and the standard library, since the version of Kaggle's client on a rented
-machine is unknown, and it travels in the bundle, so it cannot use the orchestrator's `targets/http.py`.
+It uses Kaggle's public download address and the standard library, since the version of Kaggle's client on a Colab
+runtime is unknown, and it travels in the bundle, so it cannot use the orchestrator's `targets/http.py`.
 KAGGLE_API_ENDPOINT replaces the address of kaggle.com, as in kagglehub.
 """
 
