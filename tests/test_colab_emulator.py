@@ -194,7 +194,7 @@ def machine(colab: Colab, backend: Backend) -> Machine:
 
 
 # ----------------------------------------------------------------------------------------- the way out
-def test_there_is_no_way_out(colab: Colab) -> None:
+def test_requests_to_other_hosts_are_refused(colab: Colab) -> None:
     with pytest.raises(requests.exceptions.ProxyError):
         requests.get("https://example.com/", timeout=5)
     assert requests.get("http://example.org/", timeout=5).status_code == 403
@@ -204,7 +204,7 @@ def test_there_is_no_way_out(colab: Colab) -> None:
 
 # ----------------------------------------------------------------------------------------- session backend
 @needs_machines
-def test_a_machine_is_assigned_once_listed_with_fresh_tokens_and_given_back(colab: Colab, backend: Backend) -> None:
+def test_a_runtime_is_assigned_once_listed_with_new_tokens_and_released(colab: Colab, backend: Backend) -> None:
     notebook = new_notebook()
     query = {"nbh": notebook, "variant": "GPU", "accelerator": "T4"}
     first = backend.said("GET", "tun/m/assign", params=query)
@@ -245,7 +245,7 @@ def test_what_an_account_may_not_have_is_refused(colab: Colab, backend: Backend)
 
 
 @needs_machines
-def test_a_machine_whose_answer_was_lost_is_found_again(colab: Colab, backend: Backend) -> None:
+def test_a_runtime_whose_answer_was_lost_is_listed(colab: Colab, backend: Backend) -> None:
     notebook = new_notebook()
     colab.faults.append(Fault("POST assign", "reset_after"))
     with pytest.raises(requests.ConnectionError):
@@ -255,7 +255,7 @@ def test_a_machine_whose_answer_was_lost_is_found_again(colab: Colab, backend: B
 
 
 @needs_machines
-def test_what_is_used_costs_by_the_emulators_clock(colab: Colab, backend: Backend) -> None:
+def test_use_costs_units_by_the_emulators_clock(colab: Colab, backend: Backend) -> None:
     assert backend.said("GET", "tun/m/ccu-info")["currentBalance"] == 100
     made = backend.assign(variant="GPU", accelerator="T4")
     for host in (BACKEND, "https://colab.pa.googleapis.com"):
@@ -279,7 +279,7 @@ def test_what_is_used_costs_by_the_emulators_clock(colab: Colab, backend: Backen
 
 
 @needs_machines
-def test_a_machine_that_is_too_old_or_idle_is_taken(colab: Colab, machine: Machine, tmp_path: Path) -> None:
+def test_an_old_or_idle_runtime_is_ended(colab: Colab, machine: Machine, tmp_path: Path) -> None:
     machine.start(f"import os, time\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)")
     colab.idle_s, colab.clock_rate = 60, 600
     time.sleep(0.4)
@@ -292,7 +292,7 @@ def test_a_machine_that_is_too_old_or_idle_is_taken(colab: Colab, machine: Machi
 
 
 @needs_machines
-def test_a_busy_kernel_may_need_somebody_who_listens(colab: Colab, machine: Machine) -> None:
+def test_a_busy_kernel_may_need_a_connected_client(colab: Colab, machine: Machine) -> None:
     machine.start_kernel()
     with closing(machine.socket()) as link:
         send(link, "import time; time.sleep(60)")
@@ -303,7 +303,7 @@ def test_a_busy_kernel_may_need_somebody_who_listens(colab: Colab, machine: Mach
     wait_for(lambda: machine.vm.ended == "idle")
 
 
-def test_only_a_good_login_opens_the_backend(colab: Colab, backend: Backend) -> None:
+def test_the_backend_needs_a_valid_sign_in(colab: Colab, backend: Backend) -> None:
     assert backend.assignments() == []
     colab.login.expire()
     assert backend.ask("GET", "tun/m/assignments").status_code == 401
@@ -328,7 +328,7 @@ def test_a_job_outlives_its_connection_and_leaves_files(machine: Machine, tmp_pa
 
 
 @needs_machines
-def test_a_machines_token_opens_it_and_no_other(colab: Colab, backend: Backend, machine: Machine) -> None:
+def test_a_runtimes_token_opens_no_other_runtime(colab: Colab, backend: Backend, machine: Machine) -> None:
     query = {"colab-runtime-proxy-token": machine.token}
     assert requests.get(f"{machine.url}/api/status", params=query, timeout=20).status_code == 200
     assert requests.get(f"{machine.url}/api/status", timeout=20).status_code == 401
@@ -350,7 +350,7 @@ def test_a_machines_token_opens_it_and_no_other(colab: Colab, backend: Backend, 
 
 
 @needs_machines
-def test_files_go_up_in_parts_and_may_come_down_torn(colab: Colab, machine: Machine) -> None:
+def test_files_are_uploaded_in_parts_and_downloads_may_be_torn(colab: Colab, machine: Machine) -> None:
     parts = [os.urandom(40_000) for _ in range(3)]
     for chunk, part in zip((1, 2, -1), parts, strict=True):
         assert machine.put("content/big.bin", part, chunk=chunk).ok
@@ -383,7 +383,7 @@ def test_what_the_real_proxy_might_refuse_can_be_refused(colab: Colab, machine: 
 
 
 @needs_machines
-def test_a_lost_machine_takes_all_with_it(colab: Colab, backend: Backend, machine: Machine) -> None:
+def test_a_lost_runtime_ends_its_processes_and_connections(colab: Colab, backend: Backend, machine: Machine) -> None:
     websocket = pytest.importorskip("websocket")
     code = "import os, subprocess\nchild = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
     pids = [int(word) for word in machine.run(code + "print(os.getpid(), child.pid)").split()]
@@ -416,7 +416,7 @@ def test_a_lost_machine_takes_all_with_it(colab: Colab, backend: Backend, machin
 
 
 @needs_machines
-def test_a_kernel_finds_the_trainer_and_no_way_back(
+def test_a_kernel_finds_the_trainer_but_not_the_emulator(
     colab: Colab, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     colab.python = str(fake_trainer.install(tmp_path / "a folder"))
@@ -449,7 +449,7 @@ def test_a_kernel_finds_the_trainer_and_no_way_back(
 
 
 @needs_machines
-def test_content_is_the_machines_own_folder(machine: Machine) -> None:
+def test_content_is_the_runtimes_own_folder(machine: Machine) -> None:
     before = Path("/content").exists()
     shown = machine.run(
         "import os, shutil, pathlib, zipfile\nos.makedirs('/content/a/b', exist_ok=True)\nos.chdir('/content/a')\n"
@@ -465,7 +465,7 @@ def test_content_is_the_machines_own_folder(machine: Machine) -> None:
 
 
 @needs_machines
-def test_a_machine_can_give_itself_back(colab: Colab, machine: Machine) -> None:
+def test_a_runtime_can_release_itself(colab: Colab, machine: Machine) -> None:
     machine.start(
         "import os, time, urllib.request as u\ntime.sleep(0.3)  # until no client listens\n"
         "u.urlopen(u.Request(f\"http://{os.environ['TBE_RUNTIME_ADDR']}/unassign\", data=b'', method='POST'))"
@@ -475,7 +475,7 @@ def test_a_machine_can_give_itself_back(colab: Colab, machine: Machine) -> None:
 
 
 @needs_machines
-def test_a_connection_may_drop_while_the_machine_goes_on(colab: Colab, machine: Machine) -> None:
+def test_a_runtime_keeps_running_when_a_connection_drops(colab: Colab, machine: Machine) -> None:
     websocket = pytest.importorskip("websocket")
     with closing(machine.socket()) as link:
         send(link, "import time; time.sleep(0.5); open('/content/done.txt', 'w').write('done')")
@@ -488,7 +488,7 @@ def test_a_connection_may_drop_while_the_machine_goes_on(colab: Colab, machine: 
 
 
 @needs_machines
-def test_no_machine_outlives_the_tests(tmp_path: Path) -> None:
+def test_no_runtime_outlives_the_tests(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
         "from emulators.colab import Colab; from emulators.colab_vms import *\n"
@@ -505,7 +505,7 @@ def test_no_machine_outlives_the_tests(tmp_path: Path) -> None:
 
 
 @needs_machines
-def test_faults_meet_calls_to_machines(colab: Colab, machine: Machine) -> None:
+def test_faults_apply_to_calls_to_runtimes(colab: Colab, machine: Machine) -> None:
     websocket = pytest.importorskip("websocket")
     colab.faults.append(Fault("WS runtime *", "503"))
     with pytest.raises(websocket.WebSocketBadStatusException):
@@ -610,7 +610,7 @@ def drive(colab: Colab) -> Iterator[Drive]:
     made.service.close()
 
 
-def test_a_file_goes_up_changes_in_place_and_goes(colab: Colab, drive: Drive) -> None:
+def test_a_file_is_uploaded_changed_in_place_and_deleted(colab: Colab, drive: Drive) -> None:
     made = drive.create("last.keras", b"first")
     assert (made["size"], made["md5Checksum"]) == ("5", "8b04d5e3775d298e78455efc5ca404d5")
     assert (colab.drive.folder / "last.keras").read_bytes() == b"first"
@@ -656,7 +656,7 @@ def test_a_listing_is_searched_sorted_and_paged(colab: Colab, drive: Drive) -> N
     assert len(drive.files.list(q=inside, pageSize=1000).execute()["files"]) == 3
 
 
-def test_a_resumable_upload_survives_what_breaks_it(colab: Colab, drive: Drive) -> None:
+def test_a_resumable_upload_survives_failures(colab: Colab, drive: Drive) -> None:
     body = os.urandom(700_000)
     asked = drive.files.create(body={"name": "big"}, media_body=drive.media(body, chunksize=1 << 18, resumable=True))
     assert asked.next_chunk()[0].resumable_progress == 1 << 18
@@ -693,7 +693,7 @@ def test_a_part_that_arrived_before_the_connection_broke_is_known(colab: Colab) 
     assert (colab.drive.folder / "a").read_bytes() == part + b"last"
 
 
-def test_bytes_alone_and_a_name_given_before_make_a_file(colab: Colab) -> None:
+def test_a_file_is_created_before_its_bytes(colab: Colab) -> None:
     headers = {"Authorization": f"Bearer {colab.login.grant(WRITE)['token']}"}
     ask = {"headers": headers, "timeout": 5}
     (given,) = requests.get(f"{DRIVE}/files/generateIds?count=1", **ask).json()["ids"]
@@ -708,7 +708,7 @@ def test_bytes_alone_and_a_name_given_before_make_a_file(colab: Colab) -> None:
     assert (colab.drive.folder / "place.bin").read_bytes() == b"filled"
 
 
-def test_a_torn_download_is_noticed_and_goes_on(colab: Colab, drive: Drive) -> None:
+def test_a_torn_download_is_noticed_and_can_resume(colab: Colab, drive: Drive) -> None:
     body = os.urandom(100_000)
     made = drive.create("big", body)
     headers = {"Authorization": f"Bearer {colab.login.grant(WRITE)['token']}"}
@@ -727,7 +727,7 @@ def test_a_torn_download_is_noticed_and_goes_on(colab: Colab, drive: Drive) -> N
         drive.fetch(made["id"])
 
 
-def test_a_scope_shows_what_it_may(colab: Colab, drive: Drive) -> None:
+def test_a_scope_limits_what_is_shown(colab: Colab, drive: Drive) -> None:
     (colab.drive.folder / "run").mkdir()
     (colab.drive.folder / "run" / "metrics.jsonl").write_text("{}\n")
     drive.create("ours.txt", b"ours")
@@ -764,7 +764,7 @@ def test_the_folder_and_the_api_are_the_same_files(colab: Colab, drive: Drive) -
     assert (colab.drive.mount / "MyDrive" / "twin.txt").is_file()
 
 
-def test_the_trash_holds_what_was_thrown_away_and_counts(colab: Colab, drive: Drive) -> None:
+def test_the_trash_holds_deleted_files_and_counts(colab: Colab, drive: Drive) -> None:
     folder = drive.files.create(body={"name": "runs", "mimeType": "application/vnd.google-apps.folder"}).execute()
     made = drive.create("a.bin", b"x" * 600, parents=[folder["id"]])
     drive.files.update(fileId=folder["id"], body={"trashed": True}).execute()
@@ -788,7 +788,7 @@ def test_the_trash_holds_what_was_thrown_away_and_counts(colab: Colab, drive: Dr
      ("403", "storageQuotaExceeded", (403, "storageQuotaExceeded")), ("429", "", (429, "rateLimitExceeded")),
      ("500", "", (500, "internalError")), ("404", "", (404, "notFound"))],
 )  # fmt: skip
-def test_drives_errors_are_said_as_google_says_them(
+def test_drives_errors_have_googles_format(
     colab: Colab, drive: Drive, kind: str, code: str, said: tuple[int, str]
 ) -> None:
     colab.faults.append(Fault("GET drive files", kind, code=code))
@@ -857,7 +857,7 @@ def test_the_command_line_runs_a_job_from_new_to_stop(colab: Colab, cli: Cli, tm
 
 
 @needs_cli
-def test_the_command_line_says_why_there_is_no_machine(colab: Colab, cli: Cli) -> None:
+def test_the_command_line_reports_why_there_is_no_runtime(colab: Colab, cli: Cli) -> None:
     colab.tier = "free"
     assert "may not have quota or entitlement" in cli("new", "-s", "a", "--gpu", "L4", code=1)
     colab.no_capacity = True
@@ -872,7 +872,7 @@ def test_the_command_line_says_why_there_is_no_machine(colab: Colab, cli: Cli) -
 
 @needs_cli
 @needs_machines
-def test_the_command_line_loses_a_machine_and_forgets_it(colab: Colab, cli: Cli) -> None:
+def test_the_command_line_forgets_a_lost_runtime(colab: Colab, cli: Cli) -> None:
     cli("new", "-s", "leg-1", "--gpu", "T4")
     vm = colab.vms[cli.kept["leg-1"]["endpoint"]]
     with cli.start("exec", "-s", "leg-1", "--timeout", "1e6") as process:
@@ -891,7 +891,7 @@ def test_the_command_line_loses_a_machine_and_forgets_it(colab: Colab, cli: Cli)
 
 @needs_cli
 @needs_machines
-def test_the_command_line_renews_what_is_over(colab: Colab, cli: Cli) -> None:
+def test_the_command_line_renews_expired_tokens(colab: Colab, cli: Cli) -> None:
     colab.proxy_token_s = 60  # it renews what is good for less than five minutes
     token = colab.home / ".config" / "colab-cli" / "token.json"
     said = json.loads(token.read_text())

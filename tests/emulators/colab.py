@@ -1,8 +1,8 @@
-"""Google Colab on the loopback, as far as facts about it are known; its machines really run what they are sent.
+"""Google Colab on the loopback, as far as facts about it are known; its runtimes really execute what they receive.
 
 The real clients are led here by their environment alone: a proxy that knows no way out, and an authority to trust.
 Each machine is a Jupyter server; beside them stand the session backend, Google's sign-in and Google Drive.
-Everything secret that is handed out has SECRET in it, so that a test can look for it where it must not be.
+Every secret that it issues contains SECRET, so that a test can search for it where it must not be.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Colab", "Fault", "Vm"]
 
 
 class Colab(Other):
-    """The other side. `environment()` leads clients here; `vms`, `drive`, `login`, `calls` are for tests.
+    """The emulator. `environment()` points clients to it; `vms`, `drive`, `login`, `calls` are for tests.
 
     `python` is what kernels find under that name and as `sys.executable`; ``python -c`` is this interpreter.
 
@@ -84,7 +84,7 @@ class Colab(Other):
         self.close()
 
     def close(self) -> None:
-        """Ends everything: the machines with all their processes, what hangs, and the server."""
+        """Ends everything: the runtimes with all their processes, hanging requests, and the server."""
         self.release()
         self._warden.close()
         for vm in self.vms.alive:
@@ -95,11 +95,11 @@ class Colab(Other):
     # --------------------------------------------------------------------------- for tests
     @staticmethod
     def missing() -> str:
-        """Why there can be no emulator here; nothing where there can."""
+        """Why the emulator cannot run here, or ""."""
         return missing()
 
     def environment(self) -> dict[str, str]:
-        """What leads the real clients here; in HOME the official command line finds itself signed in."""
+        """The variables that point real clients here; Google's CLI finds a sign-in in HOME."""
         ca = str(self.root / "ca.pem")
         said = dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "HTTPLIB2_CA_CERTS"), ca)
         for name in ("HTTPS_PROXY", "HTTP_PROXY"):
@@ -110,21 +110,21 @@ class Colab(Other):
         return {**said, **waits, "HOME": str(self.home), "NO_PROXY": own, "no_proxy": own}
 
     def lose(self, vm: Vm | str) -> None:
-        """The machine vanishes with all that ran on it, whatever it was doing."""
+        """The runtime vanishes with all its processes, whatever they were doing."""
         (self.vms[vm] if isinstance(vm, str) else vm).end("lost")
 
     def drop_sockets(self) -> None:
-        """Every websocket ends, as when the network is away for a moment; the machines and kernels go on."""
+        """Closes every websocket, as a short network failure does; the runtimes and kernels keep running."""
         for vm in self.vms.alive:
             vm.drop_sockets()
 
     def expire_tokens(self) -> None:
-        """No machine's token given so far opens it any more; the clients do not know it."""
+        """Invalidates every runtime token issued so far; the clients do not know it."""
         for vm in self.vms.alive:
             vm.expire_tokens()
 
     def sign_out(self) -> None:
-        """From now on the official command line finds no login in HOME, and asks for one."""
+        """From now on Google's CLI finds no sign-in in HOME, and asks for one."""
         self._token_file.unlink()
 
     @property
@@ -147,20 +147,20 @@ class Colab(Other):
         return self._base_s + (time.monotonic() - self._since_s) * self._rate
 
     def plays(self, host: str) -> bool:
-        """Whether this is a host that we are; a machine that is gone still has its name."""
+        """Whether this is a host of the emulator; a released runtime keeps its name."""
         return host in HOSTS or any(vm.host == host for vm in list(self.vms.values()))
 
     def vm_by_address(self, path: str) -> Vm | None:
-        """The machine that asks, from inside, to be given back."""
+        """The runtime that asks, from inside, to be released."""
         return next((vm for vm in self.vms.alive if path == f"{vm.self_address}/unassign"), None)
 
     def next_cut(self, size: int) -> int | None:
-        """Where a download of that size is to end; a shorter one leaves the cut to the next."""
+        """After how many bytes a download of that size ends; a shorter one leaves the cut to the next."""
         with self._fault_lock:
             return self.cuts.pop(0) if self.cuts and self.cuts[0] < size else None
 
     def answer(self, request: Request) -> Answer:
-        """Does what is asked for."""
+        """Executes the request."""
         if request.face == "runtime":
             return self._enter(request)
         if request.face == "login":

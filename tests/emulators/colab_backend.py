@@ -1,4 +1,4 @@
-"""The Colab emulator's session backend: machines assigned and given back, what they cost, and what ends them."""
+"""The Colab emulator's session backend: runtimes assigned and released, what they cost, and what ends them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _XSRF = "X-Goog-Colab-Token"
 
 
 class Vms(dict[str, Vm]):
-    """All machines there ever were, by endpoint."""
+    """All runtimes, also ended ones, by endpoint."""
 
     @property
     def alive(self) -> list[Vm]:
         return [vm for vm in list(self.values()) if vm.is_alive]
 
     def opened_by(self, request: Request) -> Vm:
-        """The machine that the request's host names, if its token opens it; a machine that is gone is not found."""
+        """The runtime that the request's host names, if the token is valid for it; an ended one is not found."""
         vm = next((vm for vm in list(self.values()) if vm.host == request.host), None)
         if vm is None or not vm.is_alive:
             raise Problem(404)
@@ -111,7 +111,7 @@ class Backend:
         return endpoint
 
     def _check_xsrf(self, request: Request, place: str) -> None:
-        """Each token is good once, for the place it was given for."""
+        """Each token is valid once, for the path it was issued for."""
         given = request.headers.get(_XSRF, "")
         if not given or self._xsrf.pop(place, None) != given:
             raise Problem(403, "xsrf", "The XSRF token is missing or not valid.")
@@ -125,7 +125,7 @@ class Backend:
 
     # --------------------------------------------------------------------------------- money
     def spent_units(self) -> float:
-        """What all machines have used, alive or not."""
+        """The units used by all runtimes, running or ended."""
         now_s, vms = self.colab.now_s(), list(self.colab.vms.values())
         ends_s = [now_s if vm.ended_s is None else vm.ended_s for vm in vms]
         return sum(self._rate(vm) * (end_s - vm.started_s) / 3600 for vm, end_s in zip(vms, ends_s, strict=True))
@@ -167,7 +167,7 @@ class Backend:
 
 
 class Warden(threading.Thread):
-    """Ends machines that are too old, or idle for too long, by the emulator's clock."""
+    """Ends runtimes that are too old, or idle for too long, by the emulator's clock."""
 
     def __init__(self, colab: Colab) -> None:
         super().__init__(daemon=True)

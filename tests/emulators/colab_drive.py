@@ -27,7 +27,7 @@ _SETTABLE = ("name", "mimeType", "appProperties", "properties", "description", "
 
 @dataclass
 class Upload:
-    """A resumable upload on its way; `entry` is what it will replace, if anything."""
+    """A resumable upload in progress; `entry` is the file that it replaces, if any."""
 
     said: dict[str, Any]
     entry: Entry | None
@@ -88,7 +88,7 @@ class Drive:
 
 
 class Call:
-    """One request, with what its token may see."""
+    """One request, and what its token may access."""
 
     def __init__(self, drive: Drive, request: Request, scopes: set[str]) -> None:
         self.drive, self.files, self.request, self.scopes = drive, drive.files, request, scopes
@@ -178,7 +178,7 @@ class Call:
 
     # ------------------------------------------------------------------------------- changes
     def _put(self, entry: Entry | None, body: bytes | None, said: dict[str, Any] | None = None) -> Answer:
-        """Makes a file, or changes one: what is said of it, its content, or both."""
+        """Creates or changes a file: its metadata, its content, or both."""
         said = self.request.json if said is None else said
         self._check_room(len(body or b""), entry)
         if entry is None:
@@ -246,7 +246,7 @@ class Call:
         )
 
     def _part(self, key: str) -> Answer:
-        """A piece of a resumable upload, or the question how much there is."""
+        """A piece of a resumable upload, or the query for its current size."""
         upload, body = self.drive.upload(key), self.request.body
         place = self.request.headers.get("Content-Range") or f"bytes 0-{len(body) - 1}/{len(body)}"
         found = re.fullmatch(r"bytes (?:\*|(\d+)-(\d+))/(\*|\d+)", place)
@@ -284,7 +284,7 @@ def _ranged(body: bytes, wanted: str, mime: str) -> Reply:
 
 
 def _parts(request: Request) -> tuple[dict[str, Any], bytes, str]:
-    """What is said of the file, its bytes, and their type, from a multipart body."""
+    """The file's metadata, its bytes and their type, from a multipart body."""
     found = re.search(r"boundary=\"?([^\";]+)", request.headers.get("Content-Type", ""))
     pieces = request.body.split(b"--" + found[1].encode()) if found else []
     if len(pieces) != 4:

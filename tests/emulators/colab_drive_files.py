@@ -1,4 +1,4 @@
-"""The Drive emulator's files: a plain folder, as a mounted Drive shows it, with what the API knows besides."""
+"""The Drive emulator's files: a plain folder, as a mounted Drive shows it, and the API's further metadata."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def new_id() -> str:
 
 @dataclass
 class Entry:
-    """A file or folder. Its id goes with the inode: what is renamed keeps it, what is put in its place does not."""
+    """A file or folder. Its id follows the inode: a renamed file keeps it, a replacement gets a new one."""
 
     id: str
     path: Path
     name: str
     mime: str
     pin: int
-    """An open descriptor: while it is, no new file gets the same inode, and a rename takes nothing from who reads."""
+    """An open descriptor: it keeps the inode from being reused, and a rename from ending a download."""
     is_ours: bool = False
-    """Whether the app made or opened it: what the scope drive.file shows."""
+    """Whether the app created or opened it: what the scope drive.file shows."""
     parent: str = ROOT_ID
     created_s: float = 0.0
     is_trashed: bool = False
     own: dict[str, Any] = field(default_factory=dict)
-    """What the app said of it: appProperties, properties, description."""
+    """The app's metadata: appProperties, properties, description."""
     _md5: tuple[tuple[int, int], str] | None = None
 
     @property
@@ -80,7 +80,7 @@ class Entry:
 
 
 class Files:
-    """My Drive below `folder`. Each look at it takes up what others did there, as the mount of a notebook."""
+    """My Drive below `folder`. Each access first reads what others changed there, such as the mount of a notebook."""
 
     def __init__(self, root: Path) -> None:
         self.mount, self.folder, self._trash = root, root / "MyDrive", root.with_name(f"{root.name}-trash")
@@ -142,7 +142,7 @@ class Files:
 
     # ------------------------------------------------------------------------------- changes
     def make(self, name: str, parent: str, mime: str, body: bytes, entry_id: str = "") -> Entry:
-        """A new file or folder. Drive lets two have one name; a folder on disk does not, and numbers them."""
+        """A new file or folder. Drive allows duplicate names; a folder on disk does not, and numbers them."""
         path = self._free(self._place(parent) / name.replace("/", "_"))
         if mime == FOLDER:
             path.mkdir()
@@ -165,7 +165,7 @@ class Files:
         entry.name, entry.parent = name, parent
 
     def trash(self, entry: Entry, is_trashed: bool) -> None:
-        """Into the trash with all that is in it, or out of it."""
+        """Moves it with everything inside to the trash, or back."""
         if entry.is_trashed == is_trashed:
             return
         place = self._trash / entry.id if is_trashed else self._free(self._place(entry.parent) / entry.name)
@@ -175,7 +175,7 @@ class Files:
             one.is_trashed = is_trashed
 
     def delete(self, entry: Entry) -> None:
-        """For good, with all that is in it."""
+        """Deletes it permanently, with everything inside."""
         below = self._below(entry)
         if entry.is_folder:
             shutil.rmtree(entry.path)
@@ -206,7 +206,7 @@ class Files:
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, int]]:
-    """Each path below, parents first, with its inode; what goes while we look is not there."""
+    """Each path below, parents first, with its inode; without paths that disappear meanwhile."""
     with os.scandir(folder) as found:
         children = sorted(found, key=lambda child: child.name)
     for child in children:

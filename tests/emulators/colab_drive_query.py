@@ -22,7 +22,7 @@ _COMPARED: dict[str, Callable[[Any, Any], bool]] = {
 
 
 class Query:
-    """One `q`, read from left to right; `matches` is what it says of a file."""
+    """One `q`, parsed from left to right; `matches` evaluates it for a file."""
 
     def __init__(self, text: str) -> None:
         self._words = list(_words(text))
@@ -98,7 +98,7 @@ class Query:
 
 
 def _words(text: str) -> Iterator[str]:
-    """The parts of a query; texts keep their first quote, to be told from names."""
+    """The tokens of a query; strings keep their first quote, which tells them apart from names."""
     at, text = 0, text.rstrip()
     while at < len(text):
         found = _TOKEN.match(text, at)
@@ -131,7 +131,7 @@ def masked(said: Any, mask: str) -> Any:
 
 
 def _tree(mask: str) -> dict[str, Any]:
-    """The mask as nested names; an empty one stands for all below."""
+    """The mask as nested names; an empty one means everything below."""
     tree: dict[str, Any] = {}
     for part in _split(mask):
         found = re.fullmatch(r"([\w*]+)(?:/(.+)|\((.+)\))?", part.strip())
@@ -143,7 +143,7 @@ def _tree(mask: str) -> dict[str, Any]:
 
 
 def _split(mask: str) -> list[str]:
-    """At the commas that stand in no parentheses."""
+    """Splits at the commas outside of parentheses."""
     parts, depth = [""], 0
     for letter in mask:
         depth += (letter == "(") - (letter == ")")

@@ -1,4 +1,4 @@
-"""The Colab emulator's sign-in: Google's tokens, given for a refresh token and known again."""
+"""The Colab emulator's sign-in: Google's tokens, issued for a refresh token and verified."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from emulators.colab_wire import LOGIN, Answer, Problem, Reply, Request
 SCOPE = "https://www.googleapis.com/auth/"
 CLI_SCOPES = ("openid", *(SCOPE + name for name in ("userinfo.profile", "userinfo.email", "cloud-platform",
                                                     "colaboratory", "drive.file")))  # fmt: skip
-"""What the official command line asks for."""
+"""The scopes that Google's CLI requests."""
 
 
 class Login:
-    """Gives tokens and knows them again.
+    """Issues tokens and verifies them.
 
     Switches: `life_s`, how long access tokens given from now on are good, of this clock; `revoked`, while no refresh
     token is taken, as after the user withdrew what was allowed.
@@ -44,7 +44,7 @@ class Login:
                 "universe_domain": "googleapis.com", "account": "", "expiry": expiry}  # fmt: skip
 
     def expire(self) -> None:
-        """No access token given so far is good any more; the clients do not know it."""
+        """Invalidates every access token issued so far; the clients do not know it."""
         with self._lock:
             self._access.clear()
 

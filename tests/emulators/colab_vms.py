@@ -1,4 +1,4 @@
-"""The Colab emulator's machines: each is a folder and a real Jupyter server, reached through its proxy name only."""
+"""The Colab emulator's runtimes: each is a folder and a real Jupyter server, reached through its proxy name only."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def find_jupyter() -> str:
 
 
 def missing() -> str:
-    """Why there are no machines here; nothing where there are."""
+    """Why runtimes cannot run here, or ""."""
     if find_jupyter():
         return ""
     return "jupyter_server and ipykernel are not installed: pip install both, or BONEAGE_JUPYTER=PYTHON that has them"
@@ -63,7 +63,7 @@ def missing() -> str:
 
 @dataclass(frozen=True)
 class Kind:
-    """What was asked for; `variant` is DEFAULT, GPU or TPU."""
+    """What was requested; `variant` is DEFAULT, GPU or TPU."""
 
     variant: str
     accelerator: str
@@ -76,7 +76,7 @@ class Kind:
 
 
 class Vm:
-    """One assignment. `content` stands in for /content; `ended` says why it is gone, and is empty while it lives."""
+    """One assignment. `content` replaces /content; `ended` is the reason of its end, empty while it runs."""
 
     def __init__(self, colab: Colab, notebook: str, kind: Kind) -> None:
         self.colab, self.notebook, self.kind = colab, notebook, kind
@@ -100,7 +100,7 @@ class Vm:
 
     # ------------------------------------------------------------------------------- tokens
     def new_token(self) -> dict[str, Any]:
-        """A fresh token, in the backend's words."""
+        """A new token, as the backend's answer gives it."""
         life_s = self.colab.proxy_token_s
         if self.colab.rotates_tokens:
             self._tokens.clear()
@@ -135,7 +135,7 @@ class Vm:
             "ServerApp": {"sock": str(self._socket), "root_dir": str(self.content), "open_browser": False,
                           "allow_root": True, "disable_check_xsrf": True, "allow_remote_access": True,
                           "allow_origin": "*", "jpserver_extensions": {}},
-            # The proxy in front has looked at the token, and nobody else knows the socket.
+            # The proxy in front has checked the token, and no one else knows the socket.
             "IdentityProvider": {"token": ""},
             "PasswordIdentityProvider": {"password_required": False},
             "FileContentsManager": {"root_dir": str(self.disk), "delete_to_trash": False},
@@ -157,7 +157,7 @@ class Vm:
         }  # fmt: skip
 
     def end(self, reason: str) -> None:
-        """The machine is gone with all its processes, and every connection to it is torn."""
+        """Ends the runtime with all its processes, and breaks every connection to it."""
         if self.ended:
             return
         self.ended, self.ended_s = reason, self.colab.now_s()
@@ -212,7 +212,7 @@ class Vm:
             raise ConnectionResetError(f"{self.endpoint} is gone") from error
 
     def is_busy(self) -> bool:
-        """Whether a kernel works; one that nobody listens to counts unless the switch says otherwise."""
+        """Whether a kernel is busy; by default also one without a connected client."""
         if self.colab.needs_connection and not self.sockets:
             return False
         with suppress(OSError, Problem, ValueError, http.client.HTTPException):

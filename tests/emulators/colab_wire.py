@@ -1,4 +1,4 @@
-"""The Colab emulator's wire: which host is asked for what, how errors look there, and the way into a machine."""
+"""The Colab emulator's wire: which host serves what, the format of its errors, and the connection to a runtime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from emulators.tls import Server
 from emulators.wire import Exchange, Fault, HttpProblem, Reply, Stream
 
 REGION = "us-central1-0.prod.colab.dev"
-"""Below this name each machine has its own."""
+"""The domain of the runtimes' host names."""
 BACKEND, BACKEND_API = "colab.research.google.com", "colab.pa.googleapis.com"
 LOGIN, DRIVE = "oauth2.googleapis.com", "www.googleapis.com"
 HOSTS = {BACKEND: "backend", BACKEND_API: "backend", LOGIN: "login", DRIVE: "drive"}
@@ -38,7 +38,7 @@ _USUAL = {
 
 
 class Problem(HttpProblem):
-    """An answer that is an HTTP error; `code` is what Google calls the reason."""
+    """An answer that is an HTTP error; `code` is Google's reason."""
 
     def __init__(self, status: int, code: str = "", message: str = "") -> None:
         usual = _USUAL.get(status, ("error", "Error"))
@@ -67,7 +67,7 @@ class Request:
 
     @property
     def face(self) -> str:
-        """Which of our faces is asked: backend, login, drive or runtime."""
+        """Which service is requested: backend, login, drive or runtime."""
         return HOSTS.get(self.host, "runtime")
 
     @property
@@ -76,7 +76,7 @@ class Request:
 
     @property
     def is_media(self) -> bool:
-        """Whether a Drive file's bytes are asked for."""
+        """Whether a Drive file's bytes are requested."""
         return self.face == "drive" and self.verb == "GET" and self.query.get("alt") == "media"
 
     @property
@@ -87,12 +87,12 @@ class Request:
 
     @property
     def proxy_token(self) -> str:
-        """What opens a machine."""
+        """The runtime's token."""
         return self.headers.get(TOKEN_HEADER) or self.query.get(TOKEN_FIELD, "")
 
     @cached_property
     def name(self) -> str:
-        """What `calls` and faults name this call."""
+        """The name of this call in `calls` and faults."""
         if self.face == "runtime":
             return f"{'WS' if self.is_websocket else self.verb} runtime {self.path}"
         if self.face == "drive":

@@ -35,10 +35,12 @@ class _TokenRejected(ProviderRefused):
     """The token has expired, or was rotated."""
 
 
-_RUNTIME = http.Provider(
-    "the Colab runtime", sign_in="colab sessions", refused="boneagectl doctor --target colab",
-    own_error=lambda response, message: _TokenRejected(message) if response.status_code in (401, 403) else None,
-)  # fmt: skip
+def _own_error(response: Any, message: str) -> ProviderRefused | None:
+    return _TokenRejected(message, _DOCTOR) if response.status_code in (401, 403) else None
+
+
+_DOCTOR = "boneagectl doctor --target colab"
+_RUNTIME = http.Provider("the Colab runtime", sign_in=_DOCTOR, refused=_DOCTOR, own_error=_own_error)
 
 
 def check_dependencies() -> None:

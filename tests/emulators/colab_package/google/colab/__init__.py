@@ -1,1 +1,1 @@
-"""As much of Colab's own package as a kernel that nobody looks at can use."""
+"""As much of Colab's own package as a kernel without a browser can use."""

@@ -1,4 +1,4 @@
-"""As in googlecolab/colabtools: the machine gives itself back."""
+"""As in googlecolab/colabtools: the runtime releases itself."""
 
 import os
 import urllib.request
