@@ -133,10 +133,10 @@ def test_a_typed_in_balance_is_the_limit_from_then_on(on_azure: Azure, cli: Cli,
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--cap-usd", "5"), "which account?"),
-        (("kaggle", "--azure-balance", "5"), "belongs to azure, not to kaggle"),
-        (("--azure-credit-ends", "31.8.2027"), "is not a date"),
-        (("--azure-balance", "much"), "is not an amount of dollars"),
+        (("--cap-usd", "5"), "budget set NAME"),
+        (("kaggle", "--azure-balance", "5"), "not to kaggle"),
+        (("--azure-credit-ends", "31.8.2027"), "31.8.2027"),
+        (("--azure-balance", "much"), "much"),
     ],
 )
 def test_a_wrong_budget_is_refused(project: Path, cli: Cli, words: tuple[str, ...], said: str) -> None:
@@ -412,7 +412,7 @@ def test_azure_s_own_count_and_its_difference_to_ours_are_shown(on_azure: Azure,
     bill = cli("budget", "--json").json["bills"]["azure"]
     assert bill["usd"] >= 1.25
     on_azure.costs_are_available = False
-    assert "azure's own count cannot be asked for" in cli("budget").err
+    assert "offer type" in cli("budget").err
 
 
 def test_a_higher_bill_is_booked_once_and_a_lower_one_when_it_is_complete(
