@@ -120,6 +120,7 @@ def test_a_pack_path_is_relative_to_the_settings_file(folder: Path) -> None:
         (f"train.epochs = {'9' * 5000}", "is not TOML"),
         (f"train.epochs = 0x{'f' * 5000}", "not a value too long to print"),
         (f"train.epochs = {'[' * 10_000}", "is not TOML"),
+        (f"{'a.' * 10_000}b = 1", "unknown setting 'a.a.a.a.a.a'"),
         (f"time_limit = '{'9' * 5000}h'", "time_limit must be a duration"),
         ("time_limit = '9000000d'", "time_limit must be at most 366d"),
         ("train = 3", "unknown setting 'train'"),
@@ -165,7 +166,7 @@ def test_a_pyproject_of_another_shape(folder: Path, cli: Cli, text: str) -> None
 
 
 def test_an_unknown_profile(folder: Path) -> None:
-    with pytest.raises(UsageError, match="unknown profile 'quick'; no file has any"):
+    with pytest.raises(UsageError, match="unknown profile 'quick'"):
         config.load(profile="quick")
     (folder / "boneage.toml").write_text("[profiles.quick]\ntrain.epochs = 2\n")
     with pytest.raises(UsageError, match="Did you mean 'quick'"):
@@ -174,7 +175,7 @@ def test_an_unknown_profile(folder: Path) -> None:
 
 def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BONEAGECTL_TRAIN__EPOCH", "3")
-    with pytest.raises(UsageError, match=r"variable BONEAGECTL_TRAIN__EPOCH: .*Did you mean 'train.epochs'"):
+    with pytest.raises(UsageError, match=r"BONEAGECTL_TRAIN__EPOCH: .*Did you mean 'train.epochs'"):
         config.load()
 
 

@@ -1,8 +1,8 @@
-"""Settings: every key with its default, and where each value came from.
+"""The settings of one command, merged from every source, each with its origin.
 
-Precedence, strongest first: flag, environment (``BONEAGECTL_TRAIN__EPOCHS=3``), profile, project file
-(``boneage.toml`` or ``[tool.boneagectl]`` in ``pyproject.toml``), user file, default. A profile is a
-``[profiles.NAME]`` table of the project or user file.
+Precedence, highest first: flag, environment (``BONEAGECTL_TRAIN__EPOCHS=3``), profile, project file (``boneage.toml``
+or ``[tool.boneagectl]`` in ``pyproject.toml``), user file, default. A profile is a ``[profiles.NAME]`` table of the
+project or user file. Which settings there are: target_settings.py.
 """
 
 from __future__ import annotations
@@ -23,21 +23,28 @@ T = TypeVar("T")
 
 PROJECT_FILE = "boneage.toml"
 PREFIX = "BONEAGECTL_"
-_LIST = "boneagectl config lists the settings and their origins"
 OTHER_VARIABLES = {"HOME", "CONFIG", "PROFILE", "USER_CONFIG", "DEBUG"}
 """Variables with the prefix that are not settings."""
+_DEFAULT = "default"
+_DEEPEST = 5
+"""Deeper tables than any setting has are not followed, however deep they are."""
+_NEXT_STEP = "boneagectl config lists the settings and their origins"
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting, and the file, variable or flag it came from."""
+    """A value, and the file, profile, variable or flag that set it."""
 
     value: Any
     origin: str
 
     def shown(self, key: str) -> Any:
-        """The value, but of a secret only that there is one."""
+        """The value; of a secret only whether it is set."""
         return "(set)" if OPTIONS[key].metadata.get("secret") and self.value else self.value
+
+
+Layer = dict[str, Setting]
+"""The settings of one source, by dotted key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class Config:
         return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     def with_values(self, **values: Any) -> Config:
-        """The same with some settings changed; dots in a key are written as two underscores."""
+        """A copy with some settings changed; dots in a key are written as two underscores."""
         changed = {key.replace("__", "."): Setting(value, "relay") for key, value in values.items()}
         return Config({**self.settings, **changed})
 
@@ -65,7 +72,7 @@ class Config:
         given = {
             key.removeprefix("train."): item.value
             for key, item in self.settings.items()
-            if key.startswith("train.") and item.origin != "default"
+            if key.startswith("train.") and item.origin != _DEFAULT
         }
         return TrainConfig.from_mapping(given)
 
@@ -76,88 +83,76 @@ def load(
     flags: Mapping[str, Any] | None = None,
     start: Path | None = None,
 ) -> Config:
-    """Merges every source; `start` is the folder the search for a project file begins in.
+    """Reads, checks and merges every source; the search for a project file begins in `start`.
 
     Raises:
-        UsageError: an unreadable file, an unknown key or profile, a value that cannot be meant.
+        UsageError: an unreadable file, an unknown key or profile, or a value that breaks its rule.
     """
-    environment = dict(_from_environment(os.environ))
-    file = file or _optional_path(os.environ.get(f"{PREFIX}CONFIG"))
-    profile = profile or os.environ.get(f"{PREFIX}PROFILE")
-    project, project_profiles = _read_project(file, start or Path.cwd())
+    if not file and (variable := os.environ.get(f"{PREFIX}CONFIG")):
+        file = Path(variable)
+    project, project_profiles = _read_file(file, must_exist=True) if file else _find_project(start or Path.cwd())
     user, user_profiles = _read_file(user_file(), must_exist=False)
-    layers = [_defaults(), user, project]
-    if profile:
-        layers.append(_pick_profile(profile, {**user_profiles, **project_profiles}))
-    layers += [environment, {key: _given(key, value, "flag", "flag") for key, value in (flags or {}).items()}]
-    merged: dict[str, Setting] = {}
-    for layer in layers:
-        merged.update(layer)
-    return _checked(_fill_preset(merged))
+    merged = {**{key: Setting(default_of(key), _DEFAULT) for key in OPTIONS}, **user, **project}
+    if profile := profile or os.environ.get(f"{PREFIX}PROFILE"):
+        profiles = {**user_profiles, **project_profiles}
+        if profile not in profiles:
+            known = unknown_name("profile", profile, profiles) if profiles else f"unknown profile {shorten(profile)}"
+            raise UsageError(known, f"add a [profiles.{profile[:40]}] table to boneage.toml")
+        merged |= profiles[profile]
+    merged |= _from_environment(os.environ)
+    merged |= {key: _checked(key, value, "flag") for key, value in (flags or {}).items()}
+    for name, value in PRESETS[merged["train.preset"].value].settings.items():
+        if merged[f"train.{name}"].origin == _DEFAULT:  # a preset changes defaults
+            merged[f"train.{name}"] = Setting(value, _DEFAULT)
+    config = Config(merged)
+    try:
+        config.train()
+    except ContractError as error:  # its message starts with the name of a setting
+        item = merged.get(f"train.{str(error).split()[0]}")
+        raise UsageError(f"train.{error} ({item.origin if item else 'train'})", _NEXT_STEP) from None
+    return config
 
 
 def user_file() -> Path:
-    """The user's own settings: ``BONEAGECTL_USER_CONFIG``, or the platform's place for them."""
+    """The user's own settings: ``BONEAGECTL_USER_CONFIG``, or config.toml in the platform's folder for settings."""
     if given := os.environ.get(f"{PREFIX}USER_CONFIG"):
         return Path(given)
     return config_folder() / "config.toml"
 
 
 def check_preset(name: str) -> None:
-    """Raises UsageError where there is no preset called `name`."""
+    """Raises UsageError if there is no preset called `name`."""
     if name not in PRESETS:
         raise UsageError(unknown_name("preset", name, PRESETS))
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """``train.epochs=3`` as key and value; a value that is no TOML is a plain string."""
+    """``train.epochs=3`` as key and value; a value that is not TOML is a text.
+
+    Raises:
+        UsageError: no ``=``, or an unknown key.
+    """
     key, equals, value = text.partition("=")
     if not equals:
-        raise UsageError(f"--set {text!r} has no '='", "write it as --set train.epochs=3")
+        raise UsageError(f"--set {shorten(text)} has no '='", "write it as --set train.epochs=3")
     _check_key(key.strip(), "--set")
     return key.strip(), _parse_value(value.strip())
 
 
-def _defaults() -> dict[str, Setting]:
-    return {key: Setting(default_of(key), "default") for key in OPTIONS}
-
-
-def _fill_preset(merged: dict[str, Setting]) -> dict[str, Setting]:
-    """Shows the preset's values in place of the general defaults."""
-    preset = merged["train.preset"].value
-    for key, value in (PRESETS[preset].settings if isinstance(preset, str) and preset in PRESETS else {}).items():
-        if merged[f"train.{key}"].origin == "default":
-            merged[f"train.{key}"] = Setting(value, "default")
-    return merged
-
-
-def _checked(merged: dict[str, Setting]) -> Config:
-    config = Config(merged)
-    try:
-        config.train()
-    except ContractError as error:  # its message starts with the name of the setting
-        name = str(error).split()[0]
-        origin = merged[f"train.{name}"].origin if f"train.{name}" in merged else "train"
-        raise UsageError(f"train.{error} ({origin})", _LIST) from None
-    return config
-
-
-def _read_project(file: Path | None, start: Path) -> tuple[dict[str, Setting], dict[str, dict[str, Setting]]]:
-    if file:
-        return _read_file(file, must_exist=True)
+def _find_project(start: Path) -> tuple[Layer, dict[str, Layer]]:
     for folder in (start, *start.parents):
-        if (found := folder / PROJECT_FILE).is_file():
-            return _read_file(found, must_exist=True)
-        if (found := folder / "pyproject.toml").is_file() and _own_table(_parse(found)) is not None:
-            return _read_file(found, must_exist=True)
+        if (path := folder / PROJECT_FILE).is_file():
+            return _read_file(path, must_exist=True)
+        if (path := folder / "pyproject.toml").is_file() and _own_table(_parse_file(path)) is not None:
+            return _read_file(path, must_exist=True)
     return {}, {}
 
 
-def _read_file(path: Path, must_exist: bool) -> tuple[dict[str, Setting], dict[str, dict[str, Setting]]]:
-    """The settings of one file and those of its profiles."""
+def _read_file(path: Path, must_exist: bool) -> tuple[Layer, dict[str, Layer]]:
+    """The settings of one file, and those of its profiles."""
     if not must_exist and not path.is_file():
         return {}, {}
-    table = _parse(path)
+    table: Any = _parse_file(path)
     if path.name == "pyproject.toml":
         table = {} if (own := _own_table(table)) is None else own
     if not isinstance(table, dict):
@@ -165,33 +160,33 @@ def _read_file(path: Path, must_exist: bool) -> tuple[dict[str, Setting], dict[s
     profiles = table.pop("profiles", {})
     if not isinstance(profiles, dict) or not all(isinstance(item, dict) for item in profiles.values()):
         raise UsageError(f"profiles in {path} must be tables", "write [profiles.NAME] and the settings below it")
-    named = {name: _layer(item, path, f"profile {name} in {path}") for name, item in profiles.items()}
-    return _layer(table, path, str(path)), named
+    named = {name: _read_table(item, path, f"profile {name} in {path}") for name, item in profiles.items()}
+    return _read_table(table, path, str(path)), named
 
 
 def _own_table(pyproject: dict[str, Any]) -> Any:
-    """What stands under ``tool.boneagectl``, or None."""
+    """The value of ``tool.boneagectl``, or None."""
     tool = pyproject.get("tool")
     return tool.get("boneagectl") if isinstance(tool, dict) else None
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _parse_file(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
         with open(path, "rb") as stream:
             return tomllib.load(stream)
     except OSError as error:
-        raise UsageError(f"config file {path} cannot be read: {error.strerror}", "boneagectl init makes one") from None
+        raise UsageError(f"config file {path} cannot be read: {error.strerror}", "boneagectl init writes one") from None
     except (ValueError, RecursionError) as error:  # also a number of over 4,300 digits, and tables too deep
         raise UsageError(f"config file {path} is not TOML: {error}") from None
 
 
-def _layer(table: dict[str, Any], path: Path, origin: str) -> dict[str, Setting]:
-    """A table's settings; paths in a file are meant from the folder of that file."""
+def _read_table(table: dict[str, Any], path: Path, origin: str) -> Layer:
+    """A table's settings; paths are relative to the folder of the file."""
     layer = {}
     for key, value in _flatten(table):
-        layer[key] = _given(key, value, origin, origin)
+        layer[key] = _checked(key, value, origin)
         if OPTIONS[key].metadata.get("path"):
             layer[key] = Setting(str(path.absolute().parent / Path(value).expanduser()), origin)
     return layer
@@ -199,31 +194,20 @@ def _layer(table: dict[str, Any], path: Path, origin: str) -> dict[str, Setting]
 
 def _flatten(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and prefix.count(".") < _DEEPEST:
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 
 
-def _from_environment(variables: Mapping[str, str]) -> Iterator[tuple[str, Setting]]:
-    for name, text in variables.items():
-        if not name.startswith(PREFIX) or name.removeprefix(PREFIX) in OTHER_VARIABLES:
-            continue
-        key = name.removeprefix(PREFIX).lower().replace("__", ".")
-        yield key, _given(key, _parse_value(text), f"${name}", f"environment variable {name}")
-
-
-def _given(key: str, value: Any, origin: str, source: str) -> Setting:
-    """A setting of one source, checked."""
-    _check_key(key, source)
-    if rule := broken_rule(key, value):
-        raise UsageError(f"{rule} ({origin})", _LIST)
-    return Setting(value, origin)
-
-
-def _check_key(key: str, origin: str) -> None:
-    if key not in OPTIONS:
-        raise UsageError(f"{origin}: unknown setting {shorten(key)}.{did_you_mean(key, OPTIONS)}", _LIST)
+def _from_environment(variables: Mapping[str, str]) -> Layer:
+    layer = {}
+    for variable, text in variables.items():
+        name = variable.removeprefix(PREFIX)
+        if variable.startswith(PREFIX) and name not in OTHER_VARIABLES:
+            key = name.lower().replace("__", ".")
+            layer[key] = _checked(key, _parse_value(text), f"${variable}")
+    return layer
 
 
 def _parse_value(text: str) -> Any:
@@ -235,12 +219,14 @@ def _parse_value(text: str) -> Any:
         return text
 
 
-def _pick_profile(name: str, profiles: Mapping[str, dict[str, Setting]]) -> dict[str, Setting]:
-    if name not in profiles:
-        known = unknown_name("profile", name, profiles) if profiles else f"unknown profile {name!r}; no file has any"
-        raise UsageError(known, "add a [profiles.NAME] table to boneage.toml")
-    return profiles[name]
+def _checked(key: str, value: Any, origin: str) -> Setting:
+    """A setting, if its key exists and the value is allowed."""
+    _check_key(key, origin)
+    if rule := broken_rule(key, value):
+        raise UsageError(f"{rule} ({origin})", _NEXT_STEP)
+    return Setting(value, origin)
 
 
-def _optional_path(text: str | None) -> Path | None:
-    return Path(text) if text else None
+def _check_key(key: str, origin: str) -> None:
+    if key not in OPTIONS:
+        raise UsageError(f"{origin}: unknown setting {shorten(key)}.{did_you_mean(key, OPTIONS)}", _NEXT_STEP)

@@ -1,4 +1,4 @@
-"""Examines this machine: what is here, what is missing, what each missing piece would add."""
+"""The checks of `doctor`: this machine, what is installed, and what each target needs."""
 
 from __future__ import annotations
 
@@ -19,72 +19,63 @@ from boneagectl.targets import NAMES, get
 from boneagectl.units import format_bytes
 
 _EXTRAS = (
-    ("data", ("numpy", "pandas", "opencv-python-headless"), "drawing, preparing and describing radiographs"),
-    ("kaggle", ("kagglesdk", "kaggle"), "training on Kaggle's GPUs"),
-    ("azure", ("azure-ai-ml", "azure-identity", "azure-storage-blob"), "training on Azure ML"),
-    ("train", ("keras", "tensorflow", "tensorflow-cpu"), "training on this machine"),
+    ("data", ("numpy", "pandas", "opencv-python-headless"), "generates, prepares and describes radiographs"),
+    ("kaggle", ("kagglesdk", "kaggle"), "trains on Kaggle's GPUs"),
+    ("azure", ("azure-ai-ml", "azure-identity", "azure-storage-blob"), "trains on Azure ML"),
+    ("train", ("keras", "tensorflow", "tensorflow-cpu"), "trains on this machine"),
 )
+"""Of each extra: its packages (of the two TensorFlows one is enough) and what it is for."""
 
 
 def examine(home: Home, config: Config, target: str | None) -> list[Finding]:
-    """Every finding about the machine, then those of each target, or only of `target`."""
-    findings = [*_machine(), _disk(home), _ledger(home), *(_extra(*extra) for extra in _EXTRAS)]
-    wanted = target or config["target"]
+    """The findings about this machine, then those of every target, or only of `target`."""
+    findings = [*_machine(home), _ledger(home), *(_extra(*extra) for extra in _EXTRAS)]
+    selected = target or config["target"]
     for name in (target,) if target else NAMES:
-        findings += [one if name == wanted else _aside(one) for one in get(name, home, config).check()]
+        for finding in get(name, home, config).check():
+            is_blocking = finding.level == "bad" and name == selected  # another target's failure blocks no run
+            findings.append(finding if is_blocking or finding.level != "bad" else replace(finding, level="warn"))
     return findings
 
 
-def _aside(finding: Finding) -> Finding:
-    """What is wrong with a target that nobody asked for stands in nobody's way."""
-    return replace(finding, level="warn") if finding.level == "bad" else finding
-
-
-def _machine() -> Iterator[Finding]:
+def _machine(home: Home) -> Iterator[Finding]:
     yield Finding("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    yield Finding(
-        "ok", "cores", f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
-    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("ok", "cores", str(cores))
     yield Finding("ok", "memory", format_bytes(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
-    git = shutil.which("git")
-    yield Finding("ok" if git else "warn", "git", "found" if git else "not found: runs will not name their commit")
-
-
-def _disk(home: Home) -> Finding:
+    has_git = shutil.which("git")
+    detail = "installed" if has_git else "not installed: runs do not record the commit"
+    yield Finding("ok" if has_git else "warn", "git", detail)
     folder = home.root
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    enough = free >= MIN_FREE_BYTES
-    return Finding(
-        "ok" if enough else "bad", "disk", f"{format_bytes(free)} free for {home.root}", "" if enough else "free some"
-    )
+    free_bytes = shutil.disk_usage(folder).free
+    detail = f"{format_bytes(free_bytes)} free for {home.root}"
+    if free_bytes >= MIN_FREE_BYTES:
+        yield Finding("ok", "disk", detail)
+    else:
+        yield Finding("bad", "disk", detail, f"free at least {format_bytes(MIN_FREE_BYTES)}")
 
 
 def _ledger(home: Home) -> Finding:
     if not home.ledger.exists():
-        return Finding("ok", "ledger", f"none yet; the first submit makes {home.ledger}")
+        return Finding("ok", "ledger", f"none yet; the first submit creates {home.ledger}")
     try:
         with opened(home.ledger) as ledger:
-            return Finding(
-                "ok", "ledger", f"{home.ledger}, {len(ledger.runs())} runs, {len(ledger.open_legs())} open legs"
-            )
+            detail = f"{home.ledger}, {len(ledger.runs())} runs, {len(ledger.open_legs())} open legs"
+            return Finding("ok", "ledger", detail)
     except BoneagectlError as error:
         return Finding("bad", "ledger", error.message, error.next_step)
 
 
 def _extra(name: str, packages: tuple[str, ...], purpose: str) -> Finding:
     installed = {package: version for package in packages if (version := _version(package))}
-    found = ", ".join(f"{package} {version}" for package, version in installed.items())
-    wanted = len(packages) - 1 if "tensorflow" in packages else len(packages)
-    if len(installed) >= wanted:
-        return Finding("ok", f"[{name}]", found)
-    return Finding(
-        "warn",
-        f"[{name}]",
-        f"not installed ({found or 'nothing of it'}): adds {purpose}",
-        f"pip install 'boneagectl[{name}]'",
-    )
+    listed = ", ".join(f"{package} {version}" for package, version in installed.items())
+    needed = len(packages) - 1 if "tensorflow" in packages else len(packages)
+    if len(installed) >= needed:
+        return Finding("ok", f"[{name}]", listed)
+    detail = f"not installed{f', only {listed}' if listed else ''}: {purpose}"
+    return Finding("warn", f"[{name}]", detail, f"pip install 'boneagectl[{name}]'")
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Runs by its text in the interpreter that trains, which need not have boneagectl; prints one JSON line."""
+"""Run as text by the interpreter that trains, which need not have boneagectl; prints one JSON line."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import subprocess
 from typing import Any
 
 
-def versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
+def package_versions() -> dict[str, str | None]:
+    """By package, its version; None where it cannot be imported."""
+    versions: dict[str, str | None] = {}
     for name in ("numpy", "pandas", "cv2", "keras", "tensorflow"):
         try:
-            found[name] = importlib.import_module(name).__version__
+            versions[name] = importlib.import_module(name).__version__
         except ImportError:
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
-def driver() -> list[tuple[str, str, int]]:
-    """Name, driver version and memory in MB of each GPU that NVIDIA's own tool sees."""
+def nvidia_gpus() -> list[tuple[str, str, int]]:
+    """Name, driver version and memory in MB of each GPU that nvidia-smi lists."""
     program = shutil.which("nvidia-smi")
     if not program:
         return []
@@ -32,19 +33,19 @@ def driver() -> list[tuple[str, str, int]]:
     return [(name, version, int(memory)) for name, version, memory in rows]
 
 
-def gpus() -> tuple[list[dict[str, Any]], str | None, str]:
-    """The GPUs TensorFlow sees, the CUDA it was built with, and the reason where it sees none."""
+def tensorflow_gpus() -> tuple[list[dict[str, Any]], str | None, str]:
+    """The GPUs that TensorFlow sees, the CUDA version it was built with, and the reason if it sees none."""
     tensorflow = importlib.import_module("tensorflow")
-    seen = tensorflow.config.list_physical_devices("GPU")
-    details = [tensorflow.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in seen]
-    hardware = driver()
-    memory = [row[2] for row in hardware] if len(hardware) == len(seen) else [None] * len(seen)
+    devices = tensorflow.config.list_physical_devices("GPU")
+    details = [tensorflow.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in devices]
+    hardware = nvidia_gpus()
+    memory = [row[2] for row in hardware] if len(hardware) == len(devices) else [None] * len(devices)
     cuda = tensorflow.sysconfig.get_build_info().get("cuda_version")
-    found = [{"name": name, "memory_mb": size} for name, size in zip(details, memory, strict=True)]
-    return found, cuda, why_none(bool(hardware), cuda)
+    gpus = [{"name": name, "memory_mb": size} for name, size in zip(details, memory, strict=True)]
+    return gpus, cuda, no_gpu_reason(bool(hardware), cuda)
 
 
-def why_none(has_hardware: bool, cuda: str | None) -> str:
+def no_gpu_reason(has_hardware: bool, cuda: str | None) -> str:
     if not has_hardware:
         return "no NVIDIA GPU or driver on this machine (nvidia-smi shows none)"
     if not cuda:
@@ -54,11 +55,11 @@ def why_none(has_hardware: bool, cuda: str | None) -> str:
 
 def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    answer: dict[str, Any] = {"python": platform.python_version(), "versions": versions(), "gpus": []}
-    if answer["versions"]["tensorflow"]:
-        answer["gpus"], answer["cuda"], answer["no_gpu_reason"] = gpus()
-    answer["driver"] = next((row[1] for row in driver()), None)
-    print(json.dumps(answer))
+    report: dict[str, Any] = {"python": platform.python_version(), "versions": package_versions(), "gpus": []}
+    if report["versions"]["tensorflow"]:
+        report["gpus"], report["cuda"], report["no_gpu_reason"] = tensorflow_gpus()
+    report["driver"] = next((row[1] for row in nvidia_gpus()), None)
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":
