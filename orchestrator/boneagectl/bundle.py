@@ -10,6 +10,7 @@ import ast
 import hashlib
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from importlib import metadata, resources
@@ -35,7 +36,8 @@ ENTRY_POINTS = {
         "boneage_trainer.platforms.colab_notebook",
     ),
 }
-"""What each target imports from its bundle. Nothing else travels than what these modules import, and so on."""
+"""What each target imports from its bundle. Only these modules and what they import or start are in it."""
+_MODULE_NAME = re.compile(r"boneage_trainer(\.\w+)+")
 _MAIN = b"from boneage_trainer.__main__ import main\n\nmain()\n"
 
 
@@ -56,7 +58,7 @@ def build(spec: JobSpec) -> Bundle:
 
 
 def _modules(entry_points: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Path and content of the trainer's modules that `entry_points` import, also inside functions, with their packages.
+    """Path and content of the trainer's modules that `entry_points` use, also inside functions, with their packages.
 
     The imports are read from the source: nothing is imported here, and TensorFlow need not be installed.
     """
@@ -73,13 +75,18 @@ def _modules(entry_points: Sequence[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def _imports(source: bytes) -> Iterator[str]:
-    """Dotted names below ``boneage_trainer`` that a module imports; some are of values, not of modules."""
+    """Dotted names below ``boneage_trainer`` that a module imports, or starts as ``python -m NAME``.
+
+    Some are of values, not of modules.
+    """
     for node in ast.walk(ast.parse(source)):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _MODULE_NAME.fullmatch(node.value):
+            names = [node.value]
         yield from (name for name in names if name.startswith("boneage_trainer."))
 
 
