@@ -18,7 +18,8 @@ from boneage_trainer.inference.views import Images, make_view
 from boneage_trainer.train.device import Device, find_device
 from boneage_trainer.train.feed import Feed, split_batches
 
-BATCH = 32
+BATCH, _MAX_BATCH = 32, 128
+"""Images predicted at a time: fewer the larger they are, for the memory of their feature maps; 128 up to 128 px."""
 Floats = npt.NDArray[np.float32]
 
 
@@ -90,15 +91,16 @@ class BatchPredictor:
 
 
 class AgePredictor:
-    """Predicts ages in months with `model` (see `load_model`), at most `batch` images at a time.
+    """Predicts ages in months with `model` (see `load_model`), at most `batch` images at a time (default: by size).
 
     Every age that this project reports comes from here. `device` is by default every GPU of this machine, else the CPU.
     """
 
-    def __init__(self, model: Any, device: Device | None = None, batch: int = BATCH) -> None:
+    def __init__(self, model: Any, device: Device | None = None, batch: int | None = None) -> None:
         self.size_px: int = model.inputs[0].shape[1]
         self.needs_sex = len(model.inputs) > 1
-        self._model, self._batch = model, batch
+        self._model = model
+        self._batch = batch or max(BATCH, min(_MAX_BATCH, _MAX_BATCH * 128**2 // self.size_px**2))
         self._predict = BatchPredictor(model, device or find_device())
 
     def predict(self, images: Images, males: Floats, views: int = 1) -> Floats:
