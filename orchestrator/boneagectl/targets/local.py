@@ -8,6 +8,7 @@ held, so a kill, a crash and a reboot all look the same and a process id is neve
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -41,6 +42,7 @@ _LOG_POLL_S = 0.2
 _LAUNCH = "launch.json"
 _LOCK = "alive.lock"
 _PID = "pid"
+_PROBE_TIMEOUT_S = 180
 
 
 class LocalTarget(BaseTarget):
@@ -64,9 +66,26 @@ class LocalTarget(BaseTarget):
 
     # -------------------------------------------------------------------------- before the start
     def check(self) -> list[Finding]:
-        from boneagectl.targets import local_check
-
-        return local_check.training_findings(self.python)
+        """What the interpreter can train with: versions, and the GPU that TensorFlow finds or why it finds none."""
+        try:
+            probe = _run_probe(self.python)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            setting = "boneagectl config: targets.local.python"
+            return [Finding("bad", "local", f"cannot examine {self.python}: {error}", setting)]
+        packages = ("numpy", "pandas", "cv2", "keras", "tensorflow")
+        if missing := [name for name in packages if probe["versions"][name] is None]:
+            lacks = f"{self.python} lacks {', '.join(missing)}"
+            return [Finding("bad", "local", lacks, "pip install 'boneagectl[train]'")]
+        versions = ", ".join(f"{name} {version}" for name, version in probe["versions"].items())
+        findings = [Finding("ok", "local", f"Python {probe['python']}, {versions}")]
+        for gpu in probe["gpus"]:
+            memory = f", {gpu['memory_mb']} MB" if gpu["memory_mb"] else ""
+            detail = f"{gpu['name']}{memory}, driver {probe['driver']}, CUDA {probe['cuda']}"
+            findings.append(Finding("ok", "gpu", detail))
+        if not probe["gpus"]:
+            advice = "runs train on the CPU: use a small preset"
+            findings.append(Finding("warn", "gpu", f"none: {probe['no_gpu_reason']}", advice))
+        return findings
 
     def quote(self, spec: JobSpec) -> Quote:
         """The trainer ends itself at its time limit, by force if need be: that is the worst case."""
@@ -204,3 +223,13 @@ def _last_words(out: RunFolder) -> str:
     """Why a process ended before it could write its state: the last line of its log."""
     text = out.log.read_text(errors="replace").strip() if out.log.exists() else ""
     return f"did not start: {text.splitlines()[-1]}" if text else "did not start and left no log"
+
+
+def _run_probe(python: str) -> dict[str, Any]:
+    """Runs local_probe.py in another interpreter; it starts TensorFlow, which takes some seconds."""
+    command = [python, "-c", (Path(__file__).parent / "local_probe.py").read_text()]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=True, stdin=subprocess.DEVNULL
+    )
+    probe: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return probe
