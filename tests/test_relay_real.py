@@ -97,7 +97,7 @@ def on_azure(place: Path, pack: Path, azure: Azure) -> Machine:
     """Its outputs are written once a second, so that a kill may cost an epoch that the node had."""
     azure.python, azure.sync_s = sys.executable, 1.0
     workspace = next(iter(azure.computes.clusters)).partition("/computes/")[0]
-    azure.add_data(workspace, render.asset_of(PackFolder(pack).read_card()["fingerprint"]), pack)
+    azure.add_data(workspace, render.asset_name(PackFolder(pack).read_card()["fingerprint"]), pack)
     return Machine(lambda leg: RunFolder(azure.jobs[leg].folder / "outputs" / "run"), azure.preempt)
 
 
