@@ -69,11 +69,9 @@ class LocalTarget(BaseTarget):
         """What the interpreter can train with: versions, and the GPU that TensorFlow finds or why it finds none."""
         try:
             probe = _run_probe(self.python)
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
-            setting = "boneagectl config: targets.local.python"
-            return [Finding("bad", "local", f"cannot examine {self.python}: {error}", setting)]
-        packages = ("numpy", "pandas", "cv2", "keras", "tensorflow")
-        if missing := [name for name in packages if probe["versions"][name] is None]:
+        except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
+            return [Finding("bad", "local", f"cannot examine {self.python}: {error}", "set targets.local.python")]
+        if missing := [name for name, version in probe["versions"].items() if version is None]:
             lacks = f"{self.python} lacks {', '.join(missing)}"
             return [Finding("bad", "local", lacks, "pip install 'boneagectl[train]'")]
         versions = ", ".join(f"{name} {version}" for name, version in probe["versions"].items())
@@ -83,8 +81,7 @@ class LocalTarget(BaseTarget):
             detail = f"{gpu['name']}{memory}, driver {probe['driver']}, CUDA {probe['cuda']}"
             findings.append(Finding("ok", "gpu", detail))
         if not probe["gpus"]:
-            advice = "runs train on the CPU: use a small preset"
-            findings.append(Finding("warn", "gpu", f"none: {probe['no_gpu_reason']}", advice))
+            findings.append(Finding("warn", "gpu", f"none: {probe['no_gpu_reason']}", "train small presets on the CPU"))
         return findings
 
     def quote(self, spec: JobSpec) -> Quote:
@@ -226,7 +223,11 @@ def _last_words(out: RunFolder) -> str:
 
 
 def _run_probe(python: str) -> dict[str, Any]:
-    """Runs local_probe.py in another interpreter; it starts TensorFlow, which takes some seconds."""
+    """Runs local_probe.py in another interpreter; it starts TensorFlow, which takes some seconds.
+
+    Raises:
+        OSError, ValueError, IndexError, subprocess.SubprocessError: no such interpreter, or no report from it.
+    """
     command = [python, "-c", (Path(__file__).parent / "local_probe.py").read_text()]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=True, stdin=subprocess.DEVNULL
