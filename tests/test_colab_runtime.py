@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -193,3 +195,35 @@ def test_the_token_appears_in_no_message(machine: RuntimeClient, vm: Vm, colab: 
     with pytest.raises(Unreachable) as error:
         machine.start_kernel()
     assert "SECRET" not in f"{error.value!r} {error.value.message}"
+
+
+def test_a_redirect_does_not_pass_the_token_on(tmp_path: Path, colab: Colab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from an expired address to a sign-in page, or from a proxy to any other host."""
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{server.server_port}/other-host")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        address = RuntimeAccess("endpoint", f"http://127.0.0.1:{server.server_port}", "SECRET", time.time() + 3600)
+        with closing(RuntimeClient(address, lambda: address)) as client:
+            for call in (
+                client.list_kernels,
+                lambda: client.download("a", tmp_path / "a"),
+                lambda: client.read_file("a"),
+            ):
+                with pytest.raises(Unreachable):
+                    call()
+        server.shutdown()
+    assert requests
+    assert "/other-host" not in requests
