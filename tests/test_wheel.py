@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -55,3 +57,15 @@ def test_without_the_extra_it_says_what_is_missing(python: Path, tmp_path: Path)
     assert done.returncode == 3
     assert "boneagectl[data]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_provenance_names_the_wheel_not_the_repository_that_it_lies_in(python: Path, tmp_path: Path) -> None:
+    """Also where the environment is inside a repository, and the command is typed in it."""
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for words in (("init", "-q"), (*identity, "commit", "-q", "--allow-empty", "-m", "x")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    code = "import json; from boneagectl.bundle import collect_provenance as c; print(json.dumps(c()[0]))"
+    facts = json.loads(run(python, "-c", code, home=tmp_path).stdout)
+    (record,) = python.parents[1].glob("lib/python*/site-packages/boneagectl-*.dist-info/RECORD")
+    assert facts["git_commit"] is None
+    assert facts["wheel_record_sha256"] == hashlib.sha256(record.read_bytes()).hexdigest()

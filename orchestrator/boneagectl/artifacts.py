@@ -1,4 +1,4 @@
-"""What came back from a leg: files by name from the contract, checked by hash, never outside their folder."""
+"""Outputs of a leg: files named by the contract, verified by hash, never outside their folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from boneagectl.models import Artifacts
 
 
 def copy_outputs(source: RunFolder, dest: RunFolder) -> Artifacts:
-    """Copies the files the contract names, each written to a temporary name and renamed.
+    """Copies the files that the contract names, each to a temporary name that is then renamed.
 
     Raises:
         NotYet: the leg has written nothing.
@@ -29,7 +29,7 @@ def copy_outputs(source: RunFolder, dest: RunFolder) -> Artifacts:
 
 
 def _copy(source: Path, dest: Path) -> str:
-    """The sha256 of what arrived."""
+    """Returns the sha256 of the copy."""
     temporary = dest.with_name(f".{dest.name}.{os.getpid()}.tmp")
     dest.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -42,23 +42,23 @@ def _copy(source: Path, dest: Path) -> str:
 
 
 def read_artifacts(dest: RunFolder, known: Mapping[str, str] | None = None) -> Artifacts:
-    """What `dest` holds; only files whose sha256 is not `known` are read.
+    """The outputs in `dest`, verified; only files whose sha256 is not `known` are read.
 
     Raises:
-        NotYet: it holds nothing. MachineError: its list names a file outside of it.
+        NotYet: there are none. MachineError: the manifest names a file outside of `dest`.
     """
-    known, wanted = known or {}, read_manifest_hashes(dest)
+    known, listed = known or {}, read_manifest_hashes(dest)
     names = {path.relative_to(dest.root).as_posix() for path in (*dest.manifest_files(), dest.manifest, dest.log)
-             if path.exists()} | {*wanted, *known}  # fmt: skip
+             if path.exists()} | {*listed, *known}  # fmt: skip
     files = (name for name in sorted(names) if (dest.root / name).is_file())
     hashes = {name: known.get(name) or sha256_of(dest.root / name) for name in files}
     if not hashes:
-        raise NotYet("the leg has left nothing yet", "boneagectl watch")
-    return Artifacts(dest.root, hashes, tuple(name for name, sha256 in wanted.items() if hashes.get(name) != sha256))
+        raise NotYet("the leg has no outputs yet", "boneagectl watch")
+    return Artifacts(dest.root, hashes, tuple(name for name, sha256 in listed.items() if hashes.get(name) != sha256))
 
 
 def is_complete(folder: RunFolder) -> bool:
-    """Whether `folder` holds all that an ended leg had listed, by name and size: bringing it again brings nothing."""
+    """Whether `folder` holds every file that an ended leg has listed, by name and size."""
     try:
         state = parse_object(folder.state.read_text(encoding="utf-8"), folder.state.name).get("state")
         files = parse_object(folder.manifest.read_text(encoding="utf-8"), folder.manifest.name)["files"]
@@ -69,26 +69,26 @@ def is_complete(folder: RunFolder) -> bool:
 
 
 def copy_checkpoint(source: Path, dest: Path) -> RunFolder:
-    """What a next leg needs, and no more: the model and its evaluation are made anew."""
+    """Copies what a next leg needs; the model and its evaluation are created again."""
     before, copied = RunFolder(source), RunFolder(dest)
     for path in (before.last, before.best, before.metrics):
         if path.exists():
-            place = dest / path.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)
+            copy = dest / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
     return copied
 
 
 def pack_checkpoint(source: Path, dest: Path) -> None:
-    """The same as one zip, with a list of its own."""
-    with tempfile.TemporaryDirectory() as place:
-        copied = copy_checkpoint(source, Path(place))
+    """As `copy_checkpoint`, into one zip with its own manifest."""
+    with tempfile.TemporaryDirectory() as folder:
+        copied = copy_checkpoint(source, Path(folder))
         write_manifest(copied)
         pack_run(copied, dest)
 
 
 def read_manifest_hashes(folder: RunFolder) -> dict[str, str]:
-    """sha256 by name, as the leg's own manifest says; empty where it has none."""
+    """sha256 by name from the leg's own manifest; empty without one."""
     if not folder.manifest.exists():
         return {}
     files = parse_object(folder.manifest.read_text(), folder.manifest.name)["files"]
@@ -98,16 +98,16 @@ def read_manifest_hashes(folder: RunFolder) -> dict[str, str]:
 
 
 def check_name(name: str) -> None:
-    """Raises MachineError where a name from elsewhere would lead out of the folder it is put into."""
+    """Raises MachineError where a remote file name would lead out of its folder."""
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or ":" in path.parts[0]:
         raise MachineError(
-            f"the leg left a file named {name!r}, which points outside its folder; nothing was brought",
-            "look at its page before you trust anything it left",
+            f"the leg left a file named {name!r}, which points outside its folder; nothing was downloaded",
+            "inspect the run's page before you trust its outputs",
         )
 
 
 def move_into_place(source: Path, dest: Path) -> None:
-    """Moves a file that came whole to its place; a link somebody left there is replaced, not followed."""
+    """Moves a complete file to `dest`; a link there is replaced, not followed."""
     dest.parent.mkdir(parents=True, exist_ok=True)
     os.replace(source, dest)

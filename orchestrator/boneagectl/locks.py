@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 class LockBusy(Exception):
-    """Somebody else holds the lock."""
+    """Another process holds the lock."""
 
 
 def acquire(path: Path) -> int:
-    """An open file that holds the lock on `path`; every process that inherits it keeps holding.
+    """An open file that holds the lock on `path`; a process that inherits it holds the lock too.
 
     Raises:
         Busy: another process holds it.
@@ -40,7 +40,7 @@ def hold(path: Path) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some living process holds `path`. Asking takes a shared lock, so askers do not see each other."""
+    """Whether a living process holds `path`. The check takes a shared lock, so checks do not see each other."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

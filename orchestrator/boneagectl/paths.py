@@ -1,4 +1,4 @@
-"""Where the orchestrator keeps things on the user's machine; every path of it, named once."""
+"""Every path of the orchestrator on the user's machine."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _ON_LINUX: bool = sys.platform == "linux"
 
 
 def data_folder() -> Path:
-    """The platform's place for this application's data."""
-    if _ON_LINUX:  # platformdirs says the same, but importing it costs 12 ms
+    """The platform's folder for application data."""
+    if _ON_LINUX:  # the same as platformdirs, whose import costs 12 ms
         return _xdg_folder("XDG_DATA_HOME", "~/.local/share")
     import platformdirs
 
@@ -28,7 +28,7 @@ def data_folder() -> Path:
 
 
 def config_folder() -> Path:
-    """The platform's place for this application's settings."""
+    """The platform's folder for application settings."""
     if _ON_LINUX:
         return _xdg_folder("XDG_CONFIG_HOME", "~/.config")
     import platformdirs
@@ -37,7 +37,7 @@ def config_folder() -> Path:
 
 
 def _xdg_folder(variable: str, default: str) -> Path:
-    """A relative path in the variable does not count: so says the XDG specification."""
+    """A relative path in the variable is ignored, as the XDG specification requires."""
     given = Path(os.environ.get(variable, "").strip())
     return (given if given.is_absolute() else Path(default).expanduser()) / _APP
 
@@ -50,12 +50,12 @@ class LegPaths:
 
     @property
     def sent(self) -> Path:
-        """Exactly what was, or would be, sent: the target's vendor format."""
+        """Exactly what is submitted, in the provider's format."""
         return self.root / "sent"
 
     @property
     def plan(self) -> Path:
-        """``plan.json``: what was shown before the start, prices included."""
+        """``plan.json``: the plan that was shown, with prices."""
         return self.root / "plan.json"
 
     @property
@@ -78,7 +78,7 @@ class LegPaths:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The state folder: ``BONEAGECTL_HOME``, or the platform's place for application data."""
+    """The state folder: ``BONEAGECTL_HOME``, or the platform's folder for application data."""
 
     root: Path
 
@@ -94,22 +94,22 @@ class Home:
 
     @property
     def local(self) -> Path:
-        """Where the `local` target runs its jobs: the other machine, as it were."""
+        """Where the `local` target runs its jobs."""
         return self.root / "local"
 
     @property
     def kaggle(self) -> Path:
-        """Where the `kaggle` target keeps what Kaggle would forget."""
+        """Records of the `kaggle` target that Kaggle does not keep."""
         return self.root / "kaggle"
 
     @property
     def azure(self) -> Path:
-        """Where the `azure` target keeps refreshed prices."""
+        """Refreshed prices of the `azure` target."""
         return self.root / "azure"
 
     @property
     def colab(self) -> Path:
-        """Where the `colab` target keeps what it knows of notebooks and sessions."""
+        """Records of the `colab` target about notebooks and sessions."""
         return self.root / "colab"
 
     def run(self, run_id: str) -> Path:
@@ -120,7 +120,7 @@ class Home:
 
     @property
     def index(self) -> Path:
-        """The page over all runs; it links each run's report beside it."""
+        """The page of all runs, which links their reports."""
         return self.root / "runs" / "index.html"
 
     @property
@@ -131,10 +131,10 @@ class Home:
         return LegPaths(self.run(run_id) / "legs" / f"{number:02d}")
 
     def create(self) -> None:
-        """Makes the folder, readable by its owner only.
+        """Creates the folder, readable by its owner only.
 
         Raises:
-            MachineError: it cannot be made or written to.
+            MachineError: it cannot be created or written to.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -144,15 +144,12 @@ class Home:
         except OSError as error:
             raise MachineError(
                 f"state folder {self.root} cannot be written: {error.strerror}",
-                f"free it, or set {HOME_VARIABLE} to a folder of your own",
+                f"make it writable, or set {HOME_VARIABLE} to another folder",
             ) from None
 
 
-# == resources: Finds the folders shipped beside the code, in a wheel and in a checkout alike.
-
-
 def data_dir(name: str) -> Path:
-    """The folder `name` (``templates`` or ``infra``): in the wheel, else in the checkout."""
+    """The folder `name` (``templates`` or ``infra``) that ships with the code: in the wheel, else in the checkout."""
     package = Path(__file__).resolve().parent
     shipped = package / "_data" / name
     return shipped if shipped.is_dir() else package.parents[1] / name

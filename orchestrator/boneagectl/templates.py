@@ -1,4 +1,4 @@
-"""Fills templates: text with few holes, and a hole that nothing fills is an error."""
+"""Fills templates; a placeholder without a value is an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from boneagectl.paths import data_dir
 _LINE = 120
 
 
-def fill(template: str, **holes: Any) -> str:
+def fill(template: str, **values: Any) -> str:
     """`template` is a path below ``templates/``, with ``/``; HTML is escaped in ``.html.j2`` files."""
     import jinja2
 
@@ -23,7 +23,7 @@ def fill(template: str, **holes: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**holes)
+    return environment.get_template(template).render(**values)
 
 
 def literal(values: Mapping[str, Any]) -> str:

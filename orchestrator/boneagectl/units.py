@@ -1,4 +1,4 @@
-"""Money, durations and sizes: parsed once at the border, kept as integers, printed in one way."""
+"""Money, durations and sizes: parsed once, kept as integers, printed in one way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger's schema, one function a version; a file is brought up step by step, after a backup."""
+"""The ledger's schema, one function a version; a file is migrated step by step, after a backup."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def _v1(db: sqlite3.Connection) -> None:
 _SATURDAY_S = 172_800
 _WEEK_S = 7 * 86_400
 _KAGGLE_S = 30 * 3600
-"""Hours a week, back on Saturday 00:00 UTC, until Kaggle itself says otherwise: kaggle.com/docs/efficient-gpu-usage."""
+"""Weekly quota, refreshed on Saturday 00:00 UTC, until Kaggle says otherwise: kaggle.com/docs/efficient-gpu-usage."""
 
 
 def _v2(db: sqlite3.Connection) -> None:
-    """Accounts whose hours come back: `quota_s` every `window_s`, counted from any refresh, `refresh_s`."""
+    """Accounts with a quota: `quota_s` every `window_s`, counted from any refresh, `refresh_s`."""
     for column in ("quota_s", "window_s", "refresh_s"):
         db.execute(f"alter table accounts add column {column} integer")
     db.execute(
@@ -60,11 +60,11 @@ def _v2(db: sqlite3.Connection) -> None:
 
 
 _AZURE_CAP_USD_MICRO = 100_000_000
-"""What a year of Azure for Students gives; also a first cap that nobody with another subscription is hurt by."""
+"""The credit of Azure for Students for a year; also a safe first cap for other subscriptions."""
 
 
 def _v3(db: sqlite3.Connection) -> None:
-    """A prepaid credit by the last balance told, and what an account pays by the day while something stands."""
+    """A prepaid credit by the last balance entered, and recurring charges by the day."""
     db.execute(
         """create table credits (
              account text primary key references accounts, left_usd_micro integer, told_s integer not null,
@@ -83,7 +83,7 @@ def _v3(db: sqlite3.Connection) -> None:
 
 
 def _v4(db: sqlite3.Connection) -> None:
-    """Runs that go on by themselves: how many legs at most, how long each, and where, in order of preference."""
+    """Relays: how many legs at most, how long each, and on which targets, in order of preference."""
     db.execute(
         """create table relays (
              run_id text primary key references runs, legs integer not null, time_limit_s integer not null,
@@ -103,7 +103,7 @@ def _v5(db: sqlite3.Connection) -> None:
 
 
 def _v6(db: sqlite3.Connection) -> None:
-    """What a leg has cost so far; at which shares of a limit to speak up and what then; providers' own counts."""
+    """What a leg has cost so far; at which shares of a limit to notify, and what then; providers' own counts."""
     db.execute("alter table legs add column usd_micro integer not null default 0")
     db.execute("alter table accounts add column alert_at text not null default '[50, 80, 95]'")
     db.execute("alter table accounts add column at_cap text not null default 'refuse'")
@@ -121,10 +121,10 @@ MIGRATIONS: tuple[Migration, ...] = (_v1, _v2, _v3, _v4, _v5, _v6)
 
 
 def migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-    """Brings the ledger at `path` to the schema that the last of `migrations` makes.
+    """Migrates the ledger at `path` to the schema of the last of `migrations`.
 
     Raises:
-        MachineError: a newer version of boneagectl made the file.
+        MachineError: the file is of a newer version of boneagectl.
     """
     if _version(db) == len(migrations):
         return

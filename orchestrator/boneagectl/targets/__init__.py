@@ -11,10 +11,10 @@ from boneagectl.config import Config
 from boneagectl.errors import UsageError
 from boneagectl.paths import Home
 from boneagectl.target_settings import TARGETS, AzureSettings, ColabSettings, KaggleSettings, LocalSettings
-from boneagectl.targets.base import BaseTarget
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # each target's module is imported when the target is used, its interface with it
     from boneagectl.targets.azure import AzureTarget
+    from boneagectl.targets.base import BaseTarget
     from boneagectl.targets.kaggle import KaggleTarget
 
 NAMES = TARGETS
