@@ -151,9 +151,10 @@ def _wheel_record_sha256(folder: Path) -> str | None:
         distribution = metadata.distribution("boneagectl")
     except metadata.PackageNotFoundError:
         return None
-    record = distribution.read_text("RECORD")
-    is_ours = Path(str(distribution.locate_file("boneage_trainer"))).resolve() == folder
-    return hashlib.sha256(record.encode()).hexdigest() if record and is_ours else None
+    records = [file for file in distribution.files or () if file.name == "RECORD"]
+    if not records or Path(str(distribution.locate_file("boneage_trainer"))).resolve() != folder:
+        return None
+    return hashlib.sha256(Path(str(records[0].locate())).read_bytes()).hexdigest()
 
 
 def keep_diff(diff: bytes, path: Path) -> None:
