@@ -17,6 +17,7 @@ from boneagectl import bundle, locks
 from boneagectl.errors import MachineError, UsageError
 from boneagectl.models import Handle, JobSpec, LegState
 from boneagectl.target_settings import LocalSettings
+from boneagectl.targets import local_check
 from boneagectl.targets.local import LocalTarget
 from contract_suite import LEG, Behave, Kill, TargetContract
 from emulators import fake_trainer
@@ -70,6 +71,7 @@ class TestLocal(TargetContract):
 import sys
 from pathlib import Path
 from boneagectl.target_settings import LocalSettings
+from boneagectl.targets import local_check
 from boneagectl.targets.local import LocalTarget
 LocalTarget(Path(sys.argv[1]), LocalSettings("unused")).submit(sys.argv[2], Path(sys.argv[3]))
 """
@@ -137,3 +139,15 @@ def test_no_price(rate: float) -> None:
 def test_no_handles(text: str) -> None:
     with pytest.raises(UsageError, match="is not a handle"):
         Handle.parse(text)
+
+
+def test_the_probe_runs_in_the_interpreter_that_trains() -> None:
+    first = local_check.training_findings(sys.executable)[0]
+    assert (first.level, first.what) == ("ok", "local"), first
+    assert "tensorflow" in first.detail
+
+
+def test_an_interpreter_that_cannot_be_checked_is_a_finding() -> None:
+    (finding,) = local_check.training_findings("/no/such/python")
+    assert finding.level == "bad"
+    assert "/no/such/python" in finding.detail

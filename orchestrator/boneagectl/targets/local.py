@@ -1,8 +1,8 @@
 """The `local` target: a detached process on this machine, in a folder of its own.
 
-The folder is the remote side: ``sent/`` as rendered, ``out/`` as the trainer's run folder, and a lock
-that the process inherits from the moment before it exists. Whether a leg lives is whether its lock is
-held, so a kill, a crash and a reboot all look the same and a process id is never mistaken.
+The folder is the remote side: ``sent/`` as rendered, ``out/`` as the trainer's run folder, and a lock that the
+process inherits when it is started. A leg runs as long as its lock is held: a kill, a crash and a reboot look the
+same, and a process id that was reused is never mistaken for the leg.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class LocalTarget(BaseTarget):
         return findings
 
     def quote(self, spec: JobSpec) -> Quote:
-        """The trainer ends itself at its time limit, by force if need be: that is the worst case."""
+        """The trainer ends itself at its time limit, by force if needed: that is the maximum."""
         worst = units.cost_usd_micro(self.usd_micro_per_hour, spec.time_limit_s)
         source = "targets.local.usd_per_hour"
         return Quote(self.name, spec.time_limit_s, worst, self.usd_micro_per_hour, 1, source, date.today().isoformat())  # noqa: DTZ011
@@ -97,17 +97,17 @@ class LocalTarget(BaseTarget):
         argv = [self.python, f"sent/{bundle.BUNDLE_NAME}", "--data", str(spec.pack), "--out", "out", "--leg", leg_id]
         argv += ["--time-limit-s", str(spec.time_limit_s)]
         argv += ["--resume", str(resume.folder)] if resume else []
-        price = {"usd_micro_per_hour": self.usd_micro_per_hour}  # settings may change before the leg is settled
+        price = {"usd_micro_per_hour": self.usd_micro_per_hour}  # the settings may change before the leg is over
         write_json(dest / _LAUNCH, {"argv": argv, "env": {"PYTHONUNBUFFERED": "1"}, **price})
 
     # ------------------------------------------------------------------------------- the start
     def submit(self, leg_id: str, rendered: Path) -> Handle:
-        """Takes the leg's lock, copies what was rendered, starts the process; it keeps the lock."""
-        place = self.root / leg_id
-        lock = locks.acquire(place / _LOCK)
+        """Acquires the leg's lock, copies the rendered files, starts the process, which keeps the lock."""
+        folder = self.root / leg_id
+        lock = locks.acquire(folder / _LOCK)
         try:
-            shutil.copytree(rendered, place / "sent", dirs_exist_ok=True)
-            self._start(place, lock)
+            shutil.copytree(rendered, folder / "sent", dirs_exist_ok=True)
+            self._start(folder, lock)
         except OSError as error:
             raise MachineError(f"{leg_id} could not be started: {error}", "boneagectl doctor") from None
         finally:
@@ -115,14 +115,14 @@ class LocalTarget(BaseTarget):
         return Handle(self.name, leg_id)
 
     @staticmethod
-    def _start(place: Path, lock: int) -> None:
-        launch = _launch(place)
-        out = RunFolder(place / "out")
+    def _start(folder: Path, lock: int) -> None:
+        launch = _read_launch(folder)
+        out = RunFolder(folder / "out")
         out.root.mkdir(exist_ok=True)
         with open(out.log, "ab") as log:
             process = subprocess.Popen(
                 launch["argv"],
-                cwd=place,
+                cwd=folder,
                 env={**os.environ, **launch["env"]},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -130,8 +130,8 @@ class LocalTarget(BaseTarget):
                 start_new_session=True,
                 pass_fds=(lock,),
             )
-        process.returncode = 0  # nobody here waits for it: it outlives this process
-        write_atomic(place / _PID, str(process.pid))
+        process.returncode = 0  # not waited for: it outlives this process
+        write_atomic(folder / _PID, str(process.pid))
 
     def find(self, leg_id: str) -> Handle | None:
         started = self._out(leg_id).state.exists() or self._is_alive(leg_id)
@@ -139,23 +139,23 @@ class LocalTarget(BaseTarget):
 
     # ---------------------------------------------------------------------------- while it runs
     def poll(self, handle: Handle) -> Observation:
-        """The order matters: a leg seen alive may have ended since, but never the other way round."""
-        out, alive = self._out(handle.remote_id), self._is_alive(handle.remote_id)
+        """The order matters: a leg that was alive may end before its files are read, never the reverse."""
+        out, is_alive = self._out(handle.remote_id), self._is_alive(handle.remote_id)
         if not out.state.exists():
-            return Observation(LegState.QUEUED) if alive else Observation(LegState.FAILED, _last_words(out))
+            return Observation(LegState.QUEUED) if is_alive else Observation(LegState.FAILED, _start_failure(out))
         state = parse_object(out.state.read_text(), out.state.name)
-        return self._snapshot(out, state, alive)
+        return self._observe(out, state, is_alive)
 
-    def _snapshot(self, out: RunFolder, state: dict[str, Any], alive: bool) -> Observation:
+    def _observe(self, out: RunFolder, state: dict[str, Any], is_alive: bool) -> Observation:
         leg_state, reason = LegState(state["state"]), state["reason"]
-        until_s = time.time() if alive and leg_state is LegState.RUNNING else state["updated_s"]
-        if alive and leg_state.is_over:  # it still lists its files, and the machine is still taken
+        until_s = time.time() if is_alive and leg_state is LegState.RUNNING else state["updated_s"]
+        if is_alive and leg_state.is_over:  # it still writes its manifest
             leg_state, reason = LegState.RUNNING, f"{leg_state}, finishing"
-        elif leg_state is LegState.RUNNING and not alive:
-            leg_state, reason = LegState.LOST, "the process is gone: killed, or the machine went down"
+        elif leg_state is LegState.RUNNING and not is_alive:
+            leg_state, reason = LegState.LOST, "its process is gone: killed, or the machine was shut down"
         elapsed_s = max(0, round(until_s - state["started_s"]))
         metrics = read_metrics(out.metrics)
-        spent = units.cost_usd_micro(_launch(out.root.parent)["usd_micro_per_hour"], elapsed_s)
+        spent = units.cost_usd_micro(_read_launch(out.root.parent)["usd_micro_per_hour"], elapsed_s)
         newest = metrics[-1] if metrics else None
         return Observation(leg_state, reason, state["epoch"], state["epochs"], elapsed_s, spent, newest)
 
@@ -166,10 +166,10 @@ class LocalTarget(BaseTarget):
         with open(path, encoding="utf-8", errors="replace") as stream:
             rest = ""
             while True:
-                alive = self._is_alive(handle.remote_id)
+                is_alive = self._is_alive(handle.remote_id)
                 *lines, rest = (rest + stream.read()).split("\n")
                 yield from lines
-                if not (follow and alive):
+                if not (follow and is_alive):
                     yield from [rest] if rest else []
                     return
                 time.sleep(_LOG_POLL_S)
@@ -186,7 +186,7 @@ class LocalTarget(BaseTarget):
             self._signal(out, signal.SIGKILL)
 
     def _signal(self, out: RunFolder, number: signal.Signals) -> None:
-        """To the whole process group, and only while the lock says that the process id is still ours."""
+        """To the whole process group, and only while the lock proves that the process id is the leg's."""
         out.stop_request.touch()
         pid = _pid(out)
         if pid and locks.is_held(out.root.parent / _LOCK):
@@ -196,7 +196,7 @@ class LocalTarget(BaseTarget):
     def collect(self, handle: Handle, dest: Path) -> Artifacts:
         return artifacts.copy_outputs(self._out(handle.remote_id), RunFolder(dest))
 
-    # ------------------------------------------------------------------------------------ places
+    # ------------------------------------------------------------------------------------ folders
     def _out(self, leg_id: str) -> RunFolder:
         return RunFolder(self.root / leg_id / "out")
 
@@ -204,20 +204,20 @@ class LocalTarget(BaseTarget):
         return locks.is_held(self.root / leg_id / _LOCK)
 
 
-def _launch(place: Path) -> dict[str, Any]:
-    return parse_object((place / "sent" / _LAUNCH).read_text(), _LAUNCH)
+def _read_launch(folder: Path) -> dict[str, Any]:
+    return parse_object((folder / "sent" / _LAUNCH).read_text(), _LAUNCH)
 
 
 def _pid(out: RunFolder) -> int | None:
-    """As noted by the starter, or by the trainer where the starter died before it could."""
-    noted = out.root.parent / _PID
-    if noted.exists():
-        return int(noted.read_text())
+    """As written by `submit`, or by the trainer if `submit` was killed before it could."""
+    path = out.root.parent / _PID
+    if path.exists():
+        return int(path.read_text())
     return int(parse_object(out.state.read_text(), out.state.name)["pid"]) if out.state.exists() else None
 
 
-def _last_words(out: RunFolder) -> str:
-    """Why a process ended before it could write its state: the last line of its log."""
+def _start_failure(out: RunFolder) -> str:
+    """Why a process ended before it wrote its state: the last line of its log."""
     text = out.log.read_text(errors="replace").strip() if out.log.exists() else ""
     return f"did not start: {text.splitlines()[-1]}" if text else "did not start and left no log"
 

@@ -1,4 +1,4 @@
-"""What every rehearsal needs: synthetic hands, and a program that is run here while a person watches."""
+"""What every rehearsal needs: synthetic hands, a pack of them, and a program whose output is shown."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _STDERR = 2
 
 
 def synthesize_images(tree: Path, python: str) -> None:
-    """Synthetic hands as a tree like the Kaggle set's."""
-    _module(python, "data.synth", str(tree), "--n", str(IMAGES), "--size-px", str(SIZE_PX))
+    """Writes synthetic hands to `tree`, in the layout of the Kaggle dataset."""
+    _run_module(python, "data.synth", str(tree), "--n", str(IMAGES), "--size-px", str(SIZE_PX))
 
 
 def prepare_pack(tree: Path, out: Path, python: str) -> None:
-    """`tree` as a pack."""
-    _module(python, "data.prepare", str(tree), "--out", str(out), "--size-px", str(SIZE_PX))
+    """Prepares the pack `out` from `tree`."""
+    _run_module(python, "data.prepare", str(tree), "--out", str(out), "--size-px", str(SIZE_PX))
 
 
-def _module(python: str, name: str, *arguments: str) -> None:
+def _run_module(python: str, name: str, *arguments: str) -> None:
     source = str(Path(boneage_trainer.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
     command = [python, "-m", f"boneage_trainer.{name}", *arguments]
@@ -35,15 +35,15 @@ def _module(python: str, name: str, *arguments: str) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """This environment, in which what is sent must bring all its code with it."""
+    """This environment without PYTHONPATH: the generated job must contain all its code."""
     return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
 def run_program(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """Runs `command` in `folder`; its lines as they come, also shown on standard error.
+    """Runs `command` in `folder` and yields its lines, which are also shown on standard error.
 
     Raises:
-        MachineError: it ended with another code than 0.
+        MachineError: its exit code is not 0.
     """
     last = "it printed nothing"
     with subprocess.Popen(
@@ -61,4 +61,4 @@ def run_program(command: Sequence[str], folder: Path, environment: Mapping[str, 
             last = line.strip() or last
             yield line.rstrip("\n")
     if process.returncode:
-        raise MachineError(f"it ended with {process.returncode}: {last}", "nothing was sent or booked")
+        raise MachineError(f"exit code {process.returncode}: {last}", "nothing was sent or reserved")
