@@ -17,7 +17,6 @@ from boneagectl import bundle, locks
 from boneagectl.errors import MachineError, UsageError
 from boneagectl.models import Handle, JobSpec, LegState
 from boneagectl.target_settings import LocalSettings
-from boneagectl.targets import local_check
 from boneagectl.targets.local import LocalTarget
 from contract_suite import LEG, Behave, Kill, TargetContract
 from emulators import fake_trainer
@@ -71,7 +70,6 @@ class TestLocal(TargetContract):
 import sys
 from pathlib import Path
 from boneagectl.target_settings import LocalSettings
-from boneagectl.targets import local_check
 from boneagectl.targets.local import LocalTarget
 LocalTarget(Path(sys.argv[1]), LocalSettings("unused")).submit(sys.argv[2], Path(sys.argv[3]))
 """
@@ -141,13 +139,13 @@ def test_no_handles(text: str) -> None:
         Handle.parse(text)
 
 
-def test_the_probe_runs_in_the_interpreter_that_trains() -> None:
-    first = local_check.training_findings(sys.executable)[0]
+def test_the_probe_runs_in_the_interpreter_that_trains(tmp_path: Path) -> None:
+    first = LocalTarget(tmp_path, LocalSettings(sys.executable)).check()[0]
     assert (first.level, first.what) == ("ok", "local"), first
     assert "tensorflow" in first.detail
 
 
-def test_an_interpreter_that_cannot_be_checked_is_a_finding() -> None:
-    (finding,) = local_check.training_findings("/no/such/python")
+def test_an_interpreter_that_cannot_be_checked_is_a_finding(tmp_path: Path) -> None:
+    (finding,) = LocalTarget(tmp_path, LocalSettings("/no/such/python")).check()
     assert finding.level == "bad"
     assert "/no/such/python" in finding.detail
