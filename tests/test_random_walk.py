@@ -29,7 +29,7 @@ from emulators.kaggle import Kaggle
 from support import KAGGLE_PACK, Cli, end_leg, environment, starts
 
 TARGETS = ("local", "kaggle", "azure")
-IN_WORDS = (0, 2, 3, 4, 5, 6)
+IN_WORDS = (0, 2, 3, 4, 5, 6, 8, 9, 10, 11)
 FAULTS = ("429", "500", "reset", "truncate", "500_after", "reset_after")
 """Not 404 and 403: who is told twice that a job is not there believes it, and settles all that was booked."""
 STEPS = int(os.environ.get("BONEAGE_WALK", "60"))
