@@ -354,13 +354,13 @@ def test_the_field_names_of_json_are_stable(project: Path, cli: Cli) -> None:
     outcomes["stop"], outcomes["collect"] = cli("stop", "last", "--json"), cli("collect", "--json")
     outcomes["budget"], outcomes["budget set"] = cli("budget", "--json"), cli("budget", "set", "local", "--json")
     outcomes["config"] = cli("config", "--json")
-    found = {name: shape(json.loads(outcome.out.splitlines()[-1] if name == "watch" else outcome.out))
+    names = {name: shape(json.loads(outcome.out.splitlines()[-1] if name == "watch" else outcome.out))
              for name, outcome in outcomes.items()}  # fmt: skip
-    text = json.dumps(found, indent=1, sort_keys=True) + "\n"
+    text = json.dumps(names, indent=1, sort_keys=True) + "\n"
     if os.environ.get(ACCEPT):
         SCHEMA.write_text(text)
     assert text == SCHEMA.read_text(), (
-        f"the field names of --json changed, which breaks scripts; if that is meant, run this test once with {ACCEPT}=1"
+        f"the field names of --json changed, which breaks scripts; to accept that, run this test once with {ACCEPT}=1"
     )
 
 
@@ -423,8 +423,8 @@ def test_ctrl_c_leaves_the_run_running_and_says_so(project: Path, cli: Cli, monk
 
 
 def test_every_line_of_a_run_is_explained_and_exported(project: Path, cli: Cli) -> None:
-    words = ("--set", "targets.local.usd_per_hour=3.6", "--time-limit", "10m", "--yes", "-q")
-    cli("submit", "--name", "paid-run", *words)
+    options = ("--set", "targets.local.usd_per_hour=3.6", "--time-limit", "10m", "--yes", "-q")
+    cli("submit", "--name", "paid-run", *options)
     cli("watch", "paid-run", "--every", 0.1, "-q")
     lines = cli("budget", "explain", "paid-run", "--json").json["entries"]
     assert [line["kind"] for line in lines] == ["reserved", "returned", "spent"]

@@ -61,7 +61,9 @@ def up(
             for space in infra.register_providers():
                 printer.talk(f"registering {space} …")
             Printer().talk(changes_text(infra.what_if(parameters)))
-            printer.confirm(f"Create this in {infra.settings.region}? {_question(infra)}", yes)
+            daily = units.format_usd(infra.idle_usd_micro_per_day)
+            cost = f"It costs at least {daily} per day from then on, also when idle; account azure is charged for it."
+            printer.confirm(f"Create this in {infra.settings.region}? {cost}", yes)
         printer.talk("creating; this takes some minutes …")
         with _paid_by_the_day(flow, infra):
             infra.deploy(parameters)
@@ -156,11 +158,6 @@ def _cap_usd(flow: Workflow) -> int:
     return 100 if cap is None else cap // units.MICRO
 
 
-def _question(infra: Infra) -> str:
-    daily = units.format_usd(infra.idle_usd_micro_per_day)
-    return f"It costs at least {daily} per day from then on, also when idle; account azure is charged for it."
-
-
 def _costs(standing: list[dict[str, Any]]) -> list[IdleCost]:
     from boneagectl.targets.azure import infra as azure_infra
 
@@ -235,15 +232,12 @@ def idle_text(costs: Sequence[IdleCost]) -> str:
     """The resources and what each costs per day while nothing runs; an unknown cost is not zero."""
     if not costs:
         return "no resources; create them with boneagectl infra up"
-    rows = [(_day_usd(cost), cost.certainty, cost.name, cost.type, cost.note) for cost in costs]
+    daily = ["unknown" if usd is None else units.format_usd(usd) for usd in (cost.usd_micro_per_day for cost in costs)]
+    rows = [(usd, cost.certainty, cost.name, cost.type, cost.note) for usd, cost in zip(daily, costs, strict=True)]
     total = units.format_usd(sum(cost.usd_micro_per_day or 0 for cost in costs))
     unknown = sum(cost.usd_micro_per_day is None for cost in costs)
     listed = table(("USD PER DAY", "CERTAINTY", "NAME", "TYPE", "NOTE"), rows)
     return f"{listed}\n\nat least {total} per day when idle; the cost of {unknown} is unknown"
-
-
-def _day_usd(cost: IdleCost) -> str:
-    return "unknown" if cost.usd_micro_per_day is None else units.format_usd(cost.usd_micro_per_day)
 
 
 def prices_text(prices: Sequence[Price], sizes: Sequence[MachineSize]) -> str:

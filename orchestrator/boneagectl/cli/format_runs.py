@@ -13,7 +13,7 @@ from boneagectl.models import as_json
 from boneagectl.output import table
 
 if TYPE_CHECKING:
-    from boneagectl.models import Bundle, Capabilities, Finding, Leg, Observation, Plan, Relay, Run, Speed
+    from boneagectl.models import Bundle, Capabilities, Finding, Observation, Plan, Relay, Run, Speed
     from boneagectl.target_choice import Choice
 
 _CURVE_WIDTH = 40
@@ -21,12 +21,17 @@ _CURVE_WIDTH = 40
 
 def plan_text(plan: Plan, bundle: Bundle, relay: Relay | None = None) -> str:
     spec, quote = plan.spec, plan.quote
+    if quote.quota_s:
+        cost = f"{units.format_duration(quote.quota_s)} of {quote.target}'s GPU quota, no money"
+    else:
+        rate = f"{units.format_usd(quote.usd_micro_per_hour)} per hour, from {quote.source}, {quote.date}"
+        cost = f"{units.format_usd(quote.worst_usd_micro)} ({rate})"
     lines = [
         f"run      {plan.run_id}, leg {plan.leg_number}, on {spec.target}",
         f"train    {_train_text(as_json(spec.train))}",
         f"data     {_data_text(spec.data)}, {spec.pack if spec.data['fingerprint'] else 'prepared by the target'}",
         f"time     at most {units.format_duration(quote.worst_s)}; then the leg saves a checkpoint and stops",
-        f"cost     at most {_cost_text(plan)}",
+        f"cost     at most {cost}",
         f"bundle   {len(bundle.files)} files, {units.format_bytes(len(bundle.content))}, sha256 {bundle.sha256[:16]}",
     ]
     if relay:
@@ -47,14 +52,6 @@ def _data_text(data: dict[str, Any]) -> str:
 
 def _train_text(train: dict[str, Any]) -> str:
     return f"{train['preset']}, {train['epochs']} epochs, batch {train['batch_size']}, seed {train['seed']}"
-
-
-def _cost_text(plan: Plan) -> str:
-    quote = plan.quote
-    if quote.quota_s:
-        return f"{units.format_duration(quote.quota_s)} of {quote.target}'s GPU quota, no money"
-    rate = f"{units.format_usd(quote.usd_micro_per_hour)} per hour, from {quote.source}, {quote.date}"
-    return f"{units.format_usd(quote.worst_usd_micro)} ({rate})"
 
 
 def bundle_table(bundle: Bundle) -> str:
@@ -96,7 +93,12 @@ def run_json(run: Run) -> dict[str, Any]:
 
 
 def run_text(run: Run, observation: Observation, folder: str, relay: Relay | None, curve: str) -> str:
-    data = run.data
+    data, none = run.data, none_text()
+    legs = [
+        (leg.leg_id, leg.target, str(leg.state), f"{leg.epoch}/{leg.epochs}", units.format_duration(leg.elapsed_s),
+         none if leg.spent_usd_micro is None else units.format_usd(leg.spent_usd_micro), leg.reason or none)
+        for leg in run.legs
+    ]  # fmt: skip
     lines = [
         f"run      {run.run_id}, created {run.created}",
         f"state    {observation_text(observation, run.latest.time_limit_s)}",
@@ -111,7 +113,7 @@ def run_text(run: Run, observation: Observation, folder: str, relay: Relay | Non
             else []
         ),
         "",
-        table(("LEG", "TARGET", "STATE", "EPOCH", "TIME", "COST", "REASON"), [_leg_row(leg) for leg in run.legs]),
+        table(("LEG", "TARGET", "STATE", "EPOCH", "TIME", "COST", "REASON"), legs),
     ]
     return "\n".join(lines)
 
@@ -136,12 +138,6 @@ def none_text() -> str:
 def is_plain_terminal() -> bool:
     """Whether stdout can show ASCII only."""
     return os.environ.get("TERM") == "dumb" or not (sys.stdout.encoding or "").lower().startswith("utf")
-
-
-def _leg_row(leg: Leg) -> tuple[object, ...]:
-    cost = none_text() if leg.spent_usd_micro is None else units.format_usd(leg.spent_usd_micro)
-    elapsed = units.format_duration(leg.elapsed_s)
-    return leg.leg_id, leg.target, str(leg.state), f"{leg.epoch}/{leg.epochs}", elapsed, cost, leg.reason or none_text()
 
 
 def observation_text(observation: Observation, limit_s: int = 0) -> str:
@@ -224,9 +220,9 @@ def stop_question(run: Run, capabilities: Capabilities) -> str:
 
 def findings_text(findings: Sequence[Finding]) -> str:
     width = max(len(finding.what) for finding in findings)
-    return "\n".join(_finding_text(finding, width) for finding in findings)
-
-
-def _finding_text(finding: Finding, width: int) -> str:
-    fix = f"\n     {'':{width}}  next: {finding.fix}" if finding.fix else ""
-    return f"{finding.level:<4} {finding.what:<{width}}  {finding.detail}{fix}"
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.level:<4} {finding.what:<{width}}  {finding.detail}")
+        if finding.fix:
+            lines.append(f"     {'':{width}}  next: {finding.fix}")
+    return "\n".join(lines)
