@@ -39,7 +39,7 @@ def spent(usd: float, running: float = 0.0, **more: Any) -> Account:
 def test_the_highest_share_that_was_reached_is_told(usd: float, running: float, share: int | None) -> None:
     acts = due(account=spent(usd, running))
     assert [act.key for act in acts] == ([f"azure cap 10000000 {share}"] if share else [])
-    assert all(act.kind is ActionKind.TELL for act in acts)
+    assert all(act.kind is ActionKind.NOTIFY for act in acts)
 
 
 def test_another_cap_is_told_anew_and_so_are_hours_that_came_back() -> None:
@@ -69,7 +69,7 @@ def test_a_credit_about_to_end_is_told(days: float, is_told: bool) -> None:
     [
         (SOFT_AFTER_S - 1, CAN, None),
         (SOFT_AFTER_S, CAN, ActionKind.STOP),
-        (SOFT_AFTER_S, DELETES, ActionKind.TELL),
+        (SOFT_AFTER_S, DELETES, ActionKind.NOTIFY),
         (HARD_AFTER_S, DELETES, ActionKind.STOP),
         (HARD_AFTER_S, replace(CAN, can_stop=False), None),
     ],
@@ -83,7 +83,7 @@ def test_a_leg_beyond_its_limit_is_asked_first_where_asking_keeps_it(
 
 def test_one_that_is_over_is_never_stopped() -> None:
     (act,) = due(Observation(LegState.PAUSED, "time_limit", 3, 10, 2 * HOUR_S))
-    assert (act.kind, act.text) == (ActionKind.TELL, "run-01 on azure is paused (time_limit), epoch 3/10")
+    assert (act.kind, act.text) == (ActionKind.NOTIFY, "run-01 on azure is paused (time_limit), epoch 3/10")
 
 
 # ------------------------------------------------------------------------------------------ room
@@ -93,16 +93,18 @@ BOOKED = {"reserved_usd_micro": 1_000_000}
 def test_an_account_that_stops_does_so_while_there_is_room_for_saving() -> None:
     """A dollar an hour: saving may take a quarter of one."""
     full = {**BOOKED, "at_cap": "stop"}
-    assert [act.kind for act in due(account=spent(9.7, **full))] == [ActionKind.TELL]
-    assert [act.kind for act in due(account=spent(9.75, **full))] == [ActionKind.TELL, ActionKind.STOP]
-    assert [act.kind for act in due(account=spent(9.75, **BOOKED))] == [ActionKind.TELL], "by default it only refuses"
-    assert [act.kind for act in due(account=spent(9.75, **full), can=DELETES)] == [ActionKind.TELL], "it saves nothing"
+    assert [act.kind for act in due(account=spent(9.7, **full))] == [ActionKind.NOTIFY]
+    assert [act.kind for act in due(account=spent(9.75, **full))] == [ActionKind.NOTIFY, ActionKind.STOP]
+    assert [act.kind for act in due(account=spent(9.75, **BOOKED))] == [ActionKind.NOTIFY], "by default it only refuses"
+    assert [act.kind for act in due(account=spent(9.75, **full), can=DELETES)] == [ActionKind.NOTIFY], (
+        "it saves nothing"
+    )
     assert due(account=spent(10, **full), can=DELETES)[-1].kind is ActionKind.STOP
 
 
 def test_what_fits_with_all_that_is_booked_is_left_to_the_remote_limit() -> None:
     assert all(
-        act.kind is ActionKind.TELL for act in due(account=spent(9.9, reserved_usd_micro=100_000, at_cap="stop"))
+        act.kind is ActionKind.NOTIFY for act in due(account=spent(9.9, reserved_usd_micro=100_000, at_cap="stop"))
     )
 
 
@@ -114,7 +116,7 @@ def test_no_new_epoch_for_a_multiple_of_the_usual_time_is_a_stall() -> None:
 
     assert acts(299) == []
     (act,) = acts(300)
-    assert (act.key, act.kind) == ("run-01 stalled 3", ActionKind.TELL)
+    assert (act.key, act.kind) == ("run-01 stalled 3", ActionKind.NOTIFY)
     assert acts(300, StallRule(5.0, 400, stops=False)) == [], "never before the least time"
     assert acts(300, StallRule(5.0, 60, stops=True))[0].kind is ActionKind.STOP
 

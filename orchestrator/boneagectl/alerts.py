@@ -36,7 +36,7 @@ _COMMAND_TIMEOUT_S = 60
 
 
 class ActionKind(StrEnum):
-    TELL = "tell"
+    NOTIFY = "tell"  # as in the JSON that webhooks receive
     STOP = "stop"
 
 
@@ -49,7 +49,7 @@ class Action:
 
     key: str
     text: str
-    kind: ActionKind = ActionKind.TELL
+    kind: ActionKind = ActionKind.NOTIFY
     is_in_state_line: bool = False
 
 

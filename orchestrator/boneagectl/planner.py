@@ -133,7 +133,7 @@ def _check_preset(spec: JobSpec) -> Iterator[Verdict]:
 
 
 def check_disk(folder: Path) -> Verdict:
-    """Whether there is room here for what a run brings back."""
+    """Whether the disk has room for the outputs of a run."""
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free

@@ -69,7 +69,7 @@ class LocalSettings:
     """This machine."""
 
     python: str = setting(sys.executable, "Python interpreter that trains", varies=True)
-    usd_per_hour: float = setting(0.0, "Price of this machine if it is rented", low=0, high=100_000, unit="USD")
+    usd_per_hour: float = setting(0.0, "Price of this machine per hour", low=0, high=100_000, unit="USD")
 
 
 @dataclass(frozen=True)

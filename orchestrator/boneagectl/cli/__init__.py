@@ -1,1 +1,1 @@
-"""The command line: each command parses, calls one function, prints."""
+"""The commands. Each parses its arguments, calls one function and prints the result."""

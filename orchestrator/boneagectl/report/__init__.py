@@ -1,1 +1,1 @@
-"""The report: what a run learned, as a page to read and as data to go on with."""
+"""Reports and comparisons of runs: HTML pages and data."""

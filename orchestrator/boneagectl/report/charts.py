@@ -70,8 +70,8 @@ def plot_curves(
         sample = svg.line(*_LINE_SAMPLE, f"curve {curve.style}") + svg.dots([(0, 0)], f"mark {curve.style}")
         entries.append((curve.name, sample))
     if best:
-        parts.append(svg.tag("circle", cx=plot.at_x(best[0]), cy=plot.at_y(best[1]), r=6.5, class_="ring"))
-        entries.append(("best epoch", svg.tag("circle", cx=0, cy=0, r=6, class_="ring")))
+        parts.append(svg.tag("circle", cx=plot.at_x(best[0]), cy=plot.at_y(best[1]), r=6.5, class_="best"))
+        entries.append(("best epoch", svg.tag("circle", cx=0, cy=0, r=6, class_="best")))
     return svg.drawing(key, title, desc, plot.height, [*parts, legend(entries)])
 
 

@@ -106,7 +106,7 @@ class CliLegFolder:
         give_up_s = time.monotonic() + _LOCK_WAIT_S
         while True:
             try:
-                with locks.hold(self.root / "bring.lock"):
+                with locks.hold(self.root / "collect.lock"):
                     yield
                 return
             except locks.LockBusy:
