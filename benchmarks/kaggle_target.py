@@ -96,15 +96,15 @@ def pushed(kaggle: Kaggle, files: int, size: int) -> Kernel:
         "kernel_sources": [], "model_sources": [], "competition_sources": [],
     }  # fmt: skip
     api = KaggleApi(find_credentials())
-    kernel = api.save(metadata, SCRIPT.format(files=files, size=size))
-    while api.status(kernel)[0] != "COMPLETE":
+    kernel = api.push_kernel(metadata, SCRIPT.format(files=files, size=size))
+    while api.session_status(kernel)[0] != "COMPLETE":
         time.sleep(0.2)
     return kernel
 
 
 def by_curl(kernel: Kernel, dest: Path) -> float:
     """Seconds of one curl process that loads every file, over one connection as long as the server keeps it."""
-    files, _ = KaggleApi(find_credentials()).outputs(kernel)
+    files, _ = KaggleApi(find_credentials()).list_outputs(kernel)
     dest.mkdir()
     config = dest / "curl.txt"
     config.write_text("".join(f'url = "{url}"\noutput = "{dest / Path(name).name}"\n' for name, url in files))
