@@ -53,7 +53,7 @@ def test_another_cap_is_told_anew_and_so_are_hours_that_came_back() -> None:
 
 def test_a_credit_is_a_limit_beside_the_cap() -> None:
     """Twelve dollars were told, five are left, and one is being used."""
-    account = spent(1, 1.0, credit_usd_micro=5_000_000, credit_billed_usd_micro=12_000_000)
+    account = spent(1, 1.0, credit_usd_micro=5_000_000, credit_told_usd_micro=12_000_000)
     assert [act.text for act in due(account=account)] == ["account azure: $8.00 of the $12.00 credit used"]
 
 
