@@ -98,7 +98,7 @@ def test_a_run_that_fails_exits_4_and_can_be_resumed(
     monkeypatch.setenv("FAKE_MODE", mode)
     cli("submit", "--name", "first-run")
     failed = cli("watch", "--every", 0.1, code=4)
-    word = {"crash": "lost: the process is gone", "fail": "the loss is not", "silent": "no module named keras"}[mode]
+    word = {"crash": "process is gone", "fail": "the loss is not", "silent": "no module named keras"}[mode]
     assert word in failed.err
     assert "boneagectl resume first-run" in failed.err
     cli("watch", "--once", "--json", code=4)
