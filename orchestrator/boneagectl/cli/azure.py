@@ -170,10 +170,7 @@ def _show(infra: Infra, printer: Printer) -> None:
 
 
 prices_app = typer.Typer(
-    name="prices",
-    help="List or refresh Azure's GPU prices.",
-    rich_markup_mode=None,
-    add_completion=False,
+    name="prices", help="List or refresh Azure's GPU prices.", rich_markup_mode=None, add_completion=False
 )
 
 

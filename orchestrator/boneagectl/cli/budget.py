@@ -14,10 +14,7 @@ from boneagectl.output import Printer
 from boneagectl.targets import NAMES, check_name
 
 app = typer.Typer(
-    name="budget",
-    help="Show what is spent and reserved; set the caps.",
-    rich_markup_mode=None,
-    add_completion=False,
+    name="budget", help="Show what is spent and reserved; set the caps.", rich_markup_mode=None, add_completion=False
 )
 
 

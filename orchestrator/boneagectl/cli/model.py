@@ -32,8 +32,7 @@ app = typer.Typer(
 MODEL_NEEDS = ("numpy", "pandas", "cv2", "keras", "tensorflow")
 """Packages that every command with a model needs; the extra ``train`` installs them."""
 RunOrFolder = Annotated[
-    str,
-    typer.Argument(metavar="RUN", help="Run name, a unique prefix of it, 'last', or a folder with model.keras."),
+    str, typer.Argument(metavar="RUN", help="Run name, a unique prefix of it, 'last', or a folder with model.keras.")
 ]
 
 

@@ -110,10 +110,7 @@ def _compare_regions(regions: str, target: str | None, settings: Config, printer
 
 
 config_app = typer.Typer(
-    name="config",
-    help="List every setting with its value and origin.",
-    rich_markup_mode=None,
-    add_completion=False,
+    name="config", help="List every setting with its value and origin.", rich_markup_mode=None, add_completion=False
 )
 
 

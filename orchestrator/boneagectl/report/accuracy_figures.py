@@ -17,8 +17,6 @@ from boneagectl.report.text import count, interval, months, number, numbers, pla
 
 _NO_EVALUATION = "Not evaluated yet; the trainer evaluates at the end of a run."
 _NO_PREDICTION = "No predictions yet; the trainer writes them at the end of a run."
-_NO_CALIBRATION = "No calibration yet; the trainer evaluates at the end of a run."
-_NO_PARTS = "The size of each part of the data is unknown; the trainer writes it at the end of a run."
 _SEX_NAMES = {"male": "Boys", "female": "Girls"}
 _PARTS = {"train": "to train on", "validation": "to select the checkpoint", "test": "to test"}
 """Parts of the data, and what they are for."""
@@ -54,7 +52,13 @@ def draw_scatter(data: ReportData) -> ReportFigure:
     if not data.shown:
         return ReportFigure.absent("scatter", _NO_PREDICTION)
     boys, girls = _by_sex([(row, (row.boneage_months, row.predicted_months)) for row in data.shown])
-    slope, intercept = number(data.metrics.get("slope")), number(data.metrics.get("intercept_months"))
+    metrics = data.metrics
+    mae, rmse, r2, slope, intercept = (
+        number(metrics.get(key)) for key in ("mae_months", "rmse_months", "r2", "slope", "intercept_months")
+    )
+    errors = [f"{name} {months(value)}" for name, value in (("MAE", mae), ("RMSE", rmse)) if value is not None]
+    errors += [f"R² {plain(r2, 3)}"] if r2 is not None else []
+    errors_text = f"{', '.join(errors)}." if errors else ""
     line = ""
     if slope is not None and intercept is not None:
         line = f"Linear fit: slope {plain(slope, 3)}, intercept {plain(intercept)} months."
@@ -62,7 +66,7 @@ def draw_scatter(data: ReportData) -> ReportFigure:
     drawing = charts.plot_scatter("scatter", "Predicted vs. reference bone age", desc, boys, girls)
     caption = (
         f"Predicted vs. reference bone age of {_set_description(data)}; points above the line are overestimates. "
-        f"{_errors_text(data)} {line}"
+        f"{errors_text} {line}"
     ).rstrip()
     rows = _binned(data.shown, [row.boneage_months for row in data.shown])
     return ReportFigure("scatter", drawing, caption, ("Reference age (months)", *_BIN_COLUMNS), rows)
@@ -71,16 +75,6 @@ def draw_scatter(data: ReportData) -> ReportFigure:
 def _by_sex(points: Sequence[tuple[Prediction, charts.Point]]) -> tuple[list[charts.Point], list[charts.Point]]:
     boys = [point for row, point in points if row.male]
     return boys, [point for row, point in points if not row.male]
-
-
-def _errors_text(data: ReportData) -> str:
-    """MAE, RMSE and R2 as far as the evaluation has them."""
-    metrics = data.metrics
-    named = [(name, number(metrics.get(key))) for name, key in (("MAE", "mae_months"), ("RMSE", "rmse_months"))]
-    known = [f"{name} {months(value)}" for name, value in named if value is not None]
-    r2 = number(metrics.get("r2"))
-    known += [f"R² {plain(r2, 3)}"] if r2 is not None else []
-    return f"{', '.join(known)}." if known else ""
 
 
 def _binned(rows: Sequence[Prediction], values: Sequence[float]) -> tuple[tuple[str, ...], ...]:
@@ -139,29 +133,20 @@ def draw_baselines(data: ReportData) -> ReportFigure:
         if (value := number(metrics.get(key))) is not None
     ]
     bars[0] = replace(bars[0], interval=numbers(metrics.get(CI95), 2), is_lead=True)
-    desc = "; ".join(f"{bar.name} {bar.text}" for bar in bars) + "."
-    drawing = charts.plot_bars(
-        "ruler", "Mean absolute error against baselines", desc, bars, max(bar.top for bar in bars)
-    )
+    drawing = charts.plot_bars("ruler", "Mean absolute error against baselines", bars)
     caption = (
         f"Mean absolute error on {count(metrics.get('n'))} radiographs of the {data.set_name} set, compared with "
         "always predicting the median training age; lower is better. The whisker is the 95 % confidence interval."
-        f"{_paired_text(metrics)}"
     )
+    paired = section(metrics.get("against_median_by_sex"))
+    if number(paired.get("difference_months")) is not None:
+        caption += (
+            f" Paired difference of absolute errors to the median by sex: {signed(paired['difference_months'])} months "
+            f"(95 % CI {interval(paired.get('difference_ci95_months'))}); the model is closer on "
+            f"{share(paired.get('improved_share'))} of the radiographs."
+        )
     rows = tuple((bar.name, plain(bar.value, 2)) for bar in bars)
     return ReportFigure("ruler", drawing, caption, ("Predictor", "MAE (months)"), rows)
-
-
-def _paired_text(metrics: Mapping[str, Any]) -> str:
-    """The paired comparison with the better baseline, where the evaluation has it."""
-    paired = section(metrics.get("against_median_by_sex"))
-    if number(paired.get("difference_months")) is None:
-        return ""
-    return (
-        f" Paired difference of absolute errors to the median by sex: {signed(paired['difference_months'])} months "
-        f"(95 % CI {interval(paired.get('difference_ci95_months'))}); the model is closer on "
-        f"{share(paired.get('improved_share'))} of the radiographs."
-    )
 
 
 def _group_name(name: str) -> str:
@@ -255,7 +240,9 @@ def draw_parts(data: ReportData) -> ReportFigure:
         if number(part.get(key)) is not None
     ]
     if not bars:
-        return ReportFigure.absent("sexes", _NO_PARTS)
+        return ReportFigure.absent(
+            "sexes", "The size of each part of the data is unknown; the trainer writes it at the end of a run."
+        )
     desc = "; ".join(f"{bar.note} {bar.name.lower()} {bar.text}" for bar in bars) + "."
     title = "Boys and girls in each part of the data"
     drawing = charts.plot_columns("sexes", title, desc, "Radiographs", bars, max(bar.value for bar in bars))
@@ -273,13 +260,13 @@ def draw_parts(data: ReportData) -> ReportFigure:
 # -------------------------------------------------------------------------------- calibration
 def draw_calibration(data: ReportData) -> ReportFigure:
     """Mean reference age against mean predicted age in bins."""
-    metrics = section(data.metrics.get("calibration"))
+    metrics, fifths = (section(data.metrics.get(key)) for key in ("calibration", "regression_to_the_mean"))
     keys = ("n", "mean_predicted_months", "mean_actual_months")
     bins = [
         values for raw in map(section, metrics.get("bins") or []) if (values := numbers([raw.get(k) for k in keys], 3))
     ]
     if not bins:
-        return ReportFigure.absent("calibration", _NO_CALIBRATION)
+        return ReportFigure.absent("calibration", "No calibration yet; the trainer evaluates at the end of a run.")
     points = [(predicted, actual) for _, predicted, actual in bins]
     error = months(metrics.get("expected_error_months"))
     desc = f"{len(bins)} bins around the line of identity; mean distance {error}."
@@ -287,18 +274,13 @@ def draw_calibration(data: ReportData) -> ReportFigure:
     caption = (
         f"Calibration on {count(sum(size for size, _, _ in bins))} radiographs of the {data.set_name} set in "
         f"{len(bins)} bins by predicted age. On the dashed line the mean reference age of a bin equals its mean "
-        f"predicted age. Mean distance {error}; small bins increase it by chance. {_regression_to_the_mean_text(data)}"
-    ).rstrip()
+        f"predicted age. Mean distance {error}; small bins increase it by chance."
+    )
+    young, old = (section(fifths.get(f"{name}_fifth")).get("bias_months") for name in ("youngest", "oldest"))
+    if number(young) is not None and number(old) is not None:
+        caption += f" Bias in the youngest fifth {signed(young)} months, in the oldest fifth {signed(old)} months."
     rows = tuple(
         (count(index), count(size), plain(predicted), plain(actual), signed(predicted - actual))
         for index, (size, predicted, actual) in enumerate(bins, 1)
     )
     return ReportFigure("calibration", drawing, caption, _CALIBRATION_COLUMNS, rows)
-
-
-def _regression_to_the_mean_text(data: ReportData) -> str:
-    fifths = section(data.metrics.get("regression_to_the_mean"))
-    young, old = (section(fifths.get(f"{name}_fifth")).get("bias_months") for name in ("youngest", "oldest"))
-    if number(young) is None or number(old) is None:
-        return ""
-    return f"Bias in the youngest fifth {signed(young)} months, in the oldest fifth {signed(old)} months."

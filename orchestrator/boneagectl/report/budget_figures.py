@@ -24,6 +24,7 @@ _RESERVED_WIDTH = 7
 _NOTE_CHARACTER = 6.4
 _MAX_DAYS = 3650
 _NO_BREAK_SPACE = "\u00a0"
+_CREDIT_NOTE = "This is the last balance you entered minus what was spent since; earlier values are calculated back."
 
 
 def draw_burndown(burndown: Burndown) -> ReportFigure:
@@ -92,16 +93,16 @@ def _free_at(burndown: Burndown, time_s: float) -> float:
 
 def _time_marks(plot: Plot, burndown: Burndown) -> str:
     """Vertical lines at the date of the data and at the end of the limit; each is named where its name fits."""
-    now_x, date = plot.at_x(burndown["as_of_s"]), f"as of {day(burndown['as_of_s']).rsplit(' ', 1)[0]}"
+    now_s, ends_s = burndown["as_of_s"], burndown["ends_s"]
+    now_x, date = plot.at_x(now_s), f"as of {day(now_s).rsplit(' ', 1)[0]}"
     is_left = now_x - plot.left > _width(date)
-    parts = [plot.vertical(burndown["as_of_s"], "leg"), _note(plot, date, now_x, is_left=is_left)]
-    ends_s = burndown["ends_s"]
-    if ends_s and burndown["as_of_s"] < ends_s <= plot.x.high:
+    parts = [plot.vertical(now_s, "leg"), plot.top_note(date, now_s, is_left)]
+    if ends_s and now_s < ends_s <= plot.x.high:
         end_name = "credit ends" if burndown["unit"] == "US$" else "quota resets"
         taken = 0.0 if is_left else _width(date)
         parts.append(plot.vertical(ends_s, "leg"))
         if plot.at_x(ends_s) - now_x > _width(end_name) + taken:
-            parts.append(_note(plot, end_name, plot.at_x(ends_s), is_left=True))
+            parts.append(plot.top_note(end_name, ends_s, is_left=True))
     return "".join(parts)
 
 
@@ -109,16 +110,11 @@ def _width(note: str) -> float:
     return _NOTE_CHARACTER * len(note) + 10
 
 
-def _note(plot: Plot, note: str, x: float, is_left: bool) -> str:
-    return svg.text(note, x - 4 if is_left else x + 4, plot.top + 9, "note", "end" if is_left else "start")
-
-
 # --------------------------------------------------------------------------------------- text
 def _amount(burndown: Burndown, value: float) -> str:
     """`value` with its unit and no place for a line break."""
-    return (dollars(value) if burndown["unit"] == "US$" else with_unit(plain(value, 2), "h")).replace(
-        " ", _NO_BREAK_SPACE
-    )
+    shown = dollars(value) if burndown["unit"] == "US$" else with_unit(plain(value, 2), "h")
+    return shown.replace(" ", _NO_BREAK_SPACE)
 
 
 def _caption(burndown: Burndown) -> str:
@@ -128,9 +124,7 @@ def _caption(burndown: Burndown) -> str:
     date = minute(burndown["as_of_s"])
     sentences = [f"Account {burndown['account']}: {left} of its {_KINDS[kind]}{limit} left on {date}."]
     if kind == "credit":
-        sentences.append(
-            "This is the last balance you entered minus what was spent since; earlier values are calculated back."
-        )
+        sentences.append(_CREDIT_NOTE)
     if burndown["reserved"]:
         reserved, free = (_amount(burndown, burndown[key]) for key in ("reserved", "free"))
         sentences.append(f"Reserved for legs that are not settled: {reserved}; free: {free}.")
@@ -139,7 +133,12 @@ def _caption(burndown: Burndown) -> str:
 
 def _rate_text(burndown: Burndown) -> str:
     """The rate of spending, and what comes first at that rate: nothing is left, or the limit ends."""
-    ending = _ending(burndown)
+    if burndown["ends_s"] is None:
+        ending = ""
+    elif burndown["unit"] == "US$":
+        ending = f"the credit {'ended' if _is_over(burndown) else 'ends'} on {day(burndown['ends_s'])}"
+    else:
+        ending = f"the quota resets on {minute(burndown['ends_s'])}"
     sentence = [f"{ending[0].upper()}{ending[1:]}."] if ending else []
     if burndown["runs_out_s"] is None:
         return " ".join(["Nothing was spent in the last seven days.", *sentence])
@@ -153,14 +152,6 @@ def _rate_text(burndown: Burndown) -> str:
     end = "more than ten years from now" if days > _MAX_DAYS else day(burndown["runs_out_s"])
     beyond = "" if _ahead_until_s(burndown) == burndown["runs_out_s"] else ", beyond this figure"
     return " ".join([f"{spent}; at that rate the free amount lasts until {end}{beyond}.", *sentence])
-
-
-def _ending(burndown: Burndown) -> str:
-    if burndown["ends_s"] is None:
-        return ""
-    if burndown["unit"] == "US$":
-        return f"the credit {'ended' if _is_over(burndown) else 'ends'} on {day(burndown['ends_s'])}"
-    return f"the quota resets on {minute(burndown['ends_s'])}"
 
 
 def _rows(burndown: Burndown) -> tuple[tuple[str, ...], ...]:

@@ -20,10 +20,7 @@ Curve = Sequence[float | None]
 _MAX_MARKERS = 40
 _LABEL_GAP = 38
 _LEVEL_MARGIN = 12
-_SAMPLES = {
-    "boys": svg.dots([(0, 0)], "dot boys sample"),
-    "girls": svg.crosses([(0, 0)], "cross girls sample", 3),
-}
+_SAMPLES = {"boys": svg.dots([(0, 0)], "dot boys sample"), "girls": svg.crosses([(0, 0)], "cross girls sample", 3)}
 _LINE_SAMPLE = (-11, 0, 11, 0)
 _HEADROOM = 1.08
 _WHISKER_CAP = 6
@@ -62,7 +59,10 @@ def plot_curves(
     """Curves over `epochs`; `legs` names the leg that starts at each epoch number, `best` is a ringed point."""
     known = [value for curve in series for value in curve.values if value is not None]
     plot = Plot(epoch_axis(epochs), axis(label, known, zero=True), inset=8)
-    parts, entries = [plot.frame(), _leg_marks(plot, legs)], []
+    parts, entries = [plot.frame(), *(plot.vertical(epoch, "leg") for epoch in legs)], []
+    # The legs are named only if every name fits before the next line.
+    if all(after - before >= _LABEL_GAP for before, after in itertools.pairwise([*map(plot.at_x, legs), RIGHT])):
+        parts += [plot.top_note(name, epoch) for epoch, name in legs.items()]
     for curve in series:
         places = [None if y is None else plot.at(x, y) for x, y in zip(epochs, curve.values, strict=True)]
         marked = [place for place in places if place] if len(places) <= _MAX_MARKERS else []
@@ -73,14 +73,6 @@ def plot_curves(
         parts.append(svg.tag("circle", cx=plot.at_x(best[0]), cy=plot.at_y(best[1]), r=6.5, class_="best"))
         entries.append(("best epoch", svg.tag("circle", cx=0, cy=0, r=6, class_="best")))
     return svg.drawing(key, title, desc, plot.height, [*parts, legend(entries)])
-
-
-def _leg_marks(plot: Plot, legs: Mapping[float, str]) -> str:
-    """A dashed line where a leg starts; the legs are named only if every name fits before the next line."""
-    places = [*map(plot.at_x, legs), RIGHT]
-    has_room = all(after - before >= _LABEL_GAP for before, after in itertools.pairwise(places))
-    names = [plot.top_note(name, epoch) for epoch, name in legs.items()] if has_room else []
-    return "".join([*(plot.vertical(epoch, "leg") for epoch in legs), *names])
 
 
 # ------------------------------------------------------------------------ predicted vs. reference
@@ -141,10 +133,8 @@ def plot_histogram(
     key: str, title: str, desc: str, edges: Sequence[float], boys: Sequence[int], girls: Sequence[int]
 ) -> str:
     """Counts by sex between `edges` (one more than counts), as a filled and a dashed outline."""
-    ages, counts_axis = (
-        age_axis("Reference bone age (months)", edges), axis("Radiographs", [*boys, *girls], zero=True)
-    )  # fmt: skip
-    plot = Plot(ages, counts_axis, height=400)
+    ages = age_axis("Reference bone age (months)", edges)
+    plot = Plot(ages, axis("Radiographs", [*boys, *girls], zero=True), height=400)
     parts, entries = [plot.y_side()], []
     for name, counts in (("boys", boys), ("girls", girls)):
         corners = [(edges[0], 0.0)]
@@ -203,8 +193,9 @@ def plot_columns(key: str, title: str, desc: str, label: str, bars: Sequence[Bar
     return svg.drawing(key, title, desc, plot.height, [*parts, plot.base()])
 
 
-def plot_bars(key: str, title: str, desc: str, bars: Sequence[Bar], high: float) -> str:
-    """Horizontal bars on a scale of 0..`high`, with name and value on a line above each."""
+def plot_bars(key: str, title: str, bars: Sequence[Bar]) -> str:
+    """Horizontal bars from 0 to the highest value, with name and value on a line above each."""
+    high = max(bar.top for bar in bars)
     scale, parts = svg.WIDTH / high if high > 0 else 0, []
     for index, bar in enumerate(bars):
         y = index * _ROW_HEIGHT
@@ -214,6 +205,7 @@ def plot_bars(key: str, title: str, desc: str, bars: Sequence[Bar], high: float)
             ends = [end * scale for end in bar.interval]
             parts.append(svg.line(ends[0], y + 25, ends[1], y + 25, "whisker"))
             parts += [svg.line(x, y + 18, x, y + 32, "whisker") for x in ends]
+    desc = "; ".join(f"{bar.name} {bar.text}" for bar in bars) + "."
     return svg.drawing(key, title, desc, _ROW_HEIGHT * len(bars), parts)
 
 
@@ -221,7 +213,7 @@ def _bar_heading(bar: Bar | StackedBar, y: float) -> str:
     return svg.text(bar.name, 0, y + 13, "label") + svg.text(bar.text, svg.WIDTH, y + 13, "value", "end")
 
 
-def plot_stacked_bars(key: str, title: str, desc: str, names: Sequence[str], bars: Sequence[StackedBar]) -> str:
+def plot_stacked_bars(key: str, title: str, names: Sequence[str], bars: Sequence[StackedBar]) -> str:
     """Horizontal bars on one scale, each split into the parts `names`; the legend above has four per line."""
     top = _LEGEND_ROW * -(-len(names) // _LEGEND_COLUMNS) + 8
     scale, parts = svg.WIDTH / max(sum(bar.parts) for bar in bars), []
@@ -236,6 +228,7 @@ def plot_stacked_bars(key: str, title: str, desc: str, names: Sequence[str], bar
             if value > 0:
                 parts.append(svg.rect(x, y + 20, value * scale, 12, f"part p{index}"))
             x += value * scale
+    desc = "; ".join(f"{bar.name} {bar.text}" for bar in bars) + "."
     return svg.drawing(key, title, desc, top + _ROW_HEIGHT * len(bars), parts)
 
 
@@ -276,11 +269,11 @@ def sparkline_svg(values: Curve, label: str) -> str:
         return ""
     low, span, last = min(known), max(known) - min(known) or 1.0, max(1, len(shown) - 1)
     width, height = _SPARK_WIDTH - 2 * _SPARK_EDGE, _SPARK_HEIGHT - 2 * _SPARK_EDGE
+    bottom = _SPARK_HEIGHT - _SPARK_EDGE
     places = [
-        None if value is None else (_SPARK_EDGE + index / last * width,
-                                    _SPARK_HEIGHT - _SPARK_EDGE - (value - low) / span * height)
+        None if value is None else (_SPARK_EDGE + index / last * width, bottom - (value - low) / span * height)
         for index, value in enumerate(shown)
-    ]  # fmt: skip
+    ]
     end = [place for place in places if place][-1]
     content = svg.tag("title", html.escape(label)) + svg.polyline(places, "curve b") + svg.dots([end], "mark b")
     box = f"0 0 {_SPARK_WIDTH:g} {_SPARK_HEIGHT:g}"

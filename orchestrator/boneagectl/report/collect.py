@@ -34,7 +34,15 @@ def build_report(flow: Workflow, run: Run, format_: Format, samples: Path | None
     Raises:
         NotYet: no leg of the run has outputs. UsageError: `samples` is not a PNG.
     """
-    extra: dict[str, Any] = {"samples_png": _encode_png(samples)} if samples else {}
+    extra: dict[str, Any] = {}
+    if samples:
+        try:
+            content = samples.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{samples} cannot be read: {error.strerror}", _MAKE_SHEET) from None
+        if not content.startswith(_PNG):
+            raise UsageError(f"{samples} is not a PNG", _MAKE_SHEET)
+        extra["samples_png"] = base64.b64encode(content).decode()
     folder = flow.collect(run).folder
     if format_ is Format.HTML:
         extra["accounts"] = _accounts_of(run, all_burndowns(flow))
@@ -50,16 +58,6 @@ def _render(flow: Workflow, run: Run, folder: RunFolder, format_: Format, extra:
     if format_ is Format.HTML:
         return run_page.render_run(loaded)
     return export.to_csv(loaded) if format_ is Format.CSV else json.dumps(export.to_json(loaded), indent=2) + "\n"
-
-
-def _encode_png(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", _MAKE_SHEET) from None
-    if not content.startswith(_PNG):
-        raise UsageError(f"{path} is not a PNG", _MAKE_SHEET)
-    return base64.b64encode(content).decode()
 
 
 def write_output(content: str, path: Path | None) -> None:

@@ -74,9 +74,7 @@ def draw_errors(runs: Sequence[ComparedRun]) -> ReportFigure:
             bars.append(charts.Bar(run.run_id, "", mae, text.months(mae, 2), interval))
     if not bars:
         return ReportFigure.absent("errors", "No run has a test error yet.")
-    desc = "; ".join(f"{bar.name} {bar.text}" for bar in bars) + "."
-    title = "Mean absolute error on the test set"
-    drawing = charts.plot_bars("errors", title, desc, bars, max(bar.top for bar in bars))
+    drawing = charts.plot_bars("errors", "Mean absolute error on the test set", bars)
     more = f" Runs without a test error: {len(runs) - len(bars)}." if len(bars) < len(runs) else ""
     caption = (
         "Mean absolute error of each run on its own test set; lower is better. Whiskers are 95 % confidence intervals. "
@@ -97,8 +95,7 @@ def draw_times(runs: Sequence[ComparedRun]) -> ReportFigure:
     if not bars:
         return ReportFigure.absent("times", "No run has been timed yet.")
     names = [name for _, name in TIME_PARTS]
-    desc = "; ".join(f"{bar.name} {bar.text}" for bar in bars) + "."
-    drawing = charts.plot_stacked_bars("times", "Time by activity", desc, names, bars)
+    drawing = charts.plot_stacked_bars("times", "Time by activity", names, bars)
     caption = (
         "Time of each run by activity, in the order of the legend; an unknown part takes no room. Loading and "
         "computing are timed separately, so that a slow disk is not mistaken for a slow GPU."

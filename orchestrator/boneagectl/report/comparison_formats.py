@@ -40,15 +40,12 @@ def _one_line(text: str) -> str:
 # ------------------------------------------------------------------------------------ text
 def format_text(comparison: Comparison) -> str:
     """For a terminal; ASCII except for the runs' own names."""
-    notes = "\n".join(_wrap(f"- {_one_line(note)}") for note in comparison.notes)
-    parts = [RESEARCH_ONLY, notes, *map(_text_table, comparison.tables)]
+    parts = [RESEARCH_ONLY, "\n".join(_wrap(f"- {_one_line(note)}") for note in comparison.notes)]
+    for table in comparison.tables:
+        rows = [[_one_line(cell) for cell in row] for row in table.rows]
+        note = f"\n{_wrap(_one_line(table.note))}" if table.note else ""
+        parts.append(f"{_one_line(table.caption)}\n{aligned(table.columns, rows)}{note}")
     return "\n\n".join(parts).translate(_ASCII) + "\n"
-
-
-def _text_table(table: ComparisonTable) -> str:
-    rows = [[_one_line(cell) for cell in row] for row in table.rows]
-    note = f"\n{_wrap(_one_line(table.note))}" if table.note else ""
-    return f"{_one_line(table.caption)}\n{aligned(table.columns, rows)}{note}"
 
 
 def _wrap(text: str) -> str:
@@ -59,20 +56,17 @@ def _wrap(text: str) -> str:
 def format_markdown(comparison: Comparison) -> str:
     notes = "\n".join(f"- {_markdown_text(note)}" for note in comparison.notes)
     parts = [f"# {_markdown_text(comparison.title)}", f"**{RESEARCH_ONLY}**", notes]
-    return "\n\n".join([*parts, *map(_markdown_table, comparison.tables)]) + "\n"
+    for table in comparison.tables:
+        rows = [_markdown_row(table.columns), "|" + "---|" * len(table.columns), *map(_markdown_row, table.rows)]
+        parts += [f"## {_markdown_text(table.caption)}", "\n".join(rows)]
+        parts += [_markdown_text(table.note)] if table.note else []
+    return "\n\n".join(parts) + "\n"
 
 
 def _markdown_text(text: str) -> str:
     """`text` as Markdown shows it, HTML included."""
     safe = _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\1", safe)
-
-
-def _markdown_table(table: ComparisonTable) -> str:
-    rule = "|" + "---|" * len(table.columns)
-    note = f"\n\n{_markdown_text(table.note)}" if table.note else ""
-    lines = [f"## {_markdown_text(table.caption)}", "", _markdown_row(table.columns), rule]
-    return "\n".join([*lines, *map(_markdown_row, table.rows)]) + note
 
 
 def _markdown_row(cells: Iterable[str]) -> str:

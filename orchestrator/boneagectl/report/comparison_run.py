@@ -45,19 +45,21 @@ def load_compared(folder: RunFolder, facts: Mapping[str, Any], computed: Compute
 def run_values(data: ReportData) -> dict[str, Any]:
     """The run's numbers in the order of the tables, with units in the names."""
     cost_usd, epochs, gpu = number(data.facts.get("cost_usd")), len(data.epochs) or None, describe_gpu(data)
-    test = accuracy_values(data)
+    legs, test = _started_legs(data), accuracy_values(data)
     gained = test["gained_months"]
     # None too where the model is no better than its baseline.
     usd_per_month = cost_usd / gained if cost_usd is not None and gained is not None and gained > 0 else None
     return {
         "run_id": data.run_id,
-        "target": " + ".join(dict.fromkeys(str(leg.get("target")) for leg in _started_legs(data))) or None,
+        "target": " + ".join(dict.fromkeys(str(leg.get("target")) for leg in legs)) or None,
         "state": data.state.get("state"),
         "gpu": None if gpu == UNKNOWN else gpu,
         "epochs": epochs,
         **test,
         **time_values(data),
-        **session_counts(data),
+        # How many sessions the run took, and how many of them ended before it was complete.
+        "sessions": len(legs) or None,
+        "interruptions": sum(leg.get("state") in ("paused", "failed", "lost") for leg in legs) if legs else None,
         "cost_usd": cost_usd,
         "quota_hours": number(data.facts.get("quota_hours")),
         "usd_per_epoch": cost_usd / epochs if cost_usd is not None and epochs else None,
@@ -79,13 +81,6 @@ def accuracy_values(data: ReportData) -> dict[str, Any]:
 def _started_legs(data: ReportData) -> list[Mapping[str, Any]]:
     legs = map(section, data.facts.get("legs") or [])
     return [leg for leg in legs if leg.get("state") not in ("released", "reserved")]
-
-
-def session_counts(data: ReportData) -> dict[str, Any]:
-    """How many sessions the run took, and how many of them ended before it was complete."""
-    legs = _started_legs(data)
-    interrupted = sum(leg.get("state") in ("paused", "failed", "lost") for leg in legs)
-    return {"sessions": len(legs) or None, "interruptions": interrupted if legs else None}
 
 
 def time_values(data: ReportData) -> dict[str, Any]:

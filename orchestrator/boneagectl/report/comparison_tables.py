@@ -14,6 +14,8 @@ from boneagectl.report.text import UNKNOWN
 _HASH_DIGITS = 12
 _MAX_VALUES = 6
 _MAX_LABEL_LETTERS = 60
+_Column = tuple[str, str, Callable[[Any], str]]
+"""One number of a run: its key, its heading with the unit, and how it is shown."""
 _TEXT_COLUMNS = frozenset(
     ("Run", "Target", "GPU", "State", "Settings", "Data fingerprint", "Test images", "Reference ages", "Verdict")
 )
@@ -32,15 +34,6 @@ class ComparisonTable:
     @property
     def text_columns(self) -> frozenset[str]:
         return _TEXT_COLUMNS
-
-
-@dataclass(frozen=True, slots=True)
-class ComparisonColumn:
-    """One number of a run: its key, its heading with the unit, and how it is shown."""
-
-    key: str
-    heading: str
-    format: Callable[[Any], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +67,6 @@ def _text(value: Any) -> str:
     return UNKNOWN if value in (None, "") else str(value)
 
 
-def _first_clause(value: Any) -> str:
-    """The first clause of a sentence: the run's own report and JSON have the rest."""
-    return _text(value).partition(";")[0][:_MAX_LABEL_LETTERS]
-
-
 def _short_hash(value: Any) -> str:
     return UNKNOWN if not value else str(value)[:_HASH_DIGITS]
 
@@ -99,40 +87,41 @@ TIME_PARTS = (
     ("rest_s", "Other"),
 )  # fmt: skip
 """The parts of a run's total time, which add up to it."""
-_ACCURACY = (
-    ComparisonColumn("target", "Target", _text),
-    ComparisonColumn("gpu", "GPU", _text),
-    ComparisonColumn("epochs", "Epochs", text.count),
-    ComparisonColumn("n", "Test radiographs", text.count),
-    ComparisonColumn("mae_months", "MAE (months)", _two_digits),
-    ComparisonColumn("rmse_months", "RMSE (months)", _two_digits),
-    ComparisonColumn("r2", "R²", lambda value: text.plain(value, 3)),
-    ComparisonColumn("bias_months", "Bias (months)", lambda value: text.signed(value, 2)),
-    ComparisonColumn("within_12_months", "Within 12 months", text.share),
-    ComparisonColumn("baseline_median_mae_months", "Median baseline (months)", _two_digits),
+_ACCURACY: tuple[_Column, ...] = (
+    ("target", "Target", _text),
+    ("gpu", "GPU", _text),
+    ("epochs", "Epochs", text.count),
+    ("n", "Test radiographs", text.count),
+    ("mae_months", "MAE (months)", _two_digits),
+    ("rmse_months", "RMSE (months)", _two_digits),
+    ("r2", "R²", lambda value: text.plain(value, 3)),
+    ("bias_months", "Bias (months)", lambda value: text.signed(value, 2)),
+    ("within_12_months", "Within 12 months", text.share),
+    ("baseline_median_mae_months", "Median baseline (months)", _two_digits),
 )
-_TIME = (
-    ComparisonColumn("total_s", "Total", text.duration),
-    *(ComparisonColumn(key, name, text.duration) for key, name in TIME_PARTS),
-    ComparisonColumn("epoch_s", "Time/epoch", text.duration),
-    ComparisonColumn("load_ms_per_image", "Load (ms/image)", _two_digits),
-    ComparisonColumn("compute_ms_per_image", "Compute (ms/image)", _two_digits),
+_TIME: tuple[_Column, ...] = (
+    ("total_s", "Total", text.duration),
+    *((key, name, text.duration) for key, name in TIME_PARTS),
+    ("epoch_s", "Time/epoch", text.duration),
+    ("load_ms_per_image", "Load (ms/image)", _two_digits),
+    ("compute_ms_per_image", "Compute (ms/image)", _two_digits),
 )
-_COST = (
-    ComparisonColumn("sessions", "Sessions", text.count),
-    ComparisonColumn("interruptions", "Interruptions", text.count),
-    ComparisonColumn("cost_usd", "Cost", _dollars),
-    ComparisonColumn("quota_hours", "Quota hours", _two_digits),
-    ComparisonColumn("usd_per_epoch", "Cost/epoch", _dollars),
-    ComparisonColumn("gained_months", "MAE improvement (months)", _two_digits),
-    ComparisonColumn("usd_per_month_gained", "Cost per month of MAE improvement", _dollars),
+_COST: tuple[_Column, ...] = (
+    ("sessions", "Sessions", text.count),
+    ("interruptions", "Interruptions", text.count),
+    ("cost_usd", "Cost", _dollars),
+    ("quota_hours", "Quota hours", _two_digits),
+    ("usd_per_epoch", "Cost/epoch", _dollars),
+    ("gained_months", "MAE improvement (months)", _two_digits),
+    ("usd_per_month_gained", "Cost per month of MAE improvement", _dollars),
 )
-_IDENTITY = (
-    ComparisonColumn("state", "State", _text),
-    ComparisonColumn("settings_sha256", "Settings", _short_hash),
-    ComparisonColumn("data_fingerprint", "Data fingerprint", _short_hash),
-    ComparisonColumn("test_sha256", "Test images", _short_hash),
-    ComparisonColumn("labels", "Reference ages", _first_clause),
+_IDENTITY: tuple[_Column, ...] = (
+    ("state", "State", _text),
+    ("settings_sha256", "Settings", _short_hash),
+    ("data_fingerprint", "Data fingerprint", _short_hash),
+    ("test_sha256", "Test images", _short_hash),
+    # The first clause only: the run's own report and JSON have the rest.
+    ("labels", "Reference ages", lambda value: _text(value).partition(";")[0][:_MAX_LABEL_LETTERS]),
 )
 _PAIR_COLUMNS = ("Run", "Shared test images", "Difference (months)", "95 % CI", "Win rate", "Verdict")
 _PAIR_NOTE = (
@@ -166,10 +155,10 @@ def build_tables(runs: Sequence[ComparedRun], pairs: Sequence[RunPair]) -> list[
 
 
 def _table(
-    key: str, caption: str, columns: Sequence[ComparisonColumn], runs: Sequence[ComparedRun], note: str = ""
+    key: str, caption: str, columns: Sequence[_Column], runs: Sequence[ComparedRun], note: str = ""
 ) -> ComparisonTable:
-    rows = tuple((run.run_id, *(column.format(run.values.get(column.key)) for column in columns)) for run in runs)
-    return ComparisonTable(key, caption, ("Run", *(column.heading for column in columns)), rows, note)
+    rows = tuple((run.run_id, *(show(run.values.get(key)) for key, _, show in columns)) for run in runs)
+    return ComparisonTable(key, caption, ("Run", *(heading for _, heading, _ in columns)), rows, note)
 
 
 def accuracy_table(runs: Sequence[ComparedRun]) -> ComparisonTable:

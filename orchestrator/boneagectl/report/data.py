@@ -103,10 +103,7 @@ class ReportData:
 
 
 def load_run(
-    folder: RunFolder,
-    facts: Mapping[str, Any],
-    computed: ComputedMetrics | None = None,
-    with_predictions: bool = True,
+    folder: RunFolder, facts: Mapping[str, Any], computed: ComputedMetrics | None = None, with_predictions: bool = True
 ) -> ReportData:
     """Reads what is in `folder` so far; what its evaluation lacks is taken from `computed`.
 

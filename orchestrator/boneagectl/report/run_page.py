@@ -5,24 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from boneage_trainer.contract import RESEARCH_ONLY
-from boneagectl.report import accuracy_figures, budget_figures, training_figures
+from boneagectl.report import accuracy_figures, budget_figures, text, training_figures
 from boneagectl.report.data import ReportData
 from boneagectl.report.metrics import CI95, METRICS
-from boneagectl.report.text import (
-    UNKNOWN,
-    count,
-    dollars,
-    duration,
-    inline,
-    interval,
-    months,
-    number,
-    numbers,
-    plain,
-    section,
-    signed,
-    with_unit,
-)
+from boneagectl.report.text import UNKNOWN, number, numbers, section
 from boneagectl.templates import fill
 
 TEMPLATE = "report/report.html.j2"
@@ -62,7 +48,7 @@ def render_run(data: ReportData) -> str:
         worst=worst_case_rows(data),
         environment=machine_rows(data),
         legs=leg_rows(data),
-        config=[(key, inline(value)) for key, value in section(data.facts.get("config")).items()],
+        config=[(key, text.inline(value)) for key, value in section(data.facts.get("config")).items()],
         provenance=provenance_rows(data),
         command=str(data.facts.get("command") or ""),
     )
@@ -72,7 +58,7 @@ def status_text(data: ReportData) -> str:
     """State, reason and progress in one line."""
     state, reason = data.state.get("state"), data.state.get("reason")
     done, planned = len(data.epochs), number(data.state.get("epochs"))
-    progress = f"{done} of {count(planned)} epochs" if planned else f"{done} epochs"
+    progress = f"{done} of {text.count(planned)} epochs" if planned else f"{done} epochs"
     why = f" ({reason})" if reason and reason != state else ""
     return f"{str(state).capitalize() if state else 'State unknown'}{why}: {progress} done."
 
@@ -103,15 +89,15 @@ def headline(data: ReportData) -> dict[str, str]:
         if best is None:
             return {"mae": "", "what": "No result yet", "detail": "No epoch has been validated so far."}
         detail = "Not evaluated yet: no confidence interval and no baseline."
-        return {"mae": plain(best["val_mae_months"]), "what": "lowest validation error so far", "detail": detail}
-    ci = f"95 % confidence interval {interval(metrics.get(CI95))}. " if numbers(metrics.get(CI95), 2) else ""
+        return {"mae": text.plain(best["val_mae_months"]), "what": "lowest validation error so far", "detail": detail}
+    ci = f"95 % confidence interval {text.interval(metrics.get(CI95))}. " if numbers(metrics.get(CI95), 2) else ""
     baseline = number(metrics.get("baseline_median_mae_months"))
-    against = f" Baseline (always the median training age): {months(baseline)}." if baseline is not None else ""
+    against = f" Baseline (always the median training age): {text.months(baseline)}." if baseline is not None else ""
     labels, split = data.evaluation.get("labels"), section(data.evaluation.get("split")).get("name")
     return {
-        "mae": plain(metrics["mae_months"]),
+        "mae": text.plain(metrics["mae_months"]),
         "what": f"mean absolute error on the {data.set_name} set",
-        "detail": f"{ci}{count(metrics.get('n'))} radiographs; split: {split or 'unknown'}; "
+        "detail": f"{ci}{text.count(metrics.get('n'))} radiographs; split: {split or 'unknown'}; "
         f"reference ages: {labels or 'unknown'}.{against}",
     }
 
@@ -120,23 +106,24 @@ def accuracy_rows(data: ReportData) -> Rows:
     """A row for each metric, with a column for each evaluated set."""
     sets = [data.set_metrics(name) for name in data.set_names]
     rows = [(metric.label, *(metric.format(metrics.get(metric.key)) for metrics in sets)) for metric in METRICS]
-    rows.insert(2, ("95 % CI of the mean absolute error (months)", *(interval(metrics.get(CI95)) for metrics in sets)))
+    intervals = [text.interval(metrics.get(CI95)) for metrics in sets]
+    rows.insert(2, ("95 % CI of the mean absolute error (months)", *intervals))
     return rows if sets else []
 
 
 def run_rows(data: ReportData) -> Rows:
     """Epochs, time, GPU, cost and data of the run."""
     best, split = data.best_epoch, section(data.evaluation.get("split"))
-    counts = ", ".join(f"{count(size)} {name}" for name, size in section(split.get("counts")).items())
+    counts = ", ".join(f"{text.count(size)} {name}" for name, size in section(split.get("counts")).items())
     return [
         ("Epochs", str(len(data.epochs))),
-        ("Best epoch (checkpoint used)", inline(best.get("epoch")) if best else UNKNOWN),
-        ("Validation MAE of that epoch", months(best["val_mae_months"]) if best else UNKNOWN),
-        ("Training time", duration(data.total_s("epoch_s"))),
+        ("Best epoch (checkpoint used)", text.inline(best.get("epoch")) if best else UNKNOWN),
+        ("Validation MAE of that epoch", text.months(best["val_mae_months"]) if best else UNKNOWN),
+        ("Training time", text.duration(data.total_s("epoch_s"))),
         ("GPU", describe_gpu(data)),
-        ("Cost", dollars(data.facts.get("cost_usd"))),
-        ("Quota used", with_unit(plain(data.facts.get("quota_hours")), "h")),
-        ("Reference ages", inline(data.evaluation.get("labels"))),
+        ("Cost", text.dollars(data.facts.get("cost_usd"))),
+        ("Quota used", text.with_unit(text.plain(data.facts.get("quota_hours")), "h")),
+        ("Reference ages", text.inline(data.evaluation.get("labels"))),
         ("Split", f"{split.get('name') or UNKNOWN}{f' ({counts})' if counts else ''}"),
     ]
 
@@ -156,9 +143,9 @@ def worst_case_rows(data: ReportData) -> Rows:
         (
             str(case.get("id")),
             "boy" if case.get("male") else "girl",
-            plain(case.get("boneage_months"), 0),
-            plain(case.get("predicted_months")),
-            signed(case.get("error_months")),
+            text.plain(case.get("boneage_months"), 0),
+            text.plain(case.get("predicted_months")),
+            text.signed(case.get("error_months")),
         )
         for case in map(section, data.metrics.get("worst") or [])
     ]
@@ -168,19 +155,19 @@ def machine_rows(data: ReportData) -> Rows:
     """The machine and its software, in the order people ask for them."""
     environment = data.environment
     rows: Rows = [("GPU", describe_gpu(data))] if environment else []
-    rows += [(name, inline(environment[key])) for key, name in _MACHINE if environment.get(key) is not None]
-    return rows + [(name, inline(version)) for name, version in section(environment.get("packages")).items()]
+    rows += [(name, text.inline(environment[key])) for key, name in _MACHINE if environment.get(key) is not None]
+    return rows + [(name, text.inline(version)) for name, version in section(environment.get("packages")).items()]
 
 
 def leg_rows(data: ReportData) -> Rows:
     """Each leg: number, target, state with reason, start, hours."""
     return [
         (
-            inline(leg.get("number")),
-            inline(leg.get("target")),
+            text.inline(leg.get("number")),
+            text.inline(leg.get("target")),
             " · ".join(str(leg[key]) for key in ("state", "reason") if leg.get(key)) or UNKNOWN,
-            inline(leg.get("started")),
-            plain(leg.get("hours"), 2),
+            text.inline(leg.get("started")),
+            text.plain(leg.get("hours"), 2),
         )
         for leg in map(section, data.facts.get("legs") or [])
     ]
@@ -188,12 +175,12 @@ def leg_rows(data: ReportData) -> Rows:
 
 def provenance_rows(data: ReportData) -> Rows:
     """Where the numbers come from: data, split, bundle, versions, git state."""
-    rows: Rows = [("Bundle sha256", inline(data.facts.get("bundle_sha256")))]
-    rows.append(("Split sha256", inline(section(data.evaluation.get("split")).get("sha256"))))
+    rows: Rows = [("Bundle sha256", text.inline(data.facts.get("bundle_sha256")))]
+    rows.append(("Split sha256", text.inline(section(data.evaluation.get("split")).get("sha256"))))
     for part in ("data", "provenance"):
         for key, value in section(data.environment.get(part)).items():
             name = key.replace("_", " ")
             # A count or a fingerprint does not say by itself that it is the data's.
             title = (f"data {name}" if part == "data" else name).capitalize()
-            rows.append((title, "none" if value is None else inline(value)))
+            rows.append((title, "none" if value is None else text.inline(value)))
     return rows

@@ -51,8 +51,6 @@ class ReportFigure:
 
 
 # ---------------------------------------------------------------------------------- elements
-
-
 def coordinate(value: float) -> str:
     """`value` to a tenth of a unit, without needless characters."""
     shown = f"{value:.1f}".removesuffix(".0")
@@ -170,9 +168,8 @@ def age_axis(label: str, values: Iterable[float]) -> Axis:
     high = math.ceil(max(known) / _YEAR_MONTHS) * _YEAR_MONTHS
     if high - low > _MAX_AGE_TICKS * AGE_STEP_MONTHS:
         return axis(label, known)
-    return Axis(
-        label, low, high, tuple(range(math.ceil(low / AGE_STEP_MONTHS) * AGE_STEP_MONTHS, high + 1, AGE_STEP_MONTHS))
-    )
+    first = math.ceil(low / AGE_STEP_MONTHS) * AGE_STEP_MONTHS
+    return Axis(label, low, high, tuple(range(first, high + 1, AGE_STEP_MONTHS)))
 
 
 def epoch_axis(epochs: Sequence[float]) -> Axis:
@@ -188,16 +185,16 @@ def time_axis(low_s: float, high_s: float) -> Axis:
     """An axis between two Unix times with at most six ticks: midnights, or first days of months on a long one."""
     first, last = (datetime.fromtimestamp(end_s, UTC) for end_s in (low_s, high_s))
     days = (high_s - low_s) / _DAY_S
-    step = next((step for step in _DAY_STEPS if days <= step * _MAX_TIME_STEPS), None)
-    moments, form = (_midnights(first, step), "{0.day} {0:%b}") if step else (_months(first, last), "{0:%b %Y}")
+    if step := next((step for step in _DAY_STEPS if days <= step * _MAX_TIME_STEPS), None):
+        start = (first + timedelta(days=1, microseconds=-1)).replace(hour=0, minute=0, second=0, microsecond=0)
+        moments, form = (
+            [start + timedelta(days=step * number) for number in range(_MAX_TIME_STEPS + 1)],
+            "{0.day} {0:%b}",
+        )
+    else:
+        moments, form = _months(first, last), "{0:%b %Y}"
     ticks = [moment for moment in moments if moment <= last]
     return Axis("Date (UTC)", low_s, high_s, tuple(tick.timestamp() for tick in ticks), tuple(map(form.format, ticks)))
-
-
-def _midnights(first: datetime, step: int) -> list[datetime]:
-    """A midnight every `step` days, from the first one not before `first`."""
-    start = (first + timedelta(days=1, microseconds=-1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    return [start + timedelta(days=step * number) for number in range(_MAX_TIME_STEPS + 1)]
 
 
 def _months(first: datetime, last: datetime) -> list[datetime]:
@@ -277,9 +274,9 @@ class Plot:
         """A vertical line at the value `x`."""
         return line(self.at_x(x), self.top, self.at_x(x), self.bottom, class_)
 
-    def top_note(self, note: str, x: float) -> str:
-        """A small `note` at the upper end of the vertical line at `x`, to its right."""
-        return text(note, self.at_x(x) + 4, self.top + 9, "note")
+    def top_note(self, note: str, x: float, is_left: bool = False) -> str:
+        """A small `note` at the upper end of the vertical line at `x`, to its right or left."""
+        return text(note, self.at_x(x) + (-4 if is_left else 4), self.top + 9, "note", "end" if is_left else "start")
 
 
 def legend(entries: list[tuple[str, str]]) -> str:

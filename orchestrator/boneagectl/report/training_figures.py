@@ -11,12 +11,8 @@ from boneagectl.report.svg import ReportFigure
 from boneagectl.report.text import count, duration, inline, months, number, plain, section, share
 
 _NO_EPOCH = "No epoch has finished yet."
-_TIME_PARTS = (
-    ("load_s", "Load images"),
-    ("compute_s", "Compute"),
-    ("validate_s", "Validate"),
-    ("checkpoint_s", "Save checkpoints"),
-)
+_TIME_PARTS = (("load_s", "Load images"), ("compute_s", "Compute"), ("validate_s", "Validate"),
+               ("checkpoint_s", "Save checkpoints"))  # fmt: skip
 _OUTLIER = 8
 """A value this many times the median would flatten the rest of its curve to the base line."""
 
@@ -121,8 +117,7 @@ def draw_time(data: ReportData) -> ReportFigure:
     if total <= 0:
         return ReportFigure.absent("time", "No epoch has been timed yet.")
     bars = [charts.Bar(name, "", seconds, f"{duration(seconds)} · {share(seconds / total)}") for name, seconds in spent]
-    desc = "; ".join(f"{bar.name} {bar.text}" for bar in bars) + "."
-    drawing = charts.plot_bars("time", "Time by activity", desc, bars, max(seconds for _, seconds in spent))
+    drawing = charts.plot_bars("time", "Time by activity", bars)
     caption = (
         f"Wall time of {_epochs_text(data)} by activity, {duration(total)} in total. Loading and computing are timed "
         "separately, so that a slow disk is not mistaken for a slow GPU."
