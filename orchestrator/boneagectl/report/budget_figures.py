@@ -29,7 +29,13 @@ _CREDIT_NOTE = "This is the last balance you entered minus what was spent since;
 
 def draw_burndown(burndown: Burndown) -> ReportFigure:
     """What is left of a limit over time, what is reserved of it, and how long the rest lasts."""
-    plot, now_s, until_s = _plot(burndown), burndown["as_of_s"], _ahead_until_s(burndown)
+    (first_s, first), (_, last) = burndown["points"][0], burndown["points"][-1]
+    now_s, until_s = burndown["as_of_s"], _ahead_until_s(burndown)
+    end_s = max(now_s, burndown["ends_s"] if burndown["unit"] == "h" and burndown["ends_s"] else until_s)
+    unit, kind = "US$" if burndown["unit"] == "US$" else "hours", _KINDS[burndown["kind"]]
+    high = _HEADROOM * max(value for _, value in burndown["points"])
+    left_axis = axis(f"{burndown['account']}: {unit} left of the {kind}", [high], zero=True)
+    plot = Plot(time_axis(min(first_s, end_s - _MIN_SPAN_S), end_s), left_axis, inset=8, right=_RIGHT)
     parts = [plot.frame(), _time_marks(plot, burndown)]
     entries = [("left", svg.line(-11, 0, 11, 0, "curve b"))]
     if burndown["reserved"]:
@@ -41,27 +47,16 @@ def draw_burndown(burndown: Burndown) -> ReportFigure:
         end = plot.at(until_s, _free_at(burndown, until_s))
         parts.append(svg.polyline([plot.at(now_s, burndown["free"]), end], "identity"))
         entries.append(("projection (last 7 days)", svg.line(-11, 0, 11, 0, "identity")))
-    (first_s, first), (_, last) = burndown["points"][0], burndown["points"][-1]
     before, after = _amount(burndown, first), _amount(burndown, last)
     desc = f"Stepped line from {before} on {day(first_s)} to {after} on {day(now_s)}. {_rate_text(burndown)}"
     key = f"left-{burndown['account']}-{'usd' if burndown['unit'] == 'US$' else 'hours'}"
-    title = f"Remaining {_KINDS[burndown['kind']]} of account {burndown['account']}"
+    title = f"Remaining {kind} of account {burndown['account']}"
     drawing = svg.drawing(key, title, desc, plot.height, [*parts, _steps(plot, burndown), legend(entries)])
     columns = ("Day (UTC)", f"Spent ({burndown['unit']})", f"Left ({burndown['unit']})")
     return ReportFigure(key, drawing, _caption(burndown), columns, _rows(burndown))
 
 
 # -------------------------------------------------------------------------------- the drawing
-def _plot(burndown: Burndown) -> Plot:
-    first_s, now_s = burndown["points"][0][0], burndown["as_of_s"]
-    is_window = burndown["unit"] == "h" and burndown["ends_s"]
-    last_s = max(now_s, burndown["ends_s"] if is_window else _ahead_until_s(burndown))
-    unit = "US$" if burndown["unit"] == "US$" else "hours"
-    left = axis(f"{burndown['account']}: {unit} left of the {_KINDS[burndown['kind']]}",
-                [_HEADROOM * max(value for _, value in burndown["points"])], zero=True)  # fmt: skip
-    return Plot(time_axis(min(first_s, last_s - _MIN_SPAN_S), last_s), left, inset=8, right=_RIGHT)
-
-
 def _ahead_until_s(burndown: Burndown) -> float:
     """Where the projection stops: at zero, where the limit ends, or at the figure's edge."""
     now_s, runs_out_s = burndown["as_of_s"], burndown["runs_out_s"]

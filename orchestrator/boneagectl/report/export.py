@@ -46,7 +46,7 @@ def to_json(data: ReportData) -> dict[str, Any]:
         "state": data.state,
         "labels": data.evaluation.get("labels"),
         "split": data.evaluation.get("split"),
-        "sets": {name: dict(_groups(data, name)) for name in data.set_names},
+        "sets": {name: dict(metrics.flat_groups(data.set_metrics(name))) for name in data.set_names},
         "worst": {name: data.set_metrics(name).get("worst") or [] for name in data.set_names},
         "epochs": data.epochs,
         "best_epoch": best.get("epoch") if best else None,
@@ -55,11 +55,6 @@ def to_json(data: ReportData) -> dict[str, Any]:
         "missing": data.missing,
     }
     return {key: to_finite(value) for key, value in raw.items()}
-
-
-def _groups(data: ReportData, name: str) -> Iterator[tuple[str, dict[str, float | None]]]:
-    for group, values in metrics.iterate_groups(data.set_metrics(name)):
-        yield group, metrics.flatten(values)
 
 
 def to_finite(value: Any) -> Any:
@@ -89,7 +84,7 @@ def to_csv(data: ReportData) -> str:
 
 def _csv_rows(data: ReportData) -> Iterator[tuple[str, str, str, float | None, str]]:
     for name in data.set_names:
-        for group, values in _groups(data, name):
+        for group, values in metrics.flat_groups(data.set_metrics(name)):
             yield from ((name, group, metric, value, metrics.unit_of(metric)) for metric, value in values.items())
     for place, epoch in enumerate(data.epochs, 1):
         group = f"epoch:{epoch.get('epoch', place)}"

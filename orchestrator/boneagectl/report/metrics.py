@@ -49,8 +49,8 @@ METRICS = (
 )
 
 
-def flatten(group: Mapping[str, Any]) -> dict[str, float | None]:
-    """The known metrics of a set or group; the interval as two numbers, NaN as None."""
+def _flatten(group: Any) -> dict[str, float | None]:
+    group = section(group)
     values = {metric.key: number(group.get(metric.key)) for metric in METRICS if metric.key in group}
     if CI95 in group:
         values.update(zip(_CI95_ENDS, numbers(group[CI95], 2) or (None, None), strict=True))
@@ -58,16 +58,19 @@ def flatten(group: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def unit_of(key: str) -> str:
-    """The unit of a key of `flatten`."""
+    """The unit of a metric of `flat_groups`."""
     return next((metric.unit for metric in METRICS if metric.key == key), "months")
 
 
-def iterate_groups(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """A set and every group in it, each with its name: all, sex:male, age:0-59, sex:male/age:0-59."""
-    yield "all", metrics
+def flat_groups(metrics: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float | None]]]:
+    """The known metrics of a set and of every group in it; the interval is two numbers, NaN is None.
+
+    The groups are named all, sex:male, age:0-59, sex:male/age:0-59.
+    """
+    yield "all", _flatten(metrics)
     for kind, key in (("sex", "by_sex"), ("age", "by_age_band")):
         for name, group in section(metrics.get(key)).items():
-            yield f"{kind}:{name}", section(group)
+            yield f"{kind}:{name}", _flatten(group)
     for sex, bands in section(metrics.get("by_sex_and_age_band")).items():
         for band, group in section(bands).items():
-            yield f"sex:{sex}/age:{band}", section(group)
+            yield f"sex:{sex}/age:{band}", _flatten(group)

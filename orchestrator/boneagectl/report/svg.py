@@ -187,10 +187,8 @@ def time_axis(low_s: float, high_s: float) -> Axis:
     days = (high_s - low_s) / _DAY_S
     if step := next((step for step in _DAY_STEPS if days <= step * _MAX_TIME_STEPS), None):
         start = (first + timedelta(days=1, microseconds=-1)).replace(hour=0, minute=0, second=0, microsecond=0)
-        moments, form = (
-            [start + timedelta(days=step * number) for number in range(_MAX_TIME_STEPS + 1)],
-            "{0.day} {0:%b}",
-        )
+        moments = [start + timedelta(days=step * number) for number in range(_MAX_TIME_STEPS + 1)]
+        form = "{0.day} {0:%b}"
     else:
         moments, form = _months(first, last), "{0:%b %Y}"
     ticks = [moment for moment in moments if moment <= last]

@@ -82,9 +82,9 @@ def duration(seconds: Any) -> str:
     if known < 60:
         return f"{plain(known, 1)} s"
     minutes = known / 60
-    return (
-        f"{plain(minutes, 1)} min" if minutes < 60 else f"{int(round(minutes) // 60)} h {round(minutes) % 60:02d} min"
-    )
+    if minutes < 60:
+        return f"{plain(minutes, 1)} min"
+    return f"{round(minutes) // 60} h {round(minutes) % 60:02d} min"
 
 
 def day(time_s: float) -> str:
