@@ -53,21 +53,19 @@ class LazyGroup(TyperGroup):
         self.commands = {name: TyperCommand(name, short_help=line) for name, (_, line) in COMMANDS.items()}
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return _build(COMMANDS[cmd_name][0]) if cmd_name in COMMANDS else None
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(f"boneagectl.cli.{module}"), name)
+        if not isinstance(command, typer.Typer):  # a function: typer builds commands from an app only
+            app = typer.Typer(rich_markup_mode=None, add_completion=False)
+            app.command()(command)
+            command = app
+        return typer.main.get_command(command)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
-
-
-def _build(location: str) -> Any:
-    module, _, name = location.partition(":")
-    command = getattr(importlib.import_module(f"boneagectl.cli.{module}"), name)
-    if not isinstance(command, typer.Typer):  # a function: typer builds commands from an app only
-        app = typer.Typer(rich_markup_mode=None, add_completion=False)
-        app.command()(command)
-        command = app
-    return typer.main.get_command(command)
 
 
 app = typer.Typer(

@@ -22,13 +22,7 @@ if TYPE_CHECKING:
     from boneagectl.targets.azure.preflight import RegionOffer
     from boneagectl.targets.azure.pricing import MachineSize, Price
 
-app = typer.Typer(
-    name="infra",
-    help="Create, show and delete the Azure resources.",
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    add_completion=False,
-)
+app = options.command_group("infra", no_args_is_help=True)
 
 _AZURE = "azure"
 _MAIL = typer.Option("--email", metavar="ADDRESS", help="Recipient of Azure's alerts at 50, 75 and 90 % of the budget.")
@@ -169,9 +163,7 @@ def _show(infra: Infra, printer: Printer) -> None:
     printer.data({"resources": costs}, idle_text(costs))
 
 
-prices_app = typer.Typer(
-    name="prices", help="List or refresh Azure's GPU prices.", rich_markup_mode=None, add_completion=False
-)
+prices_app = options.command_group("prices")
 
 
 @prices_app.callback(invoke_without_command=True)
@@ -229,12 +221,15 @@ def idle_text(costs: Sequence[IdleCost]) -> str:
     """The resources and what each costs per day while nothing runs; an unknown cost is not zero."""
     if not costs:
         return "no resources; create them with boneagectl infra up"
-    daily = ["unknown" if usd is None else units.format_usd(usd) for usd in (cost.usd_micro_per_day for cost in costs)]
-    rows = [(usd, cost.certainty, cost.name, cost.type, cost.note) for usd, cost in zip(daily, costs, strict=True)]
+    rows = [(_usd_text(cost.usd_micro_per_day), cost.certainty, cost.name, cost.type, cost.note) for cost in costs]
     total = units.format_usd(sum(cost.usd_micro_per_day or 0 for cost in costs))
     unknown = sum(cost.usd_micro_per_day is None for cost in costs)
     listed = table(("USD PER DAY", "CERTAINTY", "NAME", "TYPE", "NOTE"), rows)
     return f"{listed}\n\nat least {total} per day when idle; the cost of {unknown} is unknown"
+
+
+def _usd_text(usd_micro: int | None) -> str:
+    return "unknown" if usd_micro is None else units.format_usd(usd_micro)
 
 
 def prices_text(prices: Sequence[Price], sizes: Sequence[MachineSize]) -> str:
@@ -251,32 +246,25 @@ def prices_text(prices: Sequence[Price], sizes: Sequence[MachineSize]) -> str:
 def offers_text(offers: Sequence[RegionOffer]) -> str:
     headings = ("REGION", "ALLOWED", "CORES NEEDED", "DEDICATED FREE", "LOW PRIORITY FREE", "USD PER HOUR",
                 "LOW PRIORITY", "PRICE DATE", "GPU SIZES THAT FIT")  # fmt: skip
-    return table(headings, [_offer_row(offer) for offer in offers])
-
-
-def _offer_row(offer: RegionOffer) -> tuple[object, ...]:
-    cores = ["unknown" if free is None else str(free) for free in (offer.cores_free, offer.low_priority_cores_free)]
-    usd = [
-        "unknown" if price is None else units.format_usd(price)
-        for price in (offer.usd_micro_per_hour, offer.low_priority_usd_micro_per_hour)
-    ]
-    needed = str(offer.cores_needed) if offer.offered else "not offered"
-    return (offer.region, "yes" if offer.allowed else "no", needed, *cores, *usd, offer.price_date or none_text(),
-            ", ".join(offer.fits) or "none")  # fmt: skip
+    rows = []
+    for offer in offers:
+        needed = str(offer.cores_needed) if offer.offered else "not offered"
+        cores = ["unknown" if free is None else str(free) for free in (offer.cores_free, offer.low_priority_cores_free)]
+        usd = map(_usd_text, (offer.usd_micro_per_hour, offer.low_priority_usd_micro_per_hour))
+        rows.append((offer.region, "yes" if offer.allowed else "no", needed, *cores, *usd,
+                     offer.price_date or none_text(), ", ".join(offer.fits) or "none"))  # fmt: skip
+    return table(headings, rows)
 
 
 def bill_text(name: str, bill: Bill, ours_usd_micro: int) -> str:
     """A provider's own figure of what was spent, beside ours."""
     since = units.format_local(bill.since_s)
-    services = ", ".join(
-        f"{service} {units.format_usd(usd)}" for service, usd in sorted(bill.by_service_usd_micro.items())
-    )
+    by_service = sorted(bill.by_service_usd_micro.items())
+    services = ", ".join(f"{service} {units.format_usd(usd)}" for service, usd in by_service)
     theirs, ours = units.format_usd(bill.usd_micro), units.format_usd(ours_usd_micro)
     difference = bill.usd_micro - ours_usd_micro
     sign = "less" if difference < 0 else "more"
-    return "\n".join(
-        (
-            f"{name} reports since {since}: {theirs}{f' ({services})' if services else ''}; {bill.note}",
-            f"our count since then: {ours} spent; {name} reports {units.format_usd(abs(difference))} {sign}",
-        )
+    return (
+        f"{name} reports since {since}: {theirs}{f' ({services})' if services else ''}; {bill.note}\n"
+        f"our count since then: {ours} spent; {name} reports {units.format_usd(abs(difference))} {sign}"
     )

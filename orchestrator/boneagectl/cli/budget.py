@@ -13,9 +13,7 @@ from boneagectl.errors import MachineError, UsageError
 from boneagectl.output import Printer
 from boneagectl.targets import NAMES, check_name
 
-app = typer.Typer(
-    name="budget", help="Show what is spent and reserved; set the caps.", rich_markup_mode=None, add_completion=False
-)
+app = options.command_group("budget")
 
 
 class _AtCap(StrEnum):
@@ -91,7 +89,12 @@ def set_(
     Example: boneagectl budget set --azure-balance 87.40
     """
     is_credit = azure_balance is not None or azure_credit_ends is not None
-    account = _account_name(account, is_credit)
+    if account is None and not is_credit:
+        raise UsageError("no account is named", f"boneagectl budget set NAME, one of {', '.join(NAMES)}")
+    if is_credit and account not in (None, "azure"):
+        raise UsageError(f"a credit belongs to azure, not to {account}", "boneagectl budget set --azure-balance 87.40")
+    account = account or "azure"
+    check_name(account)
     with options.workflow() as flow:
         if is_credit:
             left = None if azure_balance is None else units.usd_micro(azure_balance)
@@ -106,15 +109,6 @@ def set_(
         shares = before.alert_at if alert_at is None else _parse_shares(alert_at)
         changed = flow.ledger.set_alerts(account, shares, before.at_cap if at_cap is None else str(at_cap))
         Printer(json, quiet).data(changed, format_budget.accounts_text([changed]))
-
-
-def _account_name(account: str | None, is_credit: bool) -> str:
-    if account is None and not is_credit:
-        raise UsageError("no account is named", f"boneagectl budget set NAME, one of {', '.join(NAMES)}")
-    if is_credit and account not in (None, "azure"):
-        raise UsageError(f"a credit belongs to azure, not to {account}", "boneagectl budget set --azure-balance 87.40")
-    check_name(account or "azure")
-    return account or "azure"
 
 
 def _end_s(text: str) -> int:

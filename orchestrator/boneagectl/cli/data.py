@@ -22,15 +22,10 @@ _TERMS = {
     "rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-age-challenge-2017"
 }
 _PUSH_TO = {"kaggle": "Kaggle, as a private dataset", "azure": "the Azure workspace"}
+_SAMPLES = "Also write a contact sheet of sample images."
 _PRIVATE = "The terms of the data still apply; most forbid making it public."
 
-app = typer.Typer(
-    name="data",
-    help="Generate, download, prepare, describe and upload radiographs.",
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    add_completion=False,
-)
+app = options.command_group("data", no_args_is_help=True)
 
 _Size = Annotated[int, typer.Option("--size", metavar="PX", min=16, max=2048, help="Side of the square images.")]
 _Csv = Annotated[str | None, typer.Option("--csv", metavar="NAME", help="Csv to use if the folder has several.")]
@@ -76,9 +71,7 @@ def prepare(
 def describe(
     source: Annotated[Path, typer.Argument(help="Folder of radiographs, csv or pack.")],
     split: Annotated[str, typer.Option("--split", help="paper, holdout:FRACTION:SEED, or a csv (id,split).")] = "paper",
-    samples: Annotated[
-        Path | None, typer.Option("--samples", metavar="PNG", help="Also write a contact sheet of sample images.")
-    ] = None,
+    samples: Annotated[Path | None, typer.Option("--samples", metavar="PNG", help=_SAMPLES)] = None,
     csv: _Csv = None,
     json: options.Json = False,
 ) -> None:

@@ -17,24 +17,21 @@ if TYPE_CHECKING:
     from boneagectl.bills import Reconciliation
 
 _SESSION_S = 12 * 3600
+"""The longest session of a target with a quota."""
 
 
 def accounts_text(accounts: Sequence[Account]) -> str:
     """A table, and below it what it has no room for: how certain the amounts are, and how long the rest lasts."""
     headings = ("ACCOUNT", "SPENT", "RESERVED", "CAP", "FREE", "HOURS SPENT", "RESERVED", "LIMIT", "FREE")
-    rows = [(account.name, *_usd_cells(account), *_hour_cells(account)) for account in accounts]
+    rows = []
+    for account in accounts:
+        usd = (account.spent_usd_micro, account.reserved_usd_micro, account.cap_usd_micro, account.free_usd_micro)
+        hours = (account.spent_s, account.reserved_s, account.limit_s, account.free_s)
+        cells = ["none" if value is None else units.format_usd(value) for value in usd]
+        cells += ["none" if value is None else f"{value / 3600:.2f}" for value in hours]
+        rows.append((account.name, *cells))
     notes = [f"{account.name}: {note}" for account in accounts for note in _notes(account)]
     return "\n".join([table(headings, rows), *notes])
-
-
-def _usd_cells(account: Account) -> list[str]:
-    values = (account.spent_usd_micro, account.reserved_usd_micro, account.cap_usd_micro, account.free_usd_micro)
-    return ["none" if value is None else units.format_usd(value) for value in values]
-
-
-def _hour_cells(account: Account) -> list[str]:
-    values = (account.spent_s, account.reserved_s, account.limit_s, account.free_s)
-    return ["none" if value is None else f"{value / 3600:.2f}" for value in values]
 
 
 def _notes(account: Account) -> Iterator[str]:
@@ -64,27 +61,21 @@ def _lasting(account: Account) -> Iterator[str]:
         yield f"the rest is enough for {runs} runs like the recent ones"
     if account.quota_s and account.refresh and account.free_s:
         free, refresh = units.format_duration(account.free_s), units.format_local(parse_iso(account.refresh))
-        yield f"{free} of quota left until {refresh}, not carried over; room for {_sessions(account.free_s)}"
-
-
-def _sessions(free_s: int) -> str:
-    """How many sessions of the longest length fit, and how long a last one may be."""
-    whole, rest_s = divmod(free_s, _SESSION_S)
-    last = f"one session of {units.format_duration(rest_s)}"
-    return f"{whole} sessions of {_SESSION_S // 3600} h and {last}" if whole else last
+        whole, rest_s = divmod(account.free_s, _SESSION_S)
+        room = f"{whole} sessions of {_SESSION_S // 3600} h and " if whole else ""
+        room += f"one session of {units.format_duration(rest_s)}"
+        yield f"{free} of quota left until {refresh}, not carried over; room for {room}"
 
 
 def quota_text(name: str, quota: Quota, account: Account) -> str:
     """A provider's own count of its quota next to ours."""
     ours_s = account.spent_s + account.reserved_s
     used, reserved, free = (f"{value / 3600:.2f}" for value in (quota.used_s, quota.reserved_s, quota.free_s))
-    return "\n".join(
-        (
-            f"{name}'s own count: {used} h used, {reserved} reserved, {free} free of a quota of "
-            f"{quota.allowed_s / 3600:.2f}",
-            f"our count: {ours_s / 3600:.2f} h spent and reserved; the rest ran without boneagectl",
-            f"the quota is refreshed {units.format_local(quota.refresh_s)}",
-        )
+    allowed = f"{quota.allowed_s / 3600:.2f}"
+    return (
+        f"{name}'s own count: {used} h used, {reserved} reserved, {free} free of a quota of {allowed}\n"
+        f"our count: {ours_s / 3600:.2f} h spent and reserved; the rest ran without boneagectl\n"
+        f"the quota is refreshed {units.format_local(quota.refresh_s)}"
     )
 
 
@@ -92,15 +83,14 @@ def reconciliations_text(reconciliations: Sequence[Reconciliation]) -> str:
     if not reconciliations:
         return "no provider has a count to compare yet"
     headings = ("ACCOUNT", "SINCE", "OURS", "THEIRS", "BOOKED", "COMPLETE UNTIL")
-    return table(headings, [_reconciliation_row(item) for item in reconciliations])
-
-
-def _reconciliation_row(item: Reconciliation) -> tuple[object, ...]:
-    if item.ours_s or item.theirs_s:
-        counts = tuple(f"{value / 3600:.2f} h" for value in (item.ours_s, item.theirs_s, item.booked_s))
-    else:
-        counts = tuple(map(_signed_usd, (item.ours_usd_micro, item.theirs_usd_micro, item.booked_usd_micro)))
-    return (item.account, item.since[:10], *counts, item.until[:16].replace("T", " "))
+    rows = []
+    for item in reconciliations:
+        if item.ours_s or item.theirs_s:
+            counts = [f"{value / 3600:.2f} h" for value in (item.ours_s, item.theirs_s, item.booked_s)]
+        else:
+            counts = list(map(_signed_usd, (item.ours_usd_micro, item.theirs_usd_micro, item.booked_usd_micro)))
+        rows.append((item.account, item.since[:10], *counts, item.until[:16].replace("T", " ")))
+    return table(headings, rows)
 
 
 def _signed_usd(micro: int) -> str:
@@ -122,9 +112,9 @@ def entries_csv(entries: Sequence[Entry]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("time", "account", "run_id", "leg_id", "kind", "usd", "seconds", "note"))
-    writer.writerows([_plain(value) for value in as_json(entry).values()] for entry in entries)
+    writer.writerows([_quote_formula(value) for value in as_json(entry).values()] for entry in entries)
     return stream.getvalue().rstrip("\n")
 
 
-def _plain(value: Any) -> Any:
+def _quote_formula(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value

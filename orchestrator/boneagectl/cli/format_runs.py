@@ -66,23 +66,14 @@ def runs_table(runs: Sequence[Run]) -> str:
     if not runs:
         return "no runs yet; start one with boneagectl submit"
     headings = ("RUN", "STATE", "EPOCH", "LEGS", "TARGET", "TIME", "COST", "CREATED")
-    return table(headings, [_run_row(run) for run in runs])
-
-
-def _run_row(run: Run) -> tuple[object, ...]:
-    leg = run.latest
-    elapsed = units.format_duration(sum(item.elapsed_s for item in run.legs))
-    cost = units.format_usd(sum(item.spent_usd_micro or 0 for item in run.legs))
-    return (
-        run.run_id,
-        str(leg.state),
-        f"{leg.epoch}/{leg.epochs}",
-        len(run.legs),
-        leg.target,
-        elapsed,
-        cost,
-        run.created,
-    )
+    rows = []
+    for run in runs:
+        leg, legs = run.latest, run.legs
+        elapsed = units.format_duration(sum(item.elapsed_s for item in legs))
+        cost = units.format_usd(sum(item.spent_usd_micro or 0 for item in legs))
+        epoch = f"{leg.epoch}/{leg.epochs}"
+        rows.append((run.run_id, str(leg.state), epoch, len(legs), leg.target, elapsed, cost, run.created))
+    return table(headings, rows)
 
 
 def run_json(run: Run) -> dict[str, Any]:
@@ -107,15 +98,10 @@ def run_text(run: Run, observation: Observation, folder: str, relay: Relay | Non
         f"data     {_data_text(data)}, fingerprint {data['fingerprint'][:16] or 'unknown'}",
         f"bundle   sha256 {run.bundle_sha256[:16]}",
         f"folder   {folder}",
-        *(
-            [f"legs     {run.started_legs} of at most {relay.legs}, then on {' or '.join(relay.targets)}"]
-            if relay
-            else []
-        ),
-        "",
-        table(("LEG", "TARGET", "STATE", "EPOCH", "TIME", "COST", "REASON"), legs),
     ]
-    return "\n".join(lines)
+    if relay:
+        lines.append(f"legs     {run.started_legs} of at most {relay.legs}, then on {' or '.join(relay.targets)}")
+    return "\n".join([*lines, "", table(("LEG", "TARGET", "STATE", "EPOCH", "TIME", "COST", "REASON"), legs)])
 
 
 def curve_text(values: Sequence[float | None]) -> str:
@@ -180,20 +166,19 @@ def log_lines(lines: Iterable[str], epochs: int) -> Iterator[str]:
 
 def choices_text(choices: Sequence[Choice], prefer: str) -> str:
     headings = ("TARGET", "TIME", "RANGE", "LEGS", "USD", "QUOTA HOURS", "DONE BY", "BASIS")
-    rows = [_choice_row(choice) for choice in choices]
+    rows: list[tuple[object, ...]] = []
+    for choice in choices:
+        if choice.time_s is None or choice.low_s is None or choice.high_s is None:
+            rows.append((choice.target, *[none_text()] * 6, choice.basis or "blocked"))
+            continue
+        time, low, high = map(units.format_duration, (choice.time_s, choice.low_s, choice.high_s))
+        basis = f"{choice.basis}; you open a notebook" if choice.needs_you else choice.basis
+        rows.append((choice.target, time, f"{low} to {high}", str(choice.sessions), units.format_usd(choice.usd_micro),
+                     f"{choice.quota_s / 3600:.2f}", choice.done_by[:16].replace("T", " "), basis))  # fmt: skip
     blocked = [f"{choice.target} is blocked: {block}" for choice in choices for block in choice.blocks]
     recommended = next((choice.target for choice in choices if choice.is_recommended), "")
     last = f"{prefer}: {recommended}; boneagectl submit --target {recommended}"
     return "\n".join([table(headings, rows), *blocked, "", last if recommended else "no target can run this"])
-
-
-def _choice_row(choice: Choice) -> tuple[object, ...]:
-    if choice.time_s is None or choice.low_s is None or choice.high_s is None:
-        return choice.target, *[none_text()] * 6, choice.basis or "blocked"
-    span = f"{units.format_duration(choice.low_s)} to {units.format_duration(choice.high_s)}"
-    return (choice.target, units.format_duration(choice.time_s), span, str(choice.sessions),
-            units.format_usd(choice.usd_micro), f"{choice.quota_s / 3600:.2f}", choice.done_by[:16].replace("T", " "),
-            f"{choice.basis}; you open a notebook" if choice.needs_you else choice.basis)  # fmt: skip
 
 
 def speed_text(speed: Speed) -> str:

@@ -21,19 +21,12 @@ from boneagectl.cli import options
 from boneagectl.errors import MachineError, NotYet, UsageError
 from boneagectl.output import Printer, table
 
-app = typer.Typer(
-    name="train",
-    help="List presets, check the trainer, evaluate a model.",
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    add_completion=False,
-)
+app = options.command_group("train", no_args_is_help=True)
 
 MODEL_NEEDS = ("numpy", "pandas", "cv2", "keras", "tensorflow")
 """Packages that every command with a model needs; the extra ``train`` installs them."""
-RunOrFolder = Annotated[
-    str, typer.Argument(metavar="RUN", help="Run name, a unique prefix of it, 'last', or a folder with model.keras.")
-]
+_RUN = "Run name, a unique prefix of it, 'last', or a folder with model.keras."
+RunOrFolder = Annotated[str, typer.Argument(metavar="RUN", help=_RUN)]
 
 
 class ModelFormat(StrEnum):
@@ -45,11 +38,15 @@ class ModelFormat(StrEnum):
 
 _FORMAT_NEEDS = {ModelFormat.ONNX: ("onnx", "onnxruntime", "tf2onnx"), ModelFormat.TFLITE: ("ai_edge_litert",)}
 _TRACKER_NEEDS = {"mlflow": ("mlflow", "sqlalchemy", "alembic"), "tensorboard": ()}
+_CHECK_PACK = "Use the first images of this pack (default: synthetic hands)."
+_CHECK_SIZE = "Side of the synthetic images."
+_EVALUATE_OUT = "Also write evaluation.json and predictions.csv here."
 _SEXES = "Csv with the columns id and male (or sex); an id is a file name without its extension."
 _OUT = "Write a csv instead of printing lines."
 _VIEWS = "Views per image to average (default: as in the run's test)."
 _ANYWAY = "Accept any picture as a hand radiograph."
 _TO = "Log settings, metrics and files: mlflow sqlite:///PATH/mlflow.db, or tensorboard FOLDER."
+_EXPORT_OUT = "Output folder (default: beside the run)."
 _CHECK_ON = "Check the exported model on this pack (default: synthetic hands)."
 _IMAGES = "MLflow: also log gradcam.png, which contains radiographs."
 
@@ -61,31 +58,21 @@ def presets(json: options.Json = False) -> None:
     Example: boneagectl train presets --json
     """
     values = {
-        name: {
-            "description": preset.description,
-            "needs": preset.needs,
-            "reached": preset.reached,
-            "size_px": list(preset.size_px),
-            "settings": preset.settings,
-        }
+        name: {"description": preset.description, "needs": preset.needs, "reached": preset.reached,
+               "size_px": list(preset.size_px), "settings": preset.settings}
         for name, preset in PRESETS.items()
-    }
+    }  # fmt: skip
     rows = [(name, "-".join(map(str, sorted({*preset.size_px}))), preset.needs) for name, preset in PRESETS.items()]
-    about = "\n\n".join(
-        f"{name}: {preset.description}.\n  result: {preset.reached}" for name, preset in PRESETS.items()
-    )
+    texts = [f"{name}: {preset.description}.\n  result: {preset.reached}" for name, preset in PRESETS.items()]
+    about = "\n\n".join(texts)
     Printer(json).data({"presets": values}, f"{table(('PRESET', 'PX', 'NEEDS'), rows)}\n\n{about}")
 
 
 @app.command()
 def check(
     preset: Annotated[str, typer.Option("--preset", help="Preset whose network and phases are checked.")] = "tiny",
-    pack: Annotated[
-        Path | None, typer.Option("--data", help="Use the first images of this pack (default: synthetic hands).")
-    ] = None,
-    size: Annotated[
-        int, typer.Option("--size", metavar="PX", min=32, max=512, help="Side of the synthetic images.")
-    ] = 64,
+    pack: Annotated[Path | None, typer.Option("--data", help=_CHECK_PACK)] = None,
+    size: Annotated[int, typer.Option("--size", metavar="PX", min=32, max=512, help=_CHECK_SIZE)] = 64,
     json: options.Json = False,
 ) -> None:
     """Run the whole trainer on 32 images, in seconds.
@@ -107,9 +94,7 @@ def evaluate(
     pack: Annotated[Path, typer.Option("--data", help="Pack to predict.")],
     split: Annotated[str, typer.Option("--split", help="Evaluate the test part of this split only.")] = "all",
     views: Annotated[int, typer.Option("--views", min=1, max=10, help="Views per image to average.")] = 1,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Also write evaluation.json and predictions.csv here.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help=_EVALUATE_OUT)] = None,
     json: options.Json = False,
 ) -> None:
     """Evaluate a model on any pack with ages.
@@ -155,9 +140,7 @@ def export(
     run: RunOrFolder = "last",
     formats: Annotated[list[ModelFormat] | None, typer.Option("--format", help="May be repeated.")] = None,
     to: Annotated[tuple[str, str] | None, typer.Option("--to", metavar="TRACKER LOCATION", help=_TO)] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Output folder (default: beside the run).")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FOLDER", help=_EXPORT_OUT)] = None,
     pack: Annotated[Path | None, typer.Option("--data", metavar="PACK", help=_CHECK_ON)] = None,
     with_images: Annotated[bool, typer.Option("--with-images", help=_IMAGES)] = False,
     json: options.Json = False,

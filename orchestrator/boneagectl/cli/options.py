@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from boneagectl.cli.app import COMMANDS
+
 if TYPE_CHECKING:  # --help needs none of these
     from boneagectl.config import Config
     from boneagectl.ledger.store import Ledger
@@ -24,6 +26,13 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. train.epochs=3.")
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Run name, a unique prefix of it, or 'last'.")]
+
+
+def command_group(name: str, no_args_is_help: bool = False) -> typer.Typer:
+    """A command with subcommands; its help line is the one that `boneagectl --help` shows."""
+    return typer.Typer(
+        name=name, help=COMMANDS[name][1], no_args_is_help=no_args_is_help, rich_markup_mode=None, add_completion=False
+    )
 
 
 def settings(

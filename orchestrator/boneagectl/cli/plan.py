@@ -80,7 +80,6 @@ def calibrate(
         flow.collect(ended.run)
         spec = prepared.plan.spec
         speeds = flow.ledger.speeds(target, throughput.workload_id(spec.train, spec.data["image_size_px"]))
-        printer.data(
-            {"run_id": ended.run.run_id, "speeds": speeds}, "\n".join(map(format_runs.speed_text, speeds[-1:]))
-        )
+        text = "\n".join(map(format_runs.speed_text, speeds[-1:]))
+        printer.data({"run_id": ended.run.run_id, "speeds": speeds}, text)
         printer.talk("next: boneagectl plan")

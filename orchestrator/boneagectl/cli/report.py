@@ -16,26 +16,19 @@ if TYPE_CHECKING:
 
 _Samples = Annotated[Path | None, typer.Option("--samples", metavar="PNG", help="Include this sheet of radiographs.")]
 _Runs = Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two or more runs; the first is the reference.")]
-_ComparisonFormat = Annotated[
-    ComparisonFormat | None, typer.Option("--format", help="Output format (default: text; html with --open).")
-]
-_ComparisonOut = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Output file (default: stdout; a file of its own for HTML).")
-]
+_RUN = "Run name, prefix or 'last' (default: last)."
+_OUT = "Output file (default: beside the run for HTML, else stdout)."
+_ALL = "Write an index page of all runs and the reports it links to."
+_COMPARE_FORMAT = "Output format (default: text; html with --open)."
+_COMPARE_OUT = "Output file (default: stdout; a file of its own for HTML)."
 
 
 def report(
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Run name, prefix or 'last' (default: last).")
-    ] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help=_RUN)] = None,
     format_: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.HTML,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Output file (default: beside the run for HTML, else stdout).")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=_OUT)] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the HTML report in the browser.")] = False,
-    all_: Annotated[
-        bool, typer.Option("--all", help="Write an index page of all runs and the reports it links to.")
-    ] = False,
+    all_: Annotated[bool, typer.Option("--all", help=_ALL)] = False,
     samples: _Samples = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -81,8 +74,8 @@ def _report_all(
 
 def compare(
     runs: _Runs,
-    format_: _ComparisonFormat = None,
-    out: _ComparisonOut = None,
+    format_: Annotated[ComparisonFormat | None, typer.Option("--format", help=_COMPARE_FORMAT)] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=_COMPARE_OUT)] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the HTML comparison in the browser.")] = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -109,9 +109,7 @@ def _compare_regions(regions: str, target: str | None, settings: Config, printer
     printer.data({"offers": offers}, azure.offers_text(offers))
 
 
-config_app = typer.Typer(
-    name="config", help="List every setting with its value and origin.", rich_markup_mode=None, add_completion=False
-)
+config_app = options.command_group("config")
 
 
 @config_app.callback(invoke_without_command=True)

@@ -88,19 +88,15 @@ class _PollLog:
 
     def show(self, results: list[PollResult], lines: list[str], is_last: bool) -> None:
         for result in results:
-            if self._is_new(result) or result.messages:
+            key = (result.leg.leg_id, result.seen.state, result.seen.epoch, result.error)
+            if result.messages or self._last.get(result.run.run_id) != key:
                 self._print(result)
+            self._last[result.run.run_id] = key
         if self.screen.is_live:
             self.screen.draw(lines, is_last)
         for result in results:
             for text in result.messages:
                 self.screen.talk(f"{result.run.run_id}  {text}")
-
-    def _is_new(self, result: PollResult) -> bool:
-        key = (result.leg.leg_id, result.seen.state, result.seen.epoch, result.error)
-        is_new = self._last.get(result.run.run_id) != key
-        self._last[result.run.run_id] = key
-        return is_new
 
     def _print(self, result: PollResult) -> None:
         if self.printer.json:
@@ -117,9 +113,8 @@ def _line(result: PollResult) -> str:
 def raise_if_failed(result: PollResult) -> None:
     run_id, state = result.run.run_id, result.seen.state
     if state in (LegState.FAILED, LegState.LOST):
-        raise RunFailed(
-            f"{run_id} {state}: {result.seen.reason}", f"boneagectl logs {run_id}; boneagectl resume {run_id}"
-        )
+        commands = f"boneagectl logs {run_id}; boneagectl resume {run_id}"
+        raise RunFailed(f"{run_id} {state}: {result.seen.reason}", commands)
 
 
 # -------------------------------------------------------------------------------------------- screen
@@ -138,10 +133,18 @@ class RunScreen:
         self._epoch = -1
 
     def lines(self, result: PollResult) -> list[str]:
-        relay = self.flow.ledger.relay(result.run.run_id)
-        parts = (_leg_lines(result, relay), _state_lines(result), self._metric_lines(result), _time_lines(result),
-                 self._money_lines(result), _next_lines(result, relay))  # fmt: skip
-        return [line for part in parts for line in part]
+        run, leg, seen, relay = result.run, result.leg, result.seen, self.flow.ledger.relay(result.run.run_id)
+        started = f", {run.started_legs} of at most {relay.legs} started" if relay else ""
+        lines = [f"run      {run.run_id}, leg {leg.number}{started}, on {leg.target}"]
+        if before := run.legs[: leg.number - 1][-3:]:
+            legs = "; ".join(f"{earlier.target} {earlier.state} at epoch {earlier.epoch}" for earlier in before)
+            lines.append(f"before   {legs}")
+        lines += [*_state_lines(result), *self._metric_lines(result)]
+        if seen.elapsed_s is None:
+            lines.append("time     unknown")
+        else:
+            lines.append(_share_line("time", seen.elapsed_s, leg.time_limit_s, units.format_duration))
+        return [*lines, *self._money_lines(result), *_next_lines(result, relay)]
 
     def _metric_lines(self, result: PollResult) -> Iterator[str]:
         from boneagectl.report import collect
@@ -169,13 +172,6 @@ class RunScreen:
             yield f"{line} of {account.name}'s {limit.kind}"
 
 
-def _leg_lines(result: PollResult, relay: Relay | None) -> Iterator[str]:
-    of = f", {result.run.started_legs} of at most {relay.legs} started" if relay else ""
-    yield f"run      {result.run.run_id}, leg {result.leg.number}{of}, on {result.leg.target}"
-    if before := result.run.legs[: result.leg.number - 1]:
-        yield f"before   {'; '.join(f'{leg.target} {leg.state} at epoch {leg.epoch}' for leg in before[-3:])}"
-
-
 def _state_lines(result: PollResult) -> Iterator[str]:
     seen = result.seen
     yield f"state    {seen.state}{f' ({seen.reason})' if seen.reason else ''}"
@@ -185,13 +181,6 @@ def _state_lines(result: PollResult) -> Iterator[str]:
         if left and not seen.state.is_over and isinstance(epoch_s, int | float):  # at the newest epoch's pace
             rest = f", about {units.format_duration(int(left * epoch_s))} left"
         yield f"epoch    {bar(seen.epoch, seen.epochs)}  {seen.epoch} of {seen.epochs}{rest}"
-
-
-def _time_lines(result: PollResult) -> Iterator[str]:
-    if result.seen.elapsed_s is None:
-        yield "time     unknown"
-    else:
-        yield _share_line("time", result.seen.elapsed_s, result.leg.time_limit_s, units.format_duration)
 
 
 def _share_line(label: str, used: int, limit: int, show: Callable[[int], str]) -> str:

@@ -85,17 +85,12 @@ def _binned(rows: Sequence[Prediction], values: Sequence[float]) -> tuple[tuple[
     table = []
     for index, members in sorted(bins.items()):
         errors, boys = [row.error_months for row in members], sum(row.male for row in members)
-        table.append(
-            (
-                f"{index * _TABLE_BIN_MONTHS} to <{(index + 1) * _TABLE_BIN_MONTHS}".replace("-", "−"),
-                count(boys),
-                count(len(members) - boys),
-                plain(statistics.fmean(row.boneage_months for row in members)),
-                plain(statistics.fmean(row.predicted_months for row in members)),
-                signed(statistics.fmean(errors)),
-                plain(statistics.stdev(errors) if len(errors) > 1 else None),
-            )
-        )
+        low, high = index * _TABLE_BIN_MONTHS, (index + 1) * _TABLE_BIN_MONTHS
+        reference = plain(statistics.fmean(row.boneage_months for row in members))
+        predicted = plain(statistics.fmean(row.predicted_months for row in members))
+        sd = plain(statistics.stdev(errors) if len(errors) > 1 else None)
+        table.append((f"{low} to <{high}".replace("-", "−"), count(boys), count(len(members) - boys), reference,
+                      predicted, signed(statistics.fmean(errors)), sd))  # fmt: skip
     return tuple(table)
 
 
@@ -164,16 +159,10 @@ def _group_bars(groups: Mapping[str, Any]) -> list[charts.Bar]:
 
 def _group_rows(groups: Mapping[str, Any], prefix: str = "") -> list[tuple[str, ...]]:
     return [
-        (
-            prefix + _group_name(name),
-            count(group.get("n")),
-            plain(group.get("mae_months"), 2),
-            interval(group.get(CI95), 2),
-            signed(group.get("bias_months"), 2),
-            plain(group.get("rmse_months"), 2),
-        )
+        (prefix + _group_name(name), count(group.get("n")), plain(group.get("mae_months"), 2),
+         interval(group.get(CI95), 2), signed(group.get("bias_months"), 2), plain(group.get("rmse_months"), 2))
         for name, group in ((name, section(group)) for name, group in groups.items())
-    ]
+    ]  # fmt: skip
 
 
 def _draw_groups(data: ReportData, key: str, by: str, groups: Mapping[str, Any], rows: Sequence[Any]) -> ReportFigure:

@@ -186,18 +186,12 @@ def time_table(runs: Sequence[ComparedRun]) -> ComparisonTable:
 
 def pair_table(first: str, pairs: Sequence[RunPair]) -> ComparisonTable:
     """Each further run against the run `first`, image by image."""
-    rows = tuple(
-        (
-            pair.run_id,
-            f"{text.count(pair.n)} of {text.count(pair.own)} ({first}: {text.count(pair.firsts)})",
-            text.signed(pair.difference_months, 2),
-            text.interval(pair.ci95_months, 2),
-            text.share(pair.improved_share),
-            pair.verdict,
-        )
-        for pair in pairs
-    )
-    return ComparisonTable("against", f"Paired comparison with {first}", _PAIR_COLUMNS, rows, _PAIR_NOTE)
+    rows = []
+    for pair in pairs:
+        images = f"{text.count(pair.n)} of {text.count(pair.own)} ({first}: {text.count(pair.firsts)})"
+        difference, interval = text.signed(pair.difference_months, 2), text.interval(pair.ci95_months, 2)
+        rows.append((pair.run_id, images, difference, interval, text.share(pair.improved_share), pair.verdict))
+    return ComparisonTable("against", f"Paired comparison with {first}", _PAIR_COLUMNS, tuple(rows), _PAIR_NOTE)
 
 
 # ------------------------------------------------------------------------------------- notes

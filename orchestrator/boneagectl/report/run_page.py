@@ -140,15 +140,10 @@ def describe_gpu(data: ReportData) -> str:
 def worst_case_rows(data: ReportData) -> Rows:
     """The largest errors of the shown set: id, sex, reference age, predicted age, error."""
     return [
-        (
-            str(case.get("id")),
-            "boy" if case.get("male") else "girl",
-            text.plain(case.get("boneage_months"), 0),
-            text.plain(case.get("predicted_months")),
-            text.signed(case.get("error_months")),
-        )
+        (str(case.get("id")), "boy" if case.get("male") else "girl", text.count(case.get("boneage_months")),
+         text.plain(case.get("predicted_months")), text.signed(case.get("error_months")))
         for case in map(section, data.metrics.get("worst") or [])
-    ]
+    ]  # fmt: skip
 
 
 def machine_rows(data: ReportData) -> Rows:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from boneagectl.report import charts
 from boneagectl.report.data import ReportData
 from boneagectl.report.svg import ReportFigure
-from boneagectl.report.text import count, duration, inline, months, number, plain, section, share
+from boneagectl.report.text import UNKNOWN, count, duration, inline, months, number, plain, section, share
 
 _NO_EPOCH = "No epoch has finished yet."
 _TIME_PARTS = (("load_s", "Load images"), ("compute_s", "Compute"), ("validate_s", "Validate"),
@@ -57,18 +57,12 @@ def draw_loss(data: ReportData) -> ReportFigure:
         f"Loss over {_epochs_text(data)} {legs_text}. Training loss is measured while the weights change, validation "
         "loss after each epoch."
     )
-    rows = tuple(
-        (
-            count(epoch),
-            inline(line.get("leg")),
-            plain(line.get("loss"), 4),
-            plain(line.get("val_loss"), 4),
-            plain(None) if (rate := number(line.get("learning_rate"))) is None else f"{rate:.2e}",
-        )
-        for epoch, line in zip(_epoch_numbers(data), data.epochs, strict=True)
-    )
+    rows = []
+    for epoch, line in zip(_epoch_numbers(data), data.epochs, strict=True):
+        losses, rate = [plain(line.get(key), 4) for key in ("loss", "val_loss")], number(line.get("learning_rate"))
+        rows.append((count(epoch), inline(line.get("leg")), *losses, UNKNOWN if rate is None else f"{rate:.2e}"))
     columns = ("Epoch", "Leg", "Training loss", "Validation loss", "Learning rate")
-    return ReportFigure("loss", drawing, caption, columns, rows)
+    return ReportFigure("loss", drawing, caption, columns, tuple(rows))
 
 
 def draw_mae(data: ReportData) -> ReportFigure:
