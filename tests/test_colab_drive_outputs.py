@@ -49,8 +49,8 @@ def colab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colab]:
     with Colab(tmp_path / "the colab") as emulator:
         for name, value in emulator.environment().items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr("boneagectl.targets.http.BACKOFF_S", 0.01)
-        monkeypatch.setattr("boneagectl.targets.colab.notebook_outputs.PAUSES_S", (0.01, 0.02))
+        for name, value in (("ATTEMPTS", 3), ("BACKOFF_S", 0.01), ("LONGEST_PAUSE_S", 0.05)):
+            monkeypatch.setattr(f"boneagectl.targets.http.{name}", value)
         sign_in(emulator, "drive.readonly", "cloud-platform")
         yield emulator
         assert emulator.refused_hosts == []
@@ -244,7 +244,8 @@ def test_downloads_are_complete_while_a_notebook_writes(
     colab: Colab, files: DriveClient, dest: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The notebook's own code, on the mount, as fast as it can."""
-    monkeypatch.setattr(notebook_outputs, "PAUSES_S", (0.05,) * 20)
+    for name, value in (("ATTEMPTS", 21), ("BACKOFF_S", 0.05), ("LONGEST_PAUSE_S", 0.05)):
+        monkeypatch.setattr(f"boneagectl.targets.http.{name}", value)
     drive, messages = colab_drive.MountedDrive(colab.drive.mount), list[str]()
     out = RunFolder(tmp_path / "content")
     mirror = colab_drive.DriveMirror(drive, place(colab), out, tmp_path / "staging", messages.append)

@@ -12,7 +12,15 @@ import pytest
 
 from boneage_trainer.contract import RunFolder, write_atomic
 from boneagectl import bundle
-from boneagectl.errors import LimitRefused, MachineError, NotYet, SubmitUncertain, Unreachable, UsageError
+from boneagectl.errors import (
+    LimitRefused,
+    MachineError,
+    NotYet,
+    ProviderRefused,
+    SubmitUncertain,
+    Unreachable,
+    UsageError,
+)
 from boneagectl.models import Checkpoint, Handle, JobSpec, LegState
 from boneagectl.target_settings import KaggleSettings
 from boneagectl.targets import http
@@ -205,7 +213,7 @@ class TestKaggle(TargetContract):
     ) -> None:
         target = KaggleTarget(home / "kaggle", settings(dataset="alice/no-such-set"))
         target.render(spec, bundle.build(spec), LEG, tmp_path / "sent", None)
-        with pytest.raises(MachineError, match="alice/no-such-set"):
+        with pytest.raises(ProviderRefused, match="alice/no-such-set"):
             target.submit(LEG, tmp_path / "sent")
         assert kaggle.kernels == {}
         assert kaggle.running() == []

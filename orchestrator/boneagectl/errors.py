@@ -53,7 +53,7 @@ class Declined(BoneagectlError):
     exit_code = 7
 
 
-class RemoteError(MachineError):
+class RemoteError(BoneagectlError):
     """Everything that a provider or the way to it can cause."""
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from boneage_trainer.contract import RunFolder, TrainConfig, write_json
 from boneagectl import locks
-from boneagectl.errors import LimitRefused, NotYet, RemoteError, SubmitUncertain, UsageError
+from boneagectl.errors import LimitRefused, MachineError, NotYet, RemoteError, SubmitUncertain, UsageError
 from boneagectl.models import Handle, Leg, LegState, Observation, Run, as_json, parse_iso
 from boneagectl.targets import get
 
@@ -204,7 +204,7 @@ class Workflow:
                     self.ledger.attach(leg.leg_id, handle)
                 elif time.time() >= parse_iso(leg.created) + target.capabilities.appears_s:
                     self.ledger.release(leg.leg_id, "the submit was interrupted before it began")
-        except (locks.LockBusy, RemoteError):
+        except (locks.LockBusy, MachineError, RemoteError):
             return  # another process is submitting it, or the target cannot be asked: the reservation stays
 
     # ------------------------------------------------------------------------------------ poll and stop

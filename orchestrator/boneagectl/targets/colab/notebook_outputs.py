@@ -11,7 +11,6 @@ import io
 import json
 import os
 import shutil
-import time
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -24,14 +23,12 @@ from boneage_trainer.contract import ContractError, RunFolder, parse_object, sha
 from boneagectl import artifacts
 from boneagectl.errors import MachineError, NotFound, NotYet, ProviderRefused, UsageError
 from boneagectl.models import Artifacts
+from boneagectl.targets import http
 from boneagectl.targets.colab.drive import DriveClient, DriveFile, DriveStream
 from boneagectl.targets.colab.render import FOLDER
-from boneagectl.targets.http import ContentChanged
 
 SLOTS = ("a", "b")
 """As in the trainer's `platforms.colab_drive`."""
-PAUSES_S = (1.0, 5.0)
-"""Before another attempt: the notebook may have replaced a file during the download."""
 _NAMES = RunFolder(Path())
 _STATE, _METRICS, _MANIFEST = _NAMES.state.name, _NAMES.metrics.name, _NAMES.manifest.name
 _WEIGHTS = _NAMES.last.parent.name
@@ -90,14 +87,14 @@ def download_outputs(files: DriveClient, run_id: str, leg_id: str, dest: RunFold
         NotYet: Drive holds nothing complete of the leg. DamagedOutputs: everything that it holds is damaged.
         MachineError: a name points outside the folder. Others: as `DriveClient`.
     """
-    for pause_s in (*PAUSES_S, None):
+
+    def attempt() -> Artifacts:
         try:
             return _download(files, run_id, leg_id, dest)
-        except (ContentChanged, NotFound, DamagedOutputs, IncompleteOutputs):
-            if pause_s is None:
-                raise
-            time.sleep(pause_s)
-    raise AssertionError("the last attempt returns or raises")
+        except (http.ContentChanged, NotFound, DamagedOutputs, IncompleteOutputs) as error:
+            raise http.Transient(error) from None  # the notebook is writing; Drive may list it only in part
+
+    return http.repeat(attempt, http.retry_policy())
 
 
 def _download(files: DriveClient, run_id: str, leg_id: str, dest: RunFolder) -> Artifacts:
@@ -171,7 +168,7 @@ class DriveSlot:
             if hashlib.sha256(content).hexdigest() != self.sha256[_METRICS]:
                 return None
             return [parse_object(line, _METRICS) for line in content.decode().splitlines()]
-        except (KeyError, ContentChanged, NotFound, ContractError, UnicodeDecodeError):
+        except (KeyError, http.ContentChanged, NotFound, ContractError, UnicodeDecodeError):
             return None
 
     def download(self, dest: RunFolder, incoming: Path) -> None:
@@ -226,7 +223,7 @@ def _load_slot(files: DriveClient, children: list[DriveFile]) -> DriveSlot | Non
         listed = json.loads(manifest)["files"]
         sha256 = {str(name): str(entry["sha256"]) for name, entry in listed.items()}
         parse_object(state.decode(), _STATE)
-    except (ContentChanged, NotFound, LookupError, TypeError, AttributeError, ValueError, ContractError):
+    except (http.ContentChanged, NotFound, LookupError, TypeError, AttributeError, ValueError, ContractError):
         return None
     is_consistent = sha256.get(_STATE) == hashlib.sha256(state).hexdigest()
     return DriveSlot(files, entries, folders, sha256, manifest, state) if is_consistent else None
