@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from boneage_trainer.contract import ContractError, RunFolder
+from boneage_trainer.contract import ContractError, RunFolder, parse_parameters
 from boneage_trainer.platforms import colab_cli
 from boneagectl import bundle
 from boneagectl.targets.colab import cli_session
@@ -146,9 +146,9 @@ def test_the_state_records_why_the_trainer_did_not_start(run: Run, monkeypatch: 
 
 def test_unknown_and_missing_parameters_are_refused() -> None:
     with pytest.raises(ContractError, match="parameter"):
-        colab_cli.CliSessionParameters.from_mapping({"colour": "red"})
+        parse_parameters(colab_cli.CliSessionParameters, {"colour": "red"})
     with pytest.raises(ContractError, match="lacks the parameters leg"):
-        colab_cli.CliSessionParameters.from_mapping({})
+        parse_parameters(colab_cli.CliSessionParameters, {})
 
 
 def test_both_sides_agree_on_the_hold_time() -> None:

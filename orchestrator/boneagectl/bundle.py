@@ -1,7 +1,7 @@
 """The zip with the trainer and one job that a leg executes, and the provenance of the code in it.
 
 ``python bundle.zip --data PACK --out FOLDER`` is the whole interface. It holds only what its target runs, and the same
-input gives the same bytes (see `boneage_trainer.archive.zip_deflated`).
+input gives the same bytes (see `boneage_trainer.archive.zip_entries`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import boneage_trainer
-from boneage_trainer.archive import zip_deflated
+from boneage_trainer.archive import zip_entries
 from boneage_trainer.contract import Job, write_atomic
 from boneagectl.errors import UsageError
 from boneagectl.models import Bundle, BundleFile, JobSpec
@@ -50,7 +50,7 @@ def build(spec: JobSpec) -> Bundle:
     """
     job = Job(train=spec.train, data=spec.data, provenance=spec.provenance).to_json().encode()
     entries = sorted([*_modules(ENTRY_POINTS[spec.target]), ("__main__.py", _MAIN), ("job.json", job)])
-    content = zip_deflated(entries)
+    content = zip_entries(entries)
     if len(content) > MAX_BYTES:
         raise UsageError(f"the bundle has {len(content)} bytes, over the limit of {MAX_BYTES}")
     files = tuple(BundleFile(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in entries)

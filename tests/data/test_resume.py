@@ -19,6 +19,7 @@ import pytest
 from boneage_trainer.contract import ContractError, PackFolder
 from boneage_trainer.data import pack_writer
 from boneage_trainer.data import prepare as module
+from boneage_trainer.data.pack_writer import PreparedRow
 from boneage_trainer.data.prepare import main, prepare
 from data.trees import command, contents, environment, make_tree, picture, png, run
 
@@ -167,7 +168,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     rows: list[int] = []
     real = module.scale_files
 
-    def counting(jobs: list[tuple[int, str]], size_px: int) -> list[module.ScaledFile]:
+    def counting(jobs: list[tuple[int, str]], size_px: int) -> list[tuple[PreparedRow, bytes | None]]:
         rows.extend(row for row, _ in jobs)
         return real(jobs, size_px)
 

@@ -105,7 +105,7 @@ def test_a_file_where_a_folder_is_needed_is_one_clear_line(tmp_path: Path, capsy
 
 def test_an_interrupted_run_leaves_nothing_under_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("boneage_trainer.data.synth.format_csv", lambda _: 1 / 0)
+        patch.setattr("boneage_trainer.data.synth.format_labels", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             synthesize(tmp_path / "set", n=2, size_px=32)
     assert not (tmp_path / "set").exists()

@@ -20,7 +20,7 @@ from boneage_trainer.platforms.colab_drive import (
     MountedDrive,
     checkpoint_files,
     restore_checkpoint,
-    stored_epoch,
+    stored_progress,
 )
 from colab_stub import colab_at
 
@@ -78,7 +78,7 @@ class Bench:
             found = restore_checkpoint(self.my_drive / "boneagectl" / LEG, self.root / "restored", self.messages.append)
         except ContractError:
             return 0
-        return max(0, stored_epoch(found)) if found else 0
+        return max(0, stored_progress(found)[0]) if found else 0
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_the_damaged_one_of_two_copies_is_skipped(bench: Bench) -> None:
         bench.train(epoch, epoch)
         assert bench.mirror.wait(10) == []
     place = bench.my_drive / "boneagectl" / LEG
-    newest = max((RunFolder(place / slot) for slot in SLOTS), key=stored_epoch)
+    newest = max((RunFolder(place / slot) for slot in SLOTS), key=stored_progress)
     damaged(newest.last)
     assert bench.on_drive() == 2
     assert "damaged" in bench.messages[-1]
@@ -227,14 +227,14 @@ def test_a_damaged_copy_is_replaced_before_the_complete_one(bench: Bench) -> Non
         bench.train(epoch, epoch)
         assert bench.mirror.wait(10) == []
     place = bench.my_drive / "boneagectl" / LEG
-    whole, torn = sorted((place / slot for slot in SLOTS), key=lambda slot: stored_epoch(RunFolder(slot)))
+    whole, torn = sorted((place / slot for slot in SLOTS), key=lambda slot: stored_progress(RunFolder(slot)))
     damaged(RunFolder(torn).last)
     assert bench.on_drive() == 3
     assert (place / f"{torn.name}-damaged").is_dir()
     bench.mirror = bench.new_mirror()
     bench.train(4, 4)
     assert bench.mirror.wait(10) == []
-    assert (stored_epoch(RunFolder(whole)), stored_epoch(RunFolder(torn))) == (3, 4)
+    assert (stored_progress(RunFolder(whole))[0], stored_progress(RunFolder(torn))[0]) == (3, 4)
     assert bench.on_drive() == 4
 
 

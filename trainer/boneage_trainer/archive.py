@@ -24,21 +24,13 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 """What zipfile raises for torn, encrypted and unsupported archives."""
 
 
-def zip_stored(entries: Iterable[tuple[str, bytes]]) -> bytes:
-    """A zip of `entries` (name, content), not compressed: sorted, dated alike, so the same bytes on every machine."""
-    return _zip(entries, zipfile.ZIP_STORED)
+def zip_entries(entries: Iterable[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip of `entries` (name, content). Names, dates, permissions, order and level are fixed.
 
-
-def zip_deflated(entries: Iterable[tuple[str, bytes]]) -> bytes:
-    """As `zip_stored`, compressed. Names, dates, permissions, order and level are fixed.
-
-    So the bytes depend only on the entries and the interpreter's zlib: the same interpreter makes the same bytes on
-    every machine and in every process; another build of zlib may make others that unpack to the same entries.
+    With ``zipfile.ZIP_STORED`` the bytes are the same on every machine. Compressed, they depend on the interpreter's
+    zlib too: the same interpreter makes the same bytes on every machine and in every process; another build of zlib
+    may make others that unpack to the same entries.
     """
-    return _zip(entries, zipfile.ZIP_DEFLATED)
-
-
-def _zip(entries: Iterable[tuple[str, bytes]], method: int) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as zip_file:
         for name, data in sorted(entries):

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import csv
 import io
-import os
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from boneage_trainer.console import int_in_range, print_result, print_status, run_command
+from boneage_trainer.console import int_in_range, print_result, print_status, run_keras_command
 from boneage_trainer.contract import (
     PRESETS,
     SENTINEL,
@@ -39,7 +38,6 @@ from boneage_trainer.contract import (
 )
 from boneage_trainer.data.prepare import prepare
 from boneage_trainer.data.synth import synthesize
-from boneage_trainer.stderr_filter import quiet_tensorflow
 from boneage_trainer.train.session import TrainingSession, TrainingStopped
 
 TRAIN_IMAGES, HELD_OUT_IMAGES = 32, 4
@@ -129,7 +127,15 @@ def _small_pack(data: Path | None, folder: Path, size_px: int) -> PackFolder:
     """A pack with a split of its own: the first images for training, the last for validation and test."""
     pack = PackFolder(folder / "pack")
     if data:
-        _copy_first_images(PackFolder(data), pack)
+        source, count = PackFolder(data), TRAIN_IMAGES + 2 * HELD_OUT_IMAGES
+        card = source.read_card()
+        if card["count"] < count or not card["labelled"]:
+            raise ContractError(f"pack {data} must have at least {count} images with ages for a check")
+        pack.root.mkdir(parents=True)
+        np.save(pack.images, np.load(source.images, mmap_mode="r")[:count])
+        lines = source.index.read_text(encoding="utf-8").splitlines()[: count + 1]
+        write_atomic(pack.index, "\n".join(lines) + "\n")
+        write_json(pack.card, {**card, "count": count, "fingerprint": f"check-{card['fingerprint']}"})
     else:
         synthesize(folder / "hands", TRAIN_IMAGES + 2 * HELD_OUT_IMAGES, size_px, workers=1)
         prepare(folder / "hands", pack.root, size_px, workers=1)
@@ -139,17 +145,6 @@ def _small_pack(data: Path | None, folder: Path, size_px: int) -> PackFolder:
     lines = [f"{row['id']},{part}" for row, part in zip(rows, parts, strict=True)]
     write_atomic(pack.root / "check.csv", "\n".join(["id,split", *lines]) + "\n")
     return pack
-
-
-def _copy_first_images(source: PackFolder, pack: PackFolder) -> None:
-    card, count = source.read_card(), TRAIN_IMAGES + 2 * HELD_OUT_IMAGES
-    if card["count"] < count or not card["labelled"]:
-        raise ContractError(f"pack {source.root} must have at least {count} images with ages for a check")
-    pack.root.mkdir(parents=True)
-    np.save(pack.images, np.load(source.images, mmap_mode="r")[:count])
-    lines = source.index.read_text(encoding="utf-8").splitlines()[: count + 1]
-    write_atomic(pack.index, "\n".join(lines) + "\n")
-    write_json(pack.card, {**card, "count": count, "fingerprint": f"check-{card['fingerprint']}"})
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
@@ -218,9 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ContractError(f"the trainer does not work on this machine with preset {preset}")
         print_status(f"the trainer works on this machine with preset {preset} ({elapsed_s:.0f} s)")
 
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with quiet_tensorflow():
-        return run_command(command)
+    return run_keras_command(command)
 
 
 if __name__ == "__main__":

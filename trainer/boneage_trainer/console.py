@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from boneage_trainer.contract import ContractError
+from boneage_trainer.stderr_filter import quiet_tensorflow
 
 
 def run_command(command: Callable[[], None]) -> int:
@@ -36,6 +37,13 @@ def run_command(command: Callable[[], None]) -> int:
         return 0
     print(f"error: {message}", file=sys.stderr)
     return code
+
+
+def run_keras_command(command: Callable[[], None]) -> int:
+    """As `run_command`, with the TensorFlow backend, and without the log lines of its libraries."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with quiet_tensorflow():
+        return run_command(command)
 
 
 def free_bytes(path: Path) -> int:

@@ -6,14 +6,15 @@ Standard library only and quick to import, because every command of boneagectl i
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from boneage_trainer.config import TrainConfig as TrainConfig
 from boneage_trainer.config import setting as setting
@@ -27,7 +28,6 @@ SCHEMA = 1
 SENTINEL = "BONEAGE "
 STATE_SENTINEL = "BONEAGE-STATE "
 RESEARCH_ONLY = "For research and education only. Not a medical device; not for diagnosis or treatment."
-STATES = ("running", "paused", "complete", "failed")
 
 
 # ------------------------------------------------------------------------------------------- job
@@ -68,6 +68,20 @@ def parse_object(text: str, what: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ContractError(f"{what} must be a JSON object, not {type(raw).__name__}")
     return raw
+
+
+_Parameters = TypeVar("_Parameters")
+
+
+def parse_parameters(kind: Callable[..., _Parameters], values: Mapping[str, Any]) -> _Parameters:
+    """`values` of a generated session as the dataclass `kind`; raises ContractError where one is unknown or missing."""
+    names = list(inspect.signature(kind).parameters)
+    for name in values:
+        if name not in names:
+            raise ContractError(unknown_name("parameter", name, names))
+    if missing := [name for name in names if name not in values]:
+        raise ContractError(f"the session lacks the parameters {', '.join(missing)}")
+    return kind(**values)
 
 
 # --------------------------------------------------------------------------------------- folders
@@ -241,6 +255,16 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def format_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A csv with a header, its lines ended by newlines alone on every machine."""
+    import csv
+    import io
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows((header, *rows))
+    return text.getvalue()
+
+
 def sha256_of(path: Path) -> str:
     """The hex digest of a file's content; raises OSError where it cannot be read."""
     return hash_file(path, "sha256")
@@ -269,7 +293,7 @@ def write_manifest(folder: RunFolder) -> None:
 # --------------------------------------------------------------------------------------- signals
 def sentinel_line(metrics: Mapping[str, Any]) -> str:
     """The line that is printed after each epoch, so that a log stream alone is enough to follow a run."""
-    return _signal_line(SENTINEL, metrics)
+    return SENTINEL + json.dumps(metrics, sort_keys=True, allow_nan=False)
 
 
 def parse_sentinel(line: str) -> dict[str, Any] | None:
@@ -283,16 +307,12 @@ def state_line(values: Mapping[str, Any]) -> str:
     Where only the log can be downloaded, or the provider's own state ("COMPLETE"), it distinguishes a paused run from a
     complete one.
     """
-    return _signal_line(STATE_SENTINEL, values)
+    return STATE_SENTINEL + json.dumps(values, sort_keys=True, allow_nan=False)
 
 
 def parse_state(line: str) -> dict[str, Any] | None:
     """The state in a log line, or None for any other line."""
     return _parse_signal(STATE_SENTINEL, line)
-
-
-def _signal_line(start: str, values: Mapping[str, Any]) -> str:
-    return start + json.dumps(values, sort_keys=True, allow_nan=False)
 
 
 def _parse_signal(start: str, line: str) -> dict[str, Any] | None:

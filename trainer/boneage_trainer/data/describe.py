@@ -8,12 +8,11 @@ SRC is an unpacked tree, a csv alone, or a pack. The fields of the JSON are thos
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +20,7 @@ import numpy as np
 from boneage_trainer.console import print_result, print_status, run_command
 from boneage_trainer.contract import ContractError, PackFolder, write_atomic
 from boneage_trainer.data.pixels import Gray, decode_square, fit_square
-from boneage_trainer.data.source import Row, read_labels, read_tree
+from boneage_trainer.data.source import Row, read_index, read_labels, read_tree
 from boneage_trainer.data.splits import MIN_IMAGES, make_split
 
 _BIN_MONTHS = 12
@@ -38,18 +37,12 @@ _BAND_MONTHS = 30
 _BANDS = 8
 
 
-class Subject(NamedTuple):
-    id: str
-    male: bool
-    boneage_months: float | None
-
-
 @dataclass(frozen=True, slots=True)
 class DataSet:
     """What SRC holds: usable `subjects` in file order, `facts` that only its kind has, and its images."""
 
     kind: str
-    subjects: list[Subject]
+    subjects: list[Row]
     facts: dict[str, Any] = field(default_factory=dict)
     image: Callable[[int], Gray | None] | None = None
     """The image of a subject, by position, as (side, side) gray; None where it is missing or broken."""
@@ -59,11 +52,13 @@ def open_data_set(source: Path, csv_name: str | None = None) -> DataSet:
     """Raises ContractError where `source` is neither tree nor csv nor pack."""
     if source.is_file():
         labels = read_labels(source)
-        return DataSet("csv", [_subject(row) for row in labels.rows if not row.problem], _count_problems(labels.rows))
-    return _open_pack(PackFolder(source)) if PackFolder(source).card.exists() else _open_tree(source, csv_name)
-
-
-def _open_tree(source: Path, csv_name: str | None) -> DataSet:
+        return DataSet("csv", [row for row in labels.rows if not row.problem], _count_problems(labels.rows))
+    pack = PackFolder(source)
+    if pack.card.exists():
+        card, images = pack.read_card(), np.load(pack.images, mmap_mode="r")
+        facts = {key: card[key] for key in ("fingerprint", "image_size_px", "problems")}
+        subjects = [row for row, _ in read_index(pack)]
+        return DataSet("pack", subjects, facts, lambda position: np.array(images[position]))
     tree = read_tree(source, csv_name)
     rows = [row for row in tree.rows if row.problem in ("", "missing")]
     found = sum(row.file is not None for row in rows)
@@ -73,23 +68,7 @@ def _open_tree(source: Path, csv_name: str | None) -> DataSet:
         return None if file is None else decode_square(file.read_bytes(), 128)
 
     facts = {"images_found": found, "images_missing": len(rows) - found, "images_without_row": len(tree.strays)}
-    return DataSet("tree", [_subject(row) for row in rows], {**_count_problems(tree.rows), **facts}, image)
-
-
-def _open_pack(pack: PackFolder) -> DataSet:
-    card = pack.read_card()
-    with open(pack.index, encoding="utf-8", newline="") as stream:
-        subjects = [
-            Subject(row["id"], row["male"] == "True", float(row["boneage_months"]) if row["boneage_months"] else None)
-            for row in csv.DictReader(stream)
-        ]
-    images = np.load(pack.images, mmap_mode="r")
-    facts = {key: card[key] for key in ("fingerprint", "image_size_px", "problems")}
-    return DataSet("pack", subjects, facts, lambda position: np.array(images[position]))
-
-
-def _subject(row: Row) -> Subject:
-    return Subject(row.id, row.male, row.boneage_months)
+    return DataSet("tree", rows, {**_count_problems(tree.rows), **facts}, image)
 
 
 def _count_problems(rows: Sequence[Row]) -> dict[str, Any]:
@@ -107,18 +86,25 @@ def describe(data: DataSet, split: str | None = None) -> dict[str, Any]:
         of a tree images_found, images_missing, images_without_row, rows_unlabelled, rows_duplicate,
         of a csv the last two, of a pack fingerprint, image_size_px, problems.
     """
-    ages = [subject.boneage_months for subject in data.subjects if subject.boneage_months is not None]
+    known = [(subject.boneage_months, subject.male) for subject in data.subjects if subject.boneage_months is not None]
+    ages, bins = [age for age, _ in known], [(int(age // _BIN_MONTHS), male) for age, male in known]
     return {
         "kind": data.kind,
         **_count_by_sex(data.subjects),
         "ages": _describe_ages(np.array(ages)) if ages else None,
-        "histogram": _histogram(data.subjects),
+        "histogram": [
+            {
+                "from_months": number * _BIN_MONTHS, "to_months": (number + 1) * _BIN_MONTHS,
+                "male": bins.count((number, True)), "female": bins.count((number, False)),
+            }
+            for number in range(max((number for number, _ in bins), default=-1) + 1)
+        ],
         "split": _describe_split(data.subjects, split) if split and len(data.subjects) >= MIN_IMAGES else None,
         **data.facts,
-    }
+    }  # fmt: skip
 
 
-def _count_by_sex(subjects: Sequence[Subject]) -> dict[str, int]:
+def _count_by_sex(subjects: Sequence[Row]) -> dict[str, int]:
     male = sum(subject.male for subject in subjects)
     return {"count": len(subjects), "male": male, "female": len(subjects) - male}
 
@@ -136,22 +122,7 @@ def _describe_ages(months: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, A
     }
 
 
-def _histogram(subjects: Sequence[Subject]) -> list[dict[str, int]]:
-    bins = [
-        (int(subject.boneage_months // _BIN_MONTHS), subject.male)
-        for subject in subjects
-        if subject.boneage_months is not None
-    ]
-    return [
-        {
-            "from_months": number * _BIN_MONTHS, "to_months": (number + 1) * _BIN_MONTHS,
-            "male": bins.count((number, True)), "female": bins.count((number, False)),
-        }
-        for number in range(max((number for number, _ in bins), default=-1) + 1)
-    ]  # fmt: skip
-
-
-def _describe_split(subjects: Sequence[Subject], name: str) -> dict[str, Any]:
+def _describe_split(subjects: Sequence[Row], name: str) -> dict[str, Any]:
     """Counts and mean ages of a split's training side (train and validation) and test set, and its hash."""
     parts = make_split(name, [subject.id for subject in subjects])
     train, test = ([subjects[row] for row in rows] for rows in (parts.validation + parts.train, parts.test))
@@ -164,7 +135,7 @@ def _describe_split(subjects: Sequence[Subject], name: str) -> dict[str, Any]:
     }
 
 
-def _describe_part(subjects: Sequence[Subject]) -> dict[str, Any]:
+def _describe_part(subjects: Sequence[Row]) -> dict[str, Any]:
     figures: dict[str, Any] = {**_count_by_sex(subjects)}
     for name, male in (("male", True), ("female", False)):
         of_sex = (subject.boneage_months for subject in subjects if subject.male is male)
@@ -193,7 +164,15 @@ def format_description(description: dict[str, Any]) -> str:
     else:
         lines.append("no ages")
     lines += _format_histogram(description["histogram"])
-    return "\n".join(lines + (_format_split(description["split"]) if description["split"] else []))
+    if split := description["split"]:
+        lines += ["", f"split {split['name']}   count    boys   girls  mean age boys, girls"]
+        for name in ("train", "test"):
+            part = split[name]
+            means = ", ".join("-" if part[f"{sex}_mean_months"] is None else f"{part[f'{sex}_mean_months']:.1f}"
+                              for sex in ("male", "female"))  # fmt: skip
+            lines.append(f"  {name:<8} {part['count']:>7,} {part['male']:>7,} {part['female']:>7,}  {means}")
+        lines.append(f"  test ids sha256 {split['test_ids_sha256']}")
+    return "\n".join(lines)
 
 
 def _format_histogram(bins: Sequence[dict[str, int]]) -> list[str]:
@@ -209,18 +188,8 @@ def _format_histogram(bins: Sequence[dict[str, int]]) -> list[str]:
     return lines
 
 
-def _format_split(split: dict[str, Any]) -> list[str]:
-    lines = ["", f"split {split['name']}   count    boys   girls  mean age boys, girls"]
-    for name in ("train", "test"):
-        part = split[name]
-        means = ", ".join("-" if part[f"{sex}_mean_months"] is None else f"{part[f'{sex}_mean_months']:.1f}"
-                          for sex in ("male", "female"))  # fmt: skip
-        lines.append(f"  {name:<8} {part['count']:>7,} {part['male']:>7,} {part['female']:>7,}  {means}")
-    return [*lines, f"  test ids sha256 {split['test_ids_sha256']}"]
-
-
 # --------------------------------------------------------------------------------- contact sheet
-def contact_sheet(subjects: Sequence[Subject], image: Callable[[int], Gray | None]) -> bytes:
+def contact_sheet(subjects: Sequence[Row], image: Callable[[int], Gray | None]) -> bytes:
     """PNG bytes: boys above girls, a column for every 30 months; `image` gives a subject's, by position."""
     rows = [[_draw_cell(subjects, image, male, band) for band in range(_BANDS)] for male in (True, False)]
     encoded, data = cv2.imencode(".png", np.vstack([np.hstack(cells) for cells in rows]))
@@ -229,7 +198,7 @@ def contact_sheet(subjects: Sequence[Subject], image: Callable[[int], Gray | Non
     return bytes(data)
 
 
-def _draw_cell(subjects: Sequence[Subject], image: Callable[[int], Gray | None], male: bool, band: int) -> Gray:
+def _draw_cell(subjects: Sequence[Row], image: Callable[[int], Gray | None], male: bool, band: int) -> Gray:
     """The subject in the middle of an age band; where its image is missing or broken, the next one."""
     cell = np.full((_CELL_PX + _CAPTION_PX + _MARGIN_PX, _CELL_PX + _MARGIN_PX), 32, np.uint8)
     caption = f"{'boys' if male else 'girls'} {band * _BAND_MONTHS}-{(band + 1) * _BAND_MONTHS - 1}: none"

@@ -7,7 +7,6 @@ the same files have the same identity; two with the same content have the same f
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -23,7 +22,7 @@ import numpy as np
 from boneage_trainer.console import attach_path
 from boneage_trainer.contract import SCHEMA, ContractError, PackFolder, sha256_of, write_atomic, write_json
 from boneage_trainer.data.pixels import ALGORITHM
-from boneage_trainer.data.source import Row, Tree
+from boneage_trainer.data.source import Row, Tree, read_index
 
 if sys.platform != "win32":  # where two processes that write one pack are not kept apart
     import fcntl
@@ -63,8 +62,14 @@ class PackWriter:
                     fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
                     raise ContractError(f"another process is preparing {self._pack.root}; wait for it") from None
-            if not self._has_same_plan():
-                self._start_over()
+            if not self._has_same_plan():  # start over
+                self._log.truncate(0)
+                shutil.rmtree(self._complete.root, ignore_errors=True)
+                self._rows_path.unlink(missing_ok=True)  # not overwritten: it may be a link to a finished pack's array
+                with attach_path(self._rows_path), open(self._rows_path, "wb") as stream:
+                    stream.write(self._header)
+                    stream.truncate(self._array_bytes)
+                write_json(self._plan_path, self._plan)
             self._array: IO[bytes] = stack.enter_context(open(self._rows_path, "r+b"))
             # After a power cut the log may have lines whose pixels never reached the disk.
             for entry in self._read_log():
@@ -85,15 +90,6 @@ class PackWriter:
             return bool(plan == self._plan) and rows.st_size == self._array_bytes and not is_linked_elsewhere
         except (OSError, ValueError):
             return False
-
-    def _start_over(self) -> None:
-        self._log.truncate(0)
-        shutil.rmtree(self._complete.root, ignore_errors=True)
-        self._rows_path.unlink(missing_ok=True)  # not overwritten: it may be a hard link to a finished pack's array
-        with attach_path(self._rows_path), open(self._rows_path, "wb") as stream:
-            stream.write(self._header)
-            stream.truncate(self._array_bytes)
-        write_json(self._plan_path, self._plan)
 
     def _read_log(self) -> Iterator[PreparedRow]:
         """The log's complete lines; a kill may have cut the last one, which is then dropped."""
@@ -175,10 +171,7 @@ def _npy_header(count: int, size_px: int) -> bytes:
 # -------------------------------------------------------------------------------------- identity
 def pack_identity(tree: Tree, size_px: int) -> dict[str, Any]:
     """What a pack is made of and how; two packs with the same identity are the same."""
-    return {
-        "schema": SCHEMA, "algorithm": ALGORITHM, "image_size_px": size_px,
-        "listing_sha256": hash_listing(tree),
-    }  # fmt: skip
+    return {"schema": SCHEMA, "algorithm": ALGORITHM, "image_size_px": size_px, "listing_sha256": hash_listing(tree)}
 
 
 def hash_listing(tree: Tree, with_times: bool = False) -> str:
@@ -219,8 +212,7 @@ def matches_source(pack: PackFolder, card: dict[str, Any], tree: Tree, size_px: 
             return False
         if np.load(pack.images, mmap_mode="r").shape != (card["count"], size_px, size_px):
             return False
-        with open(pack.index, encoding="utf-8", newline="") as stream:
-            indexed = {row["id"]: row["sha256"] for row in csv.DictReader(stream)}
+        indexed = {row.id: sha256 for row, sha256 in read_index(pack)}
         made_ns = pack.card.stat().st_mtime_ns
         files = {row.id: row.file for row in tree.rows if row.file and not row.problem}
         newer = {id_: file for id_, file in files.items() if file.stat().st_mtime_ns > made_ns}

@@ -8,24 +8,22 @@ If it is killed, the same command resumes.
 from __future__ import annotations
 
 import argparse
-import csv
 import errno
 import functools
 import hashlib
-import io
 import shutil
 import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 
 from boneage_trainer.console import ProgressLine, free_bytes, int_in_range, print_result, print_status, run_command
-from boneage_trainer.contract import ContractError, PackFolder
+from boneage_trainer.contract import ContractError, PackFolder, format_csv
 from boneage_trainer.data.pack_writer import (
     PackWriter,
     PreparedRow,
@@ -39,14 +37,6 @@ from boneage_trainer.data.pixels import decode_square
 from boneage_trainer.data.source import Row, Tree, printable, read_tree
 
 PROBLEMS = ("broken", "missing", "unlabelled", "duplicate")
-
-
-class ScaledFile(NamedTuple):
-    """One source file, scaled: `pixels` are the bytes of (size_px, size_px), or None if the file is broken."""
-
-    row: int
-    sha256: str
-    pixels: bytes | None
 
 
 class LeftOut(NamedTuple):
@@ -118,13 +108,19 @@ def _make_pack(pack: PackFolder, tree: Tree, size_px: int, workers: int | None) 
         kept = sorted(first.values())
         if not kept:
             raise ContractError(f"none of the {len(rows)} images of {tree.root} could be read: all are broken")
+        # Everything that is not in the pack: rows in csv order, then files without a row.
         entries = {position: writer.prepared[index] for index, (position, _) in enumerate(rows)}
-        left_out = _list_left_out(tree, entries, {rows[index][0] for index in kept})
+        left_out, positions = [], {rows[index][0] for index in kept}
+        for position, row in enumerate(tree.rows):
+            if position not in positions:
+                problem = row.problem or entries[position].problem or "duplicate"
+                left_out.append(LeftOut(row.id, tree.relative(row.file) if row.file else "", problem))
+        left_out += [LeftOut(printable(file.stem), tree.relative(file), "unlabelled") for file in tree.strays]
         contents = [(rows[index][1], writer.prepared[index].sha256) for index in kept]
         card = _make_card(tree, size_px, contents, left_out)
         lines = ([row.id, row.male, format_months(row.boneage_months), sha256] for row, sha256 in contents)
-        index_csv = _format_csv(("id", "male", "boneage_months", "sha256"), lines)
-        return writer.finish(kept, card, index_csv, _format_csv(LeftOut._fields, left_out))
+        index_csv = format_csv(("id", "male", "boneage_months", "sha256"), lines)
+        return writer.finish(kept, card, index_csv, format_csv(LeftOut._fields, left_out))
 
 
 def _check_space(pack: PackFolder, needed_bytes: int) -> None:
@@ -145,38 +141,31 @@ def _scale_rows(writer: PackWriter, rows: Sequence[Row], size_px: int, workers: 
         print_status(f"resuming: {len(writer.prepared):,} of {len(rows):,} images are prepared")
     progress = ProgressLine("prepared", len(rows), done=len(writer.prepared))
     for files in map_chunks(functools.partial(scale_files, size_px=size_px), todo, workers):
-        entries = [
-            PreparedRow(file.row, file.sha256, "" if file.pixels else "broken", zlib.crc32(file.pixels or b""))
-            for file in files
-        ]
-        writer.add(entries, [rows[file.row].id for file in files], [file.pixels for file in files])
+        entries, pixels = zip(*files, strict=True)
+        writer.add(entries, [rows[entry.row].id for entry in entries], pixels)
         progress.add(len(files))
 
 
-def scale_files(jobs: list[tuple[int, str]], size_px: int) -> list[ScaledFile]:
+def scale_files(jobs: list[tuple[int, str]], size_px: int) -> list[tuple[PreparedRow, bytes | None]]:
     """Reads, hashes and scales the files of `jobs` (row, path); runs in the worker processes.
 
-    A file that cannot be read at all raises OSError: the disk or its permissions are at fault, not the image.
+    Returns:
+        for each file its entry, and the bytes of its (size_px, size_px) pixels, None if it is broken.
+
+    Raises:
+        OSError: a file cannot be read at all: the disk or its permissions are at fault, not the image.
     """
     files = []
     for row, path in jobs:
         data = Path(path).read_bytes()
-        pixels = decode_square(data, size_px)
-        files.append(ScaledFile(row, hashlib.sha256(data).hexdigest(), None if pixels is None else pixels.tobytes()))
+        square = decode_square(data, size_px)
+        pixels = None if square is None else square.tobytes()
+        problem = "" if pixels else "broken"
+        files.append((PreparedRow(row, hashlib.sha256(data).hexdigest(), problem, zlib.crc32(pixels or b"")), pixels))
     return files
 
 
 # --------------------------------------------------------------------------------- what it writes
-def _list_left_out(tree: Tree, entries: dict[int, PreparedRow], kept: set[int]) -> list[LeftOut]:
-    """Everything that is not in the pack: rows in csv order, then files without a row."""
-    left_out = []
-    for position, row in enumerate(tree.rows):
-        if position not in kept:
-            problem = row.problem or entries[position].problem or "duplicate"
-            left_out.append(LeftOut(row.id, tree.relative(row.file) if row.file else "", problem))
-    return left_out + [LeftOut(printable(file.stem), tree.relative(file), "unlabelled") for file in tree.strays]
-
-
 def _make_card(
     tree: Tree, size_px: int, contents: Sequence[tuple[Row, str]], left_out: Sequence[LeftOut]
 ) -> dict[str, Any]:
@@ -189,36 +178,16 @@ def _make_card(
         "count": len(contents),
         "labelled": tree.labels.labelled,
         "opencv": cv2.__version__,
-        "source": {
-            "csv": tree.labels.path.name, "folder": tree.root.resolve().name, "listing_sha256": listing_sha256,
-        },
+        "source": {"csv": tree.labels.path.name, "folder": tree.root.resolve().name, "listing_sha256": listing_sha256},
         "problems": {kind: counts[kind] for kind in PROBLEMS},
-    }  # fmt: skip
+    }
 
 
 def format_months(months: float | None) -> str:
     return "" if months is None else f"{months:g}" if months == round(months) else repr(months)
 
 
-def _format_csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return text.getvalue()
-
-
 # ------------------------------------------------------------------------------------ command line
-def _summarize(result: dict[str, Any], pack: PackFolder) -> list[str]:
-    count, size_px = result["count"], result["image_size_px"]
-    head = "already prepared" if result["already_prepared"] else "prepared"
-    lines = [f"{head}: {count:,} images of {size_px} px in {result['pack']} ({result['elapsed_s']:.1f} s)"]
-    if result["left_out"]:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in result["problems"].items() if count)
-        lines.append(f"left out: {result['left_out']:,} ({kinds}), listed in {pack.problems}")
-    return [*lines, f"fingerprint: {result['fingerprint']}"]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m boneage_trainer.data.prepare", description=__doc__.split("\n")[0])
     parser.add_argument("source", type=Path, metavar="SRC", help="the unpacked dataset: a csv and its images")
@@ -231,9 +200,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         result = prepare(arguments.source, arguments.out, arguments.size_px, arguments.csv, arguments.workers)
-        lines = _summarize(result, PackFolder(arguments.out))
-        if arguments.json and result["left_out"]:
-            print_status(lines[1])
+        count, size_px = result["count"], result["image_size_px"]
+        head = "already prepared" if result["already_prepared"] else "prepared"
+        lines = [f"{head}: {count:,} images of {size_px} px in {result['pack']} ({result['elapsed_s']:.1f} s)"]
+        if result["left_out"]:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in result["problems"].items() if count)
+            problems = PackFolder(arguments.out).problems
+            lines.append(f"left out: {result['left_out']:,} ({kinds}), listed in {problems}")
+            if arguments.json:
+                print_status(lines[1])
+        lines.append(f"fingerprint: {result['fingerprint']}")
         print_result(result, "\n".join(lines), arguments.json)
 
     return run_command(command)

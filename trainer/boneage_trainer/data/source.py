@@ -13,13 +13,13 @@ lead out of it.
 from __future__ import annotations
 
 import csv
-import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from boneage_trainer.contract import ContractError
+from boneage_trainer.contract import ContractError, PackFolder
 
 MAX_AGE_MONTHS = 240
 _IDS = ("id", "case id", "image id")
@@ -113,11 +113,14 @@ def find_csv(root: Path, name: str | None = None) -> Path:
         if (chosen := root / name).is_file():
             return chosen
         raise ContractError(f"there is no {name} in {root}; it has {existing}")
-    columns = {path: _find_columns(_read_header(path)) for path in csv_files}
-    usable = [path for path in csv_files if columns[path]]
+    columns: dict[Path, dict[str, int]] = {}
+    for path in csv_files:
+        with suppress(ContractError):  # not a readable csv
+            columns[path] = _find_columns(next(_read_lines(path), []))
+    usable = [path for path, found in columns.items() if found]
     if not usable:
         raise ContractError(f"no csv with the columns {_EXPECTED} in {root}; it has {existing}")
-    with_age = [path for path in usable if "age" in (columns[path] or {})]
+    with_age = [path for path in usable if "age" in columns[path]]
     training = [path for path in with_age if "train" in path.name.lower()]
     for candidates in (usable, with_age, training):
         if len(candidates) == 1:
@@ -163,39 +166,40 @@ def _read_lines(path: Path) -> Iterator[list[str]]:
         raise ContractError(f"{path.name} is not a readable csv: {error}") from None
 
 
-def _read_header(path: Path) -> list[str]:
-    try:
-        return next(_read_lines(path), [])
-    except ContractError:
-        return []
-
-
-def _find_columns(header: list[str]) -> dict[str, int] | None:
-    """The positions of id, sex and (if present) age; None without the first two."""
+def _find_columns(header: list[str]) -> dict[str, int]:
+    """The positions of id, sex and (if present) age; empty without the first two."""
     names = [" ".join(cell.lower().split()) for cell in header]
     columns = {
         key: next(position for position, name in enumerate(names) if name in known)
         for key, known in (("id", _IDS), ("sex", _SEXES), ("age", _AGES))
         if any(name in known for name in names)
     }
-    return columns if {"id", "sex"} <= columns.keys() else None
+    return columns if {"id", "sex"} <= columns.keys() else {}
 
 
 def _parse_row(line: list[str], columns: dict[str, int]) -> Row:
     cells = {key: line[position].strip() if position < len(line) else "" for key, position in columns.items()}
     male = _MALE.get(cells["sex"].lower())
-    months = _parse_months(cells["age"]) if "age" in cells else None
+    months: float | None = None
+    with suppress(KeyError, ValueError):
+        months = float(cells["age"])
+        if not 0 <= months <= MAX_AGE_MONTHS:  # NaN too
+            months = None
     unusable = male is None or not cells["id"] or ("age" in cells and months is None)
     return Row(cells["id"], bool(male), months, problem="unlabelled" if unusable else "")
 
 
-def _parse_months(text: str) -> float | None:
-    """An age in months, or None where `text` is not one that a child's hand can have."""
-    try:
-        months = float(text)
-    except ValueError:
-        return None
-    return months if math.isfinite(months) and 0 <= months <= MAX_AGE_MONTHS else None
+def read_index(pack: PackFolder) -> list[tuple[Row, str]]:
+    """The rows of a pack's index, each with the sha256 of its source file.
+
+    Raises:
+        OSError, ValueError, KeyError: the index cannot be read, or is damaged.
+    """
+    with open(pack.index, encoding="utf-8", newline="") as stream:
+        lines = [(line, line["boneage_months"]) for line in csv.DictReader(stream)]
+    return [
+        (Row(line["id"], line["male"] == "True", float(age) if age else None), line["sha256"]) for line, age in lines
+    ]
 
 
 # ---------------------------------------------------------------------------------------- images

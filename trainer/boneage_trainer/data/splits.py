@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from boneage_trainer.config import parse_holdout
-from boneage_trainer.contract import ContractError, RunFolder, write_atomic
+from boneage_trainer.contract import ContractError, RunFolder, format_csv, write_atomic
 from boneage_trainer.data.pack import Pack
 
 PART_NAMES = ("train", "validation", "test")
@@ -98,12 +97,9 @@ def _read_parts(path: Path, ids: Sequence[str]) -> tuple[list[int], list[int], l
 # ----------------------------------------------------------------------------- training membership
 def write_split_csv(folder: RunFolder, pack: Pack, parts: Split) -> None:
     """Writes ``split.csv``: id,split,sha256 (its first 16 digits) of every image of `parts`, in pack order."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("id", "split", "sha256"))
     part_of_row = {row: name for name in PART_NAMES for row in getattr(parts, name)}
-    writer.writerows((pack.ids[row], part_of_row[row], pack.sha256[row][:_DIGITS]) for row in sorted(part_of_row))
-    write_atomic(folder.split, buffer.getvalue())
+    rows = ((pack.ids[row], part_of_row[row], pack.sha256[row][:_DIGITS]) for row in sorted(part_of_row))
+    write_atomic(folder.split, format_csv(("id", "split", "sha256"), rows))
 
 
 def parts_by_sha256(pack: Pack, parts: Split) -> dict[str, str]:

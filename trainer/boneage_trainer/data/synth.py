@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from boneage_trainer.console import ProgressLine, attach_path, int_in_range, print_result, run_command
-from boneage_trainer.contract import ContractError, write_atomic
+from boneage_trainer.contract import ContractError, format_csv, write_atomic
 from boneage_trainer.data.parallel import map_chunks
 from boneage_trainer.data.pixels import Gray, box_filter
 
@@ -104,7 +104,8 @@ def synthesize(
         OSError: the disk is full or `dest` cannot be written.
     """
     started_s = time.monotonic()
-    subjects = [draw_subject(seed, id_) for id_ in _ids(n)]
+    ids = range(FIRST_ID, FIRST_ID + n)
+    subjects = [draw_subject(seed, id_) for id_ in ids]
     already_made = _is_made(dest, subjects, size_px, seed)
     if not already_made:
         # Under another name first, so that `dest` is either complete or not there.
@@ -113,9 +114,9 @@ def synthesize(
         _image_folder(partial).mkdir(parents=True)
         work = functools.partial(_write_images, folder=_image_folder(partial), size_px=size_px, seed=seed)
         progress = ProgressLine("drawn", n)
-        for count in map_chunks(work, _ids(n), workers):
+        for count in map_chunks(work, ids, workers):
             progress.add(count)
-        write_atomic(_csv_path(partial), format_csv(subjects))
+        write_atomic(partial / f"{NAME}.csv", format_labels(subjects))
         if dest.is_dir():
             dest.rmdir()  # empty, or it would have been refused
         partial.rename(dest)
@@ -139,9 +140,9 @@ def _is_made(dest: Path, subjects: Sequence[SyntheticSubject], size_px: int, see
     """Whether `dest` holds this very dataset: csv, file names, and first and last image byte for byte."""
     if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
         return False
-    images, ids = _image_folder(dest), _ids(len(subjects))
+    images, ids = _image_folder(dest), range(FIRST_ID, FIRST_ID + len(subjects))
     try:
-        same = _csv_path(dest).read_text(encoding="utf-8") == format_csv(subjects)
+        same = (dest / f"{NAME}.csv").read_text(encoding="utf-8") == format_labels(subjects)
         same = same and {file.name for file in images.iterdir()} == {f"{id_}.png" for id_ in ids}
         same = same and all(
             (images / f"{id_}.png").read_bytes() == radiograph_png(seed, id_, size_px) for id_ in (ids[0], ids[-1])
@@ -153,21 +154,14 @@ def _is_made(dest: Path, subjects: Sequence[SyntheticSubject], size_px: int, see
     return True
 
 
-def _ids(n: int) -> range:
-    return range(FIRST_ID, FIRST_ID + n)
-
-
-def _csv_path(root: Path) -> Path:
-    return root / f"{NAME}.csv"
-
-
 def _image_folder(root: Path) -> Path:
     return root / NAME / NAME
 
 
-def format_csv(subjects: Sequence[SyntheticSubject]) -> str:
-    lines = (f"{FIRST_ID + at},{subject.boneage_months:g},{subject.male}\n" for at, subject in enumerate(subjects))
-    return "id,boneage,male\n" + "".join(lines)
+def format_labels(subjects: Sequence[SyntheticSubject]) -> str:
+    """The csv of the dataset."""
+    rows = ((FIRST_ID + at, f"{subject.boneage_months:g}", subject.male) for at, subject in enumerate(subjects))
+    return format_csv(("id", "boneage", "male"), rows)
 
 
 # ---------------------------------------------------------------------------------- one subject
@@ -175,27 +169,21 @@ def draw_subject(seed: int, id_: int) -> SyntheticSubject:
     """Sex, age and pose of `id_`, from (seed, id) alone: a larger dataset begins with the smaller one."""
     random = np.random.default_rng([seed, id_])
     male = bool(random.random() < _MALE_SHARE)
-    months = _draw_age(random, _MEAN_MONTHS[male])
+    months = 0
+    while not 1 <= months <= 228:
+        drawn = random.normal(_MEAN_MONTHS[male], _SD_MONTHS)
+        months = 6 * round(drawn / 6) if random.random() < _HALF_YEARS else round(drawn)
     # Hands grow too, but size is a poor sign of age: the jitter is wide compared with the trend.
     grown = 0.76 + 0.22 * min(1.0, months / 200)
     return SyntheticSubject(
         male=male,
-        boneage_months=months,
+        boneage_months=float(months),
         spread=random.uniform(0.8, 1.5),
         stout=random.uniform(0.9, 1.12),
         size=grown * random.uniform(0.92, 1.05),
         turn_degrees=random.uniform(-14, 14),
         shift=(random.uniform(-0.05, 0.05), random.uniform(-0.01, 0.05)),
     )
-
-
-def _draw_age(random: np.random.Generator, mean_months: float) -> float:
-    """Whole months in 1..228, most of them multiples of 6."""
-    while True:
-        months = random.normal(mean_months, _SD_MONTHS)
-        months = 6 * round(months / 6) if random.random() < _HALF_YEARS else round(months)
-        if 1 <= months <= 228:
-            return float(months)
 
 
 # ---------------------------------------------------------------------------------- one picture
@@ -205,8 +193,11 @@ def radiograph_png(seed: int, id_: int, size_px: int) -> bytes:
     hand = draw_hand(draw_subject(seed, id_), size_px)
     gray = _expose(hand, random)
     _draw_marker(gray, random)
-    if random.random() < 0.2:
-        _darken_frame(gray, random)
+    if random.random() < 0.2:  # the frame that a collimator shields: black, rarely white
+        level = 250 if random.random() < 0.2 else random.integers(0, 12)
+        top, bottom, left, right = np.rint(size_px * random.uniform(0.01, 0.06, 4)).astype(int)
+        gray[:top] = gray[size_px - bottom :] = level
+        gray[:, :left] = gray[:, size_px - right :] = level
     encoded, data = cv2.imencode(".png", gray, [cv2.IMWRITE_PNG_COMPRESSION, 6])
     if not encoded:
         raise ContractError(f"OpenCV could not encode a PNG of {size_px} px")
@@ -235,15 +226,6 @@ def _draw_marker(gray: Gray, random: np.random.Generator) -> None:
     stroke, inset = max(1, tall_px // 6), max(1, tall_px // 4)
     plate[inset : inset + tall_px, inset : inset + stroke] = 245
     plate[inset + tall_px - stroke : inset + tall_px, inset : inset + tall_px // 2] = 245
-
-
-def _darken_frame(gray: Gray, random: np.random.Generator) -> None:
-    """Blackens, or rarely whitens, the frame that a collimator shields."""
-    side_px = len(gray)
-    level = 250 if random.random() < 0.2 else random.integers(0, 12)
-    top, bottom, left, right = np.rint(side_px * random.uniform(0.01, 0.06, 4)).astype(int)
-    gray[:top] = gray[side_px - bottom :] = level
-    gray[:, :left] = gray[:, side_px - right :] = level
 
 
 # ------------------------------------------------------------------------------------- the hand
@@ -280,7 +262,16 @@ def draw_hand(subject: SyntheticSubject, side_px: int) -> HandImage:
     palm = np.array([[-0.115, 0.03], [-0.155, -0.13], [-0.185, -0.33], [0.02, -0.42], [0.145, -0.40],
                      [0.165, -0.27], [0.21, -0.19], [0.13, 0.03]])  # fmt: skip
     canvas.draw_flesh(palm * [subject.stout, 1.0])
-    _draw_forearm(canvas, subject)
+    arm = np.array([[-0.115, 0.0], [-0.100, 0.12], [-0.125, 0.9], [0.125, 0.9], [0.105, 0.12], [0.130, 0.0]])
+    canvas.draw_flesh(arm * [subject.stout, 1.0])
+    for x, wrist, shaft, onset in _FOREARM:
+        cap, top = wrist * 0.36, 0.005 + 0.02 * (x < 0)
+        if subject.maturity > onset:
+            width = wrist * (0.3 + 0.7 * _grown(subject.maturity, onset, 0.75))
+            canvas.draw_bone(_oval((x, top + cap), width, cap, 0.0))
+        head = top + 2 * cap + 0.018 * _openness(subject.maturity) + 0.01 * (1 - subject.maturity)
+        flare = np.array([[-wrist, 0], [-shaft, 0.10], [-shaft, 0.9], [shaft, 0.9], [shaft, 0.10], [wrist, 0]])
+        canvas.draw_bone(flare * [0.95, 1.0] + [x, head])
     for x, y, half_width, half_height, onset in _CARPALS:
         if (grown := _grown(subject.maturity, onset, 0.75)) > 0:
             factor = 0.3 + 0.7 * grown
@@ -325,21 +316,6 @@ def _draw_long_bone(
         canvas.draw_bone(
             _oval(plate + along * (cartilage + cap), width, cap, np.degrees(np.arctan2(along[0], -along[1])))
         )
-
-
-def _draw_forearm(canvas: Canvas, subject: SyntheticSubject) -> None:
-    arm = np.array([[-0.115, 0.0], [-0.100, 0.12], [-0.125, 0.9], [0.125, 0.9], [0.105, 0.12], [0.130, 0.0]])
-    canvas.draw_flesh(arm * [subject.stout, 1.0])
-    for x, wrist, shaft, onset in _FOREARM:
-        cap = wrist * 0.36
-        gap = 0.018 * _openness(subject.maturity)
-        top = 0.005 + 0.02 * (x < 0)
-        if subject.maturity > onset:
-            width = wrist * (0.3 + 0.7 * _grown(subject.maturity, onset, 0.75))
-            canvas.draw_bone(_oval((x, top + cap), width, cap, 0.0))
-        head = top + 2 * cap + gap + 0.01 * (1 - subject.maturity)
-        flare = np.array([[-wrist, 0], [-shaft, 0.10], [-shaft, 0.9], [shaft, 0.9], [shaft, 0.10], [wrist, 0]])
-        canvas.draw_bone(flare * [0.95, 1.0] + [x, head])
 
 
 # ------------------------------------------------------------------------------------- geometry

@@ -9,9 +9,6 @@ Images that the model was trained on are counted and reported, by the run's ``sp
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from boneage_trainer.console import int_in_range, print_result, print_status, run_command
+from boneage_trainer.console import int_in_range, print_result, print_status, run_keras_command
 from boneage_trainer.contract import (
     RESEARCH_ONLY,
     SCHEMA,
     ContractError,
     PackFolder,
     RunFolder,
+    format_csv,
     parse_object,
     write_atomic,
     write_json,
@@ -35,7 +33,6 @@ from boneage_trainer.data.pack import Pack, open_pack
 from boneage_trainer.data.splits import PART_NAMES, Split, make_split
 from boneage_trainer.evaluation import metrics
 from boneage_trainer.inference.views import MAX_VIEWS
-from boneage_trainer.stderr_filter import quiet_tensorflow
 
 LABELS = (
     "ages as in the csv that the pack was made from. In RSNA's training and validation csv they are single-rater"
@@ -83,18 +80,17 @@ def _evaluate_sets(
     membership: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """`medians` are those of the training set, `membership` tells which images were trained on; None: unknown."""
-
-    def evaluate_set(name: str) -> dict[str, Any]:
-        views, at = as_views(predicted[name]), rows[name]
+    sets = {}
+    for name, values in predicted.items():
+        views, at = as_views(values), rows[name]
         male, months, mean = pack.male[at], pack.months[at], views.mean(axis=0)
-        return {
+        sets[name] = {
             **metrics.set_metrics([pack.ids[row] for row in at], male, months, mean),
             **metrics.baseline_metrics(medians, male, months, mean),
             **(metrics.view_metrics(months, views) if len(views) > 1 else {}),
             **splits.count_training_overlap(pack, at, membership),
         }
-
-    return {name: evaluate_set(name) for name in predicted}
+    return sets
 
 
 def as_views(predicted: Any) -> Any:
@@ -114,10 +110,7 @@ def format_predictions(pack: Pack, rows: Rows, predicted: Mapping[str, Any]) -> 
         ]
     header = ("id", "split", "male", "boneage_months", "predicted_months", "disagreement_months")
     columns = None if any(cells[-1] for _, cells in lines) else -1
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows(cells[:columns] for cells in (header, *(cells for _, cells in sorted(lines))))
-    return buffer.getvalue()
+    return format_csv(header[:columns], (cells[:columns] for _, cells in sorted(lines)))
 
 
 # ---------------------------------------------------------------------------------------- command
@@ -190,7 +183,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write evaluation.json and predictions.csv")
     parser.add_argument("--json", action="store_true", help="print the evaluation as JSON")
     arguments = parser.parse_args(argv)
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
     def command() -> None:
         run = RunFolder(arguments.run)
@@ -200,8 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print_status(warning)
         print_result(document, format_results(document), arguments.json)
 
-    with quiet_tensorflow():
-        return run_command(command)
+    return run_keras_command(command)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,8 @@ from boneage_trainer.contract import RESEARCH_ONLY, ContractError, RunFolder, wr
 from boneage_trainer.data.pack import Pack
 from boneage_trainer.evaluation.metrics import rounded
 from boneage_trainer.inference.model import model_inputs
+from boneage_trainer.train.model import FEATURE_MAP
 
-FEATURE_MAP = "feature_map"
-"""The name of the layer whose output the maps are computed on."""
 _MAX_IMAGES = 32
 _EXAMPLES = 4
 _CELL_PX, _CAPTION_PX, _MARGIN_PX = 176, 36, 4
@@ -178,7 +177,17 @@ def central_share(heat: Maps) -> float | None:
 # ---------------------------------------------------------------------------------------- picture
 def draw_sheet(images: Images, heat: Maps, captions: Sequence[tuple[str, str]], columns: int) -> bytes:
     """PNG bytes: `columns` pairs per row, each a radiograph (px, px) beside its overlay, with two lines below it."""
-    pairs = [_draw_pair(*example) for example in zip(images, heat, captions, strict=True)]
+    pairs = []
+    for image, values, caption in zip(images, heat, captions, strict=True):
+        small = cv2.resize(image, (_CELL_PX, _CELL_PX), interpolation=cv2.INTER_AREA)
+        gray = cv2.cvtColor(small, cv2.COLOR_GRAY2BGR)
+        level = (255 * cv2.resize(values, (_CELL_PX, _CELL_PX))).astype(np.uint8)
+        overlay = cv2.addWeighted(gray, 0.55, cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), 0.45, 0)
+        pair = np.full((_CELL_PX + _CAPTION_PX + _MARGIN_PX, 2 * _CELL_PX + _MARGIN_PX, 3), 32, np.uint8)
+        pair[:_CELL_PX, : 2 * _CELL_PX] = np.hstack([gray, overlay])
+        for number, line in enumerate(caption):
+            _draw_text(pair, line, _CELL_PX + number * _CAPTION_PX // 2)
+        pairs.append(pair)
     blank = np.full_like(pairs[0], 32)
     pairs += [blank] * (-len(pairs) % columns)
     rows = [np.hstack(pairs[start : start + columns]) for start in range(0, len(pairs), columns)]
@@ -188,17 +197,6 @@ def draw_sheet(images: Images, heat: Maps, captions: Sequence[tuple[str, str]], 
     if not encoded:
         raise ContractError("OpenCV could not encode the Grad-CAM sheet")
     return bytes(data)
-
-
-def _draw_pair(image: Images, heat: Maps, caption: tuple[str, str]) -> Images:
-    gray = cv2.cvtColor(cv2.resize(image, (_CELL_PX, _CELL_PX), interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2BGR)
-    level = (255 * cv2.resize(heat, (_CELL_PX, _CELL_PX))).astype(np.uint8)
-    overlay = cv2.addWeighted(gray, 0.55, cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), 0.45, 0)
-    pair = np.full((_CELL_PX + _CAPTION_PX + _MARGIN_PX, 2 * _CELL_PX + _MARGIN_PX, 3), 32, np.uint8)
-    pair[:_CELL_PX, : 2 * _CELL_PX] = np.hstack([gray, overlay])
-    for number, line in enumerate(caption):
-        _draw_text(pair, line, _CELL_PX + number * _CAPTION_PX // 2)
-    return pair
 
 
 def _draw_text(picture: Images, text: str, top_px: int) -> None:

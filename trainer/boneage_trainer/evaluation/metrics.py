@@ -32,6 +32,7 @@ def set_metrics(ids: list[str], male: Any, months: Any, predicted: Any) -> dict[
     is_male = np.asarray(male) == 1
     bands = {name: (actual >= low) & (actual < high) for name, low, high in AGE_BANDS}
     sexes = {"male": is_male, "female": ~is_male}
+    worst_first = np.argsort(-np.abs(guess - actual), kind="stable")
     return {
         **group_metrics(actual, guess),
         **_agreement(actual, guess),
@@ -43,7 +44,16 @@ def set_metrics(ids: list[str], male: Any, months: Any, predicted: Any) -> dict[
             sex: {name: group_metrics(actual[mask & band], guess[mask & band]) for name, band in bands.items()}
             for sex, mask in sexes.items()
         },
-        "worst": _worst_cases(ids, is_male, actual, guess),
+        "worst": [
+            {
+                "id": ids[row],
+                "male": bool(is_male[row]),
+                "boneage_months": rounded(actual[row]),
+                "predicted_months": rounded(guess[row]),
+                "error_months": rounded(guess[row] - actual[row]),
+            }
+            for row in worst_first[:_WORST_CASES]
+        ],
     }
 
 
@@ -168,20 +178,6 @@ def calibration(actual: Floats, guess: Floats) -> dict[str, Any]:
     }
 
 
-def _worst_cases(ids: list[str], is_male: Mask, actual: Floats, guess: Floats) -> list[dict[str, Any]]:
-    order = np.argsort(-np.abs(guess - actual), kind="stable")[:_WORST_CASES]
-    return [
-        {
-            "id": ids[row],
-            "male": bool(is_male[row]),
-            "boneage_months": rounded(actual[row]),
-            "predicted_months": rounded(guess[row]),
-            "error_months": rounded(guess[row] - actual[row]),
-        }
-        for row in order
-    ]
-
-
 # ------------------------------------------------------------------------------ paired comparisons
 def paired_metrics(actual: Any, first: Any, second: Any) -> dict[str, Any]:
     """Image by image, how much closer `first` is to `actual` than `second` is; all are (n,), in months.
@@ -266,13 +262,11 @@ def rank_correlation(first: Any, second: Any) -> float | None:
     columns = [np.asarray(values, float) for values in (first, second)]
     if len(columns[0]) < 2 or any(not np.isfinite(column).all() or np.ptp(column) == 0 for column in columns):
         return None
-    first_ranks, second_ranks = map(_mean_ranks, columns)
-    return rounded(np.corrcoef(first_ranks, second_ranks)[0, 1])
-
-
-def _mean_ranks(values: Floats) -> Floats:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[inverse], float)
+    ranks = []
+    for column in columns:
+        _, inverse, counts = np.unique(column, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[inverse])
+    return rounded(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def rounded(value: Any) -> float | None:

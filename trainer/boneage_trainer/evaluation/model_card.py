@@ -18,7 +18,7 @@ Values = Mapping[str, Any]
 
 _WEIGHTS = {
     "vgg16": "The ImageNet weights of VGG16 are from the Visual Geometry Group (Oxford), under a Creative Commons"
-    " attribution licence: credit them when you share this model.",
+    " attribution licence: credit them when you share this model."
 }
 _PIXELS = {
     "standardized": "standardizes each image to mean 0 and variance 1",
@@ -134,7 +134,7 @@ def _results(test: Values, evaluation: Values) -> list[str]:
         for name, group in groups
     ]  # fmt: skip
     median, by_sex = (_number(test.get(f"baseline_median{key}_mae_months")) for key in ("", "_by_sex"))
-    return [
+    lines = [
         f"On {_text(test.get('n'))} test images, in months, with 95 % bootstrap confidence intervals over images:"
         f" **MAE {_number(test.get('mae_months'))}** ({_interval(test.get('mae_ci95_months'))});"
         f" validation {_number(validation.get('mae_months'))}.",
@@ -145,13 +145,12 @@ def _results(test: Values, evaluation: Values) -> list[str]:
         f"Limits of agreement (bias and 1.96 SD): {agreement}. R² {_number(test.get('r2'), 3)}.",
         f"Baselines: MAE {median} for the training median, {by_sex} for the training median of the same sex.",
         f"Compared with the latter, image by image: {_comparison(get_nested(test, 'against_median_by_sex'))}.",
-        *(_views(test) if "views" in test else []),
     ]
-
-
-def _views(test: Values) -> list[str]:
+    if "views" not in test:
+        return lines
     correlation = _number(get_nested(test, "view_disagreement").get("rank_correlation"))
     return [
+        *lines,
         f"Predictions are the mean of {_text(test['views'])} views. The plain view alone has MAE"
         f" {_number(test.get('plain_view_mae_months'))}; compared with it:"
         f" {_comparison(get_nested(test, 'against_plain_view'))}.",
@@ -206,7 +205,7 @@ def _gradcam(gradcam: Values) -> list[str]:
         f" {_text(shift.get('shift_px'))} px to the right. Correlation with the new map: {moved} for the old map"
         f" shifted along (should be near 1), {unmoved} left in place, {unrelated} for the map of another hand."
         f" Share of heat in the middle half of the area: {_number(gradcam.get('central_share'))} (0.50 for an even"
-        " map).",
+        " map)."
     ]
 
 

@@ -141,9 +141,7 @@ def _match(first: TestedImages, other: TestedImages) -> tuple[dict[str, Any], me
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m boneage_trainer.evaluation.predictions", description=RESEARCH_ONLY)
-    parser.add_argument(
-        "--evaluate", type=Path, nargs="+", default=[], metavar="FOLDER", help="run folders to evaluate"
-    )
+    parser.add_argument("--evaluate", type=Path, nargs="+", default=[], metavar="FOLDER", help="folders to evaluate")
     parser.add_argument("--compare", type=Path, nargs="+", default=[], metavar="FOLDER", help="compare with the first")
     options = parser.parse_args(argv)
 

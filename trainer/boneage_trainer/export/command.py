@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from boneage_trainer.console import print_result, print_status, run_command
+from boneage_trainer.console import print_result, print_status, run_keras_command
 from boneage_trainer.contract import (
     RESEARCH_ONLY,
     SCHEMA,
@@ -35,8 +35,7 @@ from boneage_trainer.contract import (
 from boneage_trainer.data import synth
 from boneage_trainer.data.pack import open_pack
 from boneage_trainer.export import formats
-from boneage_trainer.export.formats import ExportSource, ModelInputs, Predict
-from boneage_trainer.stderr_filter import quiet_tensorflow
+from boneage_trainer.export.formats import ExportSource, ModelInputs
 
 TOLERANCE_MONTHS, _TOLERANCE_SHARE = 0.01, 1e-4
 """Runtimes add in different orders: differences of 0.0001 months were measured. The tolerance is the larger of the
@@ -64,7 +63,10 @@ def export_model(run: RunFolder, names: Sequence[str], out: Path, data: Path | N
         expected = predictor.predict_pack(pack, rows, views=1)[0]
         images, males = pack.images[rows], pack.male[rows]
     else:
-        images, males = _synthetic_images(predictor.size_px)
+        ids = range(synth.FIRST_ID, synth.FIRST_ID + _IMAGES)
+        files = (np.frombuffer(synth.radiograph_png(1, id_, predictor.size_px), np.uint8) for id_ in ids)
+        images = np.stack([np.asarray(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE), np.uint8) for file in files])
+        males = np.arange(_IMAGES).astype(np.float32) % 2
         expected = predictor.predict(images, males)[0]
     names_of_inputs = [tensor.name for tensor in model.inputs]
     inputs = dict(zip(names_of_inputs, model_inputs(model, images, males), strict=True))
@@ -79,13 +81,6 @@ def export_model(run: RunFolder, names: Sequence[str], out: Path, data: Path | N
     return exports
 
 
-def _synthetic_images(size_px: int) -> tuple[Any, Any]:
-    ids = range(synth.FIRST_ID, synth.FIRST_ID + _IMAGES)
-    files = (np.frombuffer(synth.radiograph_png(1, id_, size_px), np.uint8) for id_ in ids)
-    images = np.stack([np.asarray(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE), np.uint8) for file in files])
-    return images, np.arange(_IMAGES).astype(np.float32) % 2
-
-
 def _export_format(name: str, source: ExportSource, out: Path, inputs: ModelInputs, expected: Any) -> dict[str, Any]:
     """Writes one format beside its destination, verifies it there, and moves it into place."""
     format_ = formats.FORMATS[name]
@@ -94,7 +89,10 @@ def _export_format(name: str, source: ExportSource, out: Path, inputs: ModelInpu
         path = scratch / format_.name
         try:
             format_.write(source, path)
-            difference = _largest_difference(format_.open(path), inputs, expected)
+            predict = format_.open(path)  # over all images, as a batch and one by one
+            single = [{name: values[[at]] for name, values in inputs.items()} for at in range(len(expected))]
+            predictions = [np.asarray(predict(inputs)), np.concatenate([predict(image) for image in single])]
+            difference = float(np.max(np.abs(np.stack(predictions) - expected)))
         except Exception as error:  # converters and runtimes raise all kinds of errors
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise ContractError(f"{name} could not be written or read back, and was not kept: {reason}") from None
@@ -117,13 +115,6 @@ def _export_format(name: str, source: ExportSource, out: Path, inputs: ModelInpu
     }  # fmt: skip
 
 
-def _largest_difference(predict: Predict, inputs: ModelInputs, expected: Any) -> float:
-    """Over all images, as a batch and one by one; NaN if a prediction is NaN."""
-    single = [{name: values[[at]] for name, values in inputs.items()} for at in range(len(expected))]
-    predictions = [np.asarray(predict(inputs)), np.concatenate([predict(image) for image in single])]
-    return float(np.max(np.abs(np.stack(predictions) - expected)))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m boneage_trainer.export.command", description=RESEARCH_ONLY)
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="folder with model.keras")
@@ -132,7 +123,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, metavar="PACK", help="verify on images of this pack (else synthetic)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # a GPU rounds differently from the runtimes it is compared with
 
     def command() -> None:
@@ -148,8 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = {"exports": exports, "folder": str(arguments.out), "research_only": RESEARCH_ONLY}
         print_result(result, "\n".join(lines), arguments.json)
 
-    with quiet_tensorflow():
-        return run_command(command)
+    return run_keras_command(command)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -60,13 +59,11 @@ def _write_run(record: RunRecord, run: RunFolder, database: Path, with_images: b
         experiment_id = client.create_experiment(EXPERIMENT, artifacts.as_uri())
     quoted = record.name.replace("'", "''")
     existing = client.search_runs([experiment_id], f"tags.`{RUN_ID_TAG}` = '{quoted}'", max_results=1)
-    stored = (
-        existing[0]
-        if existing
-        else client.create_run(
-            experiment_id, start_time=_ms(record.started_s), run_name=record.name, tags={RUN_ID_TAG: record.name}
-        )
-    )
+    if existing:
+        stored = existing[0]
+    else:
+        name_tag, start_ms = {RUN_ID_TAG: record.name}, _ms(record.started_s)
+        stored = client.create_run(experiment_id, start_time=start_ms, run_name=record.name, tags=name_tag)
     run_id = stored.info.run_id
     # MLflow never changes a setting; a run with other settings is another run of the same name.
     if other := {key for key, value in stored.data.params.items() if record.settings.get(key, value) != value}:
@@ -116,24 +113,16 @@ def _log_files(client: Any, run_id: str, run: RunFolder, with_images: bool) -> N
     for path in (*run.manifest_files(), run.log):
         if path not in left_out and path.exists():
             client.log_artifact(run_id, str(path))
-    if run.model.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            _save_model(run, Path(folder) / "model")
-            client.log_artifacts(run_id, str(Path(folder) / "model"), "model")
-
-
-def _save_model(run: RunFolder, folder: Path) -> None:
-    """Saves the model as ``mlflow.keras`` loads it; requirements are given, so that MLflow need not guess."""
+    if not run.model.exists():
+        return
     import mlflow.keras  # loads TensorFlow, which takes seconds: not for a run that is refused
 
     from boneage_trainer.inference.model import load_model
+    from boneage_trainer.train.environment import installed_versions
 
-    requirements = []
-    for name in _PACKAGES:
-        try:
-            requirements.append(f"{name}=={importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    mlflow.keras.save_model(
-        load_model(run.model), str(folder), pip_requirements=requirements, metadata={"research_only": RESEARCH_ONLY}
-    )
+    # Given, so that MLflow need not guess.
+    requirements = [f"{name}=={version}" for name, version in installed_versions(_PACKAGES).items()]
+    with tempfile.TemporaryDirectory() as folder:
+        saved, metadata = str(Path(folder) / "model"), {"research_only": RESEARCH_ONLY}
+        mlflow.keras.save_model(load_model(run.model), saved, pip_requirements=requirements, metadata=metadata)
+        client.log_artifacts(run_id, saved, "model")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,7 @@ def read_record(run: RunFolder, name: str | None) -> RunRecord:
     return RunRecord(
         name or own_name, _MLFLOW_STATUS.get(str(state.get("state")), "KILLED"), first["time_s"] - first["elapsed_s"],
         last["time_s"], {key: str(value) for key, value in sorted(train.items())},
-        dict(_facts(_read_json(run, "environment"))), metrics,
+        _facts(_read_json(run, "environment")), metrics,
     )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def _read_json(run: RunFolder, name: str) -> dict[str, Any]:
     return parse_object(path.read_text(encoding="utf-8"), str(path)) if path.exists() else {}
 
 
-def _facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _facts(environment: Mapping[str, Any]) -> dict[str, str]:
     gpus = ", ".join(str(gpu.get("name")) for gpu in environment.get("gpus") or [])
     facts = {
         **{f"data_{key}": value for key, value in get_nested(environment, "data").items()},
@@ -90,7 +90,7 @@ def _facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         **{key: environment.get(key) for key in ("python", "cpu", "backend", "bundle_sha256")},
         **get_nested(environment, "packages"), "gpu": gpus or None,
     }  # fmt: skip
-    yield from ((key, str(value)) for key, value in facts.items() if value is not None)
+    return {key: str(value) for key, value in facts.items() if value is not None}
 
 
 def _is_number(value: Any) -> bool:

@@ -11,19 +11,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from boneage_trainer.console import print_result, print_status, run_command
-from boneage_trainer.contract import RESEARCH_ONLY, ContractError, RunFolder
-from boneage_trainer.errors import unknown_name
+from boneage_trainer.console import print_result, print_status, run_keras_command
+from boneage_trainer.contract import RESEARCH_ONLY, ContractError, RunFolder, unknown_name
 from boneage_trainer.export import run_record
 from boneage_trainer.export.run_record import RunRecord
-from boneage_trainer.stderr_filter import quiet_tensorflow
 
 
 def log_to_mlflow(record: RunRecord, run: RunFolder, uri: str, with_images: bool) -> tuple[dict[str, Any], str]:
@@ -37,9 +34,7 @@ def log_to_mlflow(record: RunRecord, run: RunFolder, uri: str, with_images: bool
     )
 
 
-def log_to_tensorboard(
-    record: RunRecord, _run: RunFolder, folder: str, _with_images: bool
-) -> tuple[dict[str, Any], str]:
+def log_to_tensorboard(record: RunRecord, _run: RunFolder, folder: str, _images: bool) -> tuple[dict[str, Any], str]:
     from boneage_trainer.export import tensorboard
 
     path = tensorboard.write_events(record, Path(folder))
@@ -57,7 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--with-images", action="store_true", help="MLflow: also log gradcam.png (has radiographs)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     logging.disable(logging.WARNING)  # MLflow and its database library log their own housekeeping
     warnings.filterwarnings("ignore")
 
@@ -72,8 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_status(RESEARCH_ONLY)
         print_result({**result, "research_only": RESEARCH_ONLY}, text, arguments.json)
 
-    with quiet_tensorflow():
-        return run_command(command)
+    return run_keras_command(command)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
-import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -20,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boneage_trainer.console import ProgressLine, int_in_range, print_result, print_status, run_command
-from boneage_trainer.contract import RESEARCH_ONLY, ContractError, RunFolder, parse_object, write_atomic
+from boneage_trainer.console import ProgressLine, int_in_range, print_result, print_status, run_keras_command
+from boneage_trainer.contract import RESEARCH_ONLY, ContractError, RunFolder, format_csv, parse_object, write_atomic
 from boneage_trainer.data.source import printable, read_labels
 from boneage_trainer.evaluation.metrics import AGE_BANDS
 from boneage_trainer.evaluation.model_card import get_nested
 from boneage_trainer.inference.views import MAX_VIEWS
-from boneage_trainer.stderr_filter import quiet_tensorflow
 
 if TYPE_CHECKING:
     from boneage_trainer.inference.reader import FilePrediction, FileRequest
@@ -165,14 +162,6 @@ def describe_limits(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def format_csv(rows: Sequence[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, (*_COLUMNS, "note"), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, "note": RESEARCH_ONLY} for row in rows)
-    return buffer.getvalue()
-
-
 # ---------------------------------------------------------------------------------------- command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m boneage_trainer.inference.command", description=RESEARCH_ONLY)
@@ -186,7 +175,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--anyway", action="store_true", help="accept images that do not look like a hand radiograph")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
     def command() -> None:
         rows = predict_files(RunFolder(arguments.run), arguments)
@@ -195,14 +183,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_status(limits)
         text = "\n".join(map(format_row, rows))
         if arguments.out:
-            write_atomic(arguments.out, format_csv(rows))
+            lines = ((*(row[column] for column in _COLUMNS), RESEARCH_ONLY) for row in rows)
+            write_atomic(arguments.out, format_csv((*_COLUMNS, "note"), lines))
             text = str(arguments.out)
         print_result({"predictions": rows, "limits": limits, "research_only": RESEARCH_ONLY}, text, arguments.json)
         if skipped := sum(bool(row["problem"]) for row in rows):
             raise ContractError(f"{skipped} of {len(rows)} files were skipped; --anyway accepts any image")
 
-    with quiet_tensorflow():
-        return run_command(command)
+    return run_keras_command(command)
 
 
 if __name__ == "__main__":

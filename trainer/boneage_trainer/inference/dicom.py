@@ -32,9 +32,8 @@ def decode_dicom(data: bytes) -> Gray:
         stored = dataset.pixel_array
         if stored.ndim != 2:
             raise ContractError("DICOM has several frames; use one image per file")
-        values = np.asarray(
-            apply_voi_lut(np.asarray(apply_modality_lut(stored, dataset)), dataset, index=0), np.float64
-        )
+        rescaled = np.asarray(apply_modality_lut(stored, dataset))
+        values = np.asarray(apply_voi_lut(rescaled, dataset, index=0), np.float64)
     except ContractError:
         raise
     except (InvalidDicomError, AttributeError, KeyError, ValueError, TypeError, RuntimeError, NotImplementedError,
@@ -52,9 +51,8 @@ def _check_header(dataset: Any) -> None:
         raise ContractError("DICOM without an image")
     if int(dataset.get("NumberOfFrames", 1) or 1) > 1:
         raise ContractError("DICOM has several frames; use one image per file")
-    if int(dataset.get("SamplesPerPixel", 1)) != 1:
-        raise ContractError("DICOM is in colour; radiographs are gray")
-    if str(dataset.get("PhotometricInterpretation")) not in ("MONOCHROME1", "MONOCHROME2"):
+    interpretation = str(dataset.get("PhotometricInterpretation"))
+    if int(dataset.get("SamplesPerPixel", 1)) != 1 or interpretation not in ("MONOCHROME1", "MONOCHROME2"):
         raise ContractError("DICOM is in colour; radiographs are gray")
     if str(dataset.get("Modality") or "OT").upper() not in _MODALITIES:
         raise ContractError("DICOM modality is not radiography")

@@ -61,11 +61,9 @@ class BatchPredictor:
         def on_replica(inputs: Any) -> Any:
             return call_model(model, inputs, training=False)
 
-        self._run = (
-            tf.function(lambda inputs: device.strategy.run(on_replica, args=(inputs,)))
-            if device.strategy
-            else on_replica
-        )
+        self._run = on_replica
+        if device.strategy:
+            self._run = tf.function(lambda inputs: device.strategy.run(on_replica, args=(inputs,)))
 
     def __call__(self, inputs: Sequence[Any]) -> Any:
         """The outputs (n, ...) for `inputs`, each (n, ...), as an array."""
@@ -76,18 +74,16 @@ class BatchPredictor:
             padded = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in inputs]
         if not self._device.strategy:
             return np.asarray(self._run(tuple(tf.convert_to_tensor(array) for array in padded)))[:count]
-        outputs = self._device.strategy.experimental_local_results(self._run(self._shared(padded)))
-        return np.concatenate([np.asarray(output) for output in outputs])[:count]
-
-    def _shared(self, inputs: Sequence[Any]) -> Any:
-        """Every machine predicts the whole batch, and cuts it over its own devices."""
-        size = self._size // self._device.local
+        size = self._size // replicas
 
         def piece(context: Any) -> Any:
-            start = context.replica_id_in_sync_group % self._device.local * size
-            return tuple(tf.convert_to_tensor(array[start : start + size]) for array in inputs)
+            """Every machine predicts the whole batch, and cuts it over its own devices."""
+            start = context.replica_id_in_sync_group % replicas * size
+            return tuple(tf.convert_to_tensor(array[start : start + size]) for array in padded)
 
-        return self._device.strategy.experimental_distribute_values_from_function(piece)
+        pieces = self._device.strategy.experimental_distribute_values_from_function(piece)
+        outputs = self._device.strategy.experimental_local_results(self._run(pieces))
+        return np.concatenate([np.asarray(output) for output in outputs])[:count]
 
 
 class AgePredictor:
@@ -110,13 +106,10 @@ class AgePredictor:
             ContractError: the images have another size than the model's.
         """
         self._check_size(images.shape[1], "the images have")
-        months = [
-            [
-                self._predict(model_inputs(self._model, make_view(images[rows], view), males[rows]))[:, 0]
-                for view in range(views)
-            ]
-            for rows in split_batches(range(len(images)), self._batch)
-        ]
+        months = []
+        for rows in split_batches(range(len(images)), self._batch):
+            inputs = (model_inputs(self._model, make_view(images[rows], view), males[rows]) for view in range(views))
+            months.append(np.stack([self._predict(arrays)[:, 0] for arrays in inputs]))
         return np.concatenate(months, axis=1)
 
     def predict_pack(

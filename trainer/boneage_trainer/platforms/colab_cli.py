@@ -7,7 +7,6 @@ runtime is released: Colab considers a runtime with an idle kernel idle, even wh
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import threading
 import time
@@ -22,7 +21,7 @@ from boneage_trainer.contract import (
     ContractError,
     PackFolder,
     RunFolder,
-    unknown_name,
+    parse_parameters,
     write_atomic,
     write_json,
     write_manifest,
@@ -30,7 +29,7 @@ from boneage_trainer.contract import (
 from boneage_trainer.platforms import colab_api, colab_images
 from boneage_trainer.platforms.detect import check_gpus
 from boneage_trainer.platforms.session import TrainerPrograms, failed_state, finalize_run, mismatch_reason, print_line
-from boneage_trainer.platforms.subprocesses import ProcessResult, SubprocessRunner
+from boneage_trainer.platforms.subprocesses import SubprocessRunner
 
 SESSION_S = 11.5 * 3600
 """Colab ends a session after 12 hours."""
@@ -55,17 +54,6 @@ class CliSessionParameters:
     dataset: str
     time_limit_s: float
 
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> CliSessionParameters:
-        """Raises ContractError where a parameter is unknown or missing."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
-            if name not in names:
-                raise ContractError(unknown_name("parameter", name, names))
-        if missing := [name for name in names if name not in values]:
-            raise ContractError(f"the session lacks the parameters {', '.join(missing)}")
-        return cls(**values)
-
 
 def run_session(folder: Path, parameters: Mapping[str, Any], authorization: str, timer: threading.Timer) -> None:
     """The whole session in `folder`, from the kernel's main thread.
@@ -73,7 +61,7 @@ def run_session(folder: Path, parameters: Mapping[str, Any], authorization: str,
     `authorization` is the header that signs in to Kaggle, kept in memory only; `timer` would have released the runtime
     soon, had this not started.
     """
-    session_parameters = CliSessionParameters.from_mapping(parameters)
+    session_parameters = parse_parameters(CliSessionParameters, parameters)
     deadline = threading.Timer(session_parameters.time_limit_s, colab_api.release_runtime)
     deadline.daemon = True
     deadline.start()
@@ -108,7 +96,15 @@ class CliSession:
             self._out.root.mkdir(exist_ok=True)
             check_gpus(1, "Colab", _NO_GPU)
             self._provide_pack(authorization)
-            state = finalize_run(self._out, self._train())
+            left_s = int(self.left_s)
+            if left_s < 1:
+                raise ContractError("no time is left to train; raise the time limit")
+            earlier = RunFolder(self._folder / "earlier")
+            result = self._programs.train_leg(
+                self._pack, self._out, self._parameters.leg, left_s, self._hold_s / 2,
+                earlier if earlier.last.exists() else None, self._log,
+            )  # fmt: skip
+            state = finalize_run(self._out, result)
             if not self._out.state.exists():
                 log = self._out.log.read_text(errors="replace").split("\n") if self._out.log.exists() else []
                 last_line = next((line for line in reversed(log) if line.strip()), "")
@@ -127,31 +123,21 @@ class CliSession:
         while time.monotonic() < until_s and not (self._folder / FETCHED).exists():
             time.sleep(_POLL_S)
 
-    # ---------------------------------------------------------------------------------- the images
     def _provide_pack(self, authorization: str) -> None:
         parameters = self._parameters
         if parameters.dataset and not self._pack.card.exists():
-            request = colab_images.PackRequest(parameters.dataset, "", parameters.image_size_px, self._mismatch)
-            colab_images.build_pack(request, self._prepare, self._pack, self._tmp / "images", authorization)
+            size_px = parameters.image_size_px
+            request = colab_images.PackRequest(parameters.dataset, "", size_px, self._mismatch)
+
+            def prepare(tree: Path, pack: PackFolder) -> None:
+                self._programs.prepare_pack(tree, pack, size_px, self.left_s)
+
+            colab_images.build_pack(request, prepare, self._pack, self._tmp / "images", authorization)
         elif reason := self._mismatch(self._pack.read_card()):
             raise ContractError(f"the uploaded pack {reason}")
 
-    def _prepare(self, tree: Path, pack: PackFolder) -> None:
-        self._programs.prepare_pack(tree, pack, self._parameters.image_size_px, self.left_s)
-
     def _mismatch(self, card: dict[str, Any]) -> str:
         return mismatch_reason(card, self._parameters.fingerprint, self._parameters.image_size_px)
-
-    # -------------------------------------------------------------------------------- the training
-    def _train(self) -> ProcessResult:
-        left_s = int(self.left_s)
-        if left_s < 1:
-            raise ContractError("no time is left to train; raise the time limit")
-        earlier = RunFolder(self._folder / "earlier")
-        return self._programs.train_leg(
-            self._pack, self._out, self._parameters.leg, left_s, self._hold_s / 2,
-            earlier if earlier.last.exists() else None, self._log,
-        )  # fmt: skip
 
     def _log(self, line: str) -> None:
         with suppress(OSError), open(self._out.log, "a", encoding="utf-8") as log:

@@ -72,13 +72,11 @@ def checkpoint_files(folder: RunFolder) -> list[Path]:
     return [path for path in (folder.best, folder.last, folder.metrics, folder.state) if path.exists()]
 
 
-def stored_epoch(folder: RunFolder) -> int:
-    """The epoch that `folder` holds; -1 where nothing in it is complete."""
-    return stored_progress(folder)[0]
-
-
 def stored_progress(folder: RunFolder) -> tuple[int, float]:
-    """The epoch, and when its state was written: a session's final state has the same epoch as its last epoch."""
+    """The epoch that `folder` holds, -1 where nothing in it is complete, and when its state was written.
+
+    A session's final state has the same epoch as its last epoch, hence the time.
+    """
     try:
         archive.check_files(folder, [folder.state])
         state = parse_object(folder.state.read_text(encoding="utf-8"), folder.state.name)
@@ -112,21 +110,16 @@ def restore_checkpoint(source: Path, dest: Path, notify: Callable[[str], None]) 
         except ContractError as error:
             notify(f"{error}; trying the previous copy")
         else:
-            for damaged in folders[:number]:
-                _set_aside(damaged)
+            # The next epoch must go to the damaged slot, not to the complete one.
+            for damaged in (folder.root for folder in folders[:number] if folder.root.name in SLOTS):
+                aside = damaged.with_name(f"{damaged.name}-damaged")
+                shutil.rmtree(aside, ignore_errors=True)
+                with suppress(OSError):
+                    damaged.rename(aside)
             return restored
     if folders:
         raise ContractError(f"all checkpoints in {source} are damaged; to start from epoch 1, rename that folder")
     return None
-
-
-def _set_aside(damaged: RunFolder) -> None:
-    """So that the next epoch goes to the damaged slot, not to the complete one."""
-    if damaged.root.name in SLOTS:
-        aside = damaged.root.with_name(f"{damaged.root.name}-damaged")
-        shutil.rmtree(aside, ignore_errors=True)
-        with suppress(OSError):
-            damaged.root.rename(aside)
 
 
 def _restore(source: RunFolder, dest: RunFolder) -> RunFolder:
@@ -243,8 +236,17 @@ class DriveMirror:
             return self._notify(f"Drive could not be mounted again: {drive_error_text(error)}")
 
     def _copy_newest(self) -> None:
+        """Copies the newest epoch to the slot with the older copy.
+
+        Raises:
+            OSError: Drive holds a later epoch, so another session of this leg is running.
+        """
         staged = self._snapshot()
-        slot = self._choose_slot(stored_epoch(staged))
+        self._drive.check()
+        progress = {name: stored_progress(RunFolder(self._dest / name)) for name in SLOTS}
+        if (newest := max(progress.values())[0]) > stored_progress(staged)[0]:
+            raise OSError(f"it holds epoch {newest} already: is this notebook open twice? Close one")
+        slot = self._dest / min(SLOTS, key=lambda name: progress[name])
         for path in [*checkpoint_files(staged), staged.manifest]:  # the manifest last: it vouches for the others
             self._copy(path, slot / path.relative_to(staged.root))
 
@@ -258,18 +260,6 @@ class DriveMirror:
             self._copied[dest] = self._drive.copy_in(source, dest)
         except OSError:
             self._copied[dest] = self._drive.copy_in(source, dest)
-
-    def _choose_slot(self, epoch: int) -> Path:
-        """The slot with the older copy.
-
-        Raises:
-            OSError: Drive holds a later epoch, so another session of this leg is running.
-        """
-        self._drive.check()
-        progress = {name: stored_progress(RunFolder(self._dest / name)) for name in SLOTS}
-        if (newest := max(progress.values())[0]) > epoch:
-            raise OSError(f"it holds epoch {newest} already: is this notebook open twice? Close one")
-        return self._dest / min(SLOTS, key=lambda name: progress[name])
 
     def _snapshot(self) -> RunFolder:
         """The files of one epoch as hard links, which do not change while the trainer writes the next epoch."""

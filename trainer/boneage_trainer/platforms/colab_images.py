@@ -5,7 +5,6 @@ The trainer never reads from Drive: it is slow, and thousands of small files ove
 
 from __future__ import annotations
 
-import csv
 import shutil
 import time
 from collections.abc import Callable
@@ -116,16 +115,11 @@ def store_pack(pack: PackFolder, drive: MountedDrive, stored: Path) -> None:
 def verify_pack(pack: PackFolder) -> str:
     """Why the files of `pack` do not match its card, or ""."""
     from boneage_trainer.data.pack_writer import compute_fingerprint
-    from boneage_trainer.data.source import Row
-
-    def months(text: str) -> float | None:
-        return float(text) if text else None
+    from boneage_trainer.data.source import read_index
 
     card = pack.read_card()
     try:
-        with open(pack.index, encoding="utf-8", newline="") as stream:
-            rows = [(Row(line["id"], line["male"] == "True", months(line["boneage_months"])), line["sha256"])
-                    for line in csv.DictReader(stream)]  # fmt: skip
+        rows = read_index(pack)
         if sha256_of(pack.images) != card["images_sha256"]:
             return f"is damaged: {pack.images.name} does not have the sha256 that {pack.card.name} lists"
     except (OSError, ValueError, KeyError) as error:

@@ -88,7 +88,7 @@ class NotebookSession:
         self._bundle = self._tmp / "bundle.zip"
         with zipfile.ZipFile(code) as opened:  # with job.json added, the same bundle that other targets get
             entries = [(info.filename, opened.read(info)) for info in opened.infolist()]
-        write_atomic(self._bundle, archive.zip_deflated([*entries, ("job.json", self._job.to_json().encode())]))
+        write_atomic(self._bundle, archive.zip_entries([*entries, ("job.json", self._job.to_json().encode())]))
         self._drive = MountedDrive(root / "drive")
         self._run_on_drive = self._drive.my / FOLDER / run
         self._request = colab_images.PackRequest(dataset, pack, data["image_size_px"], self._mismatch)
@@ -118,9 +118,13 @@ class NotebookSession:
             self._drive.mount()
             place = self._run_on_drive / self._leg
             self._mirror = DriveMirror(self._drive, place, self._out, self._tmp / "mirror", print_line)
-            self._earlier = self._newest_checkpoint(place)
+            self._earlier = restore_checkpoint(place, self._tmp / "earlier", print_line)
+            if self._out.last.exists() and _last_epoch(self._out) >= _last_epoch(self._earlier):
+                self._earlier = self._out  # the local disk is ahead of Drive
             if self._earlier or not self._resume or self._is_rehearsal:
-                return print_line(colab_view.start_message(_load_state(self._earlier), _last_epoch(self._earlier)))
+                path = self._earlier.state if self._earlier else None
+                state = parse_object(path.read_text(encoding="utf-8"), path.name) if path and path.exists() else {}
+                return print_line(colab_view.start_message(state, _last_epoch(self._earlier)))
             self._earlier = restore_checkpoint(self._run_on_drive / self._resume, self._tmp / "resume", print_line)
         except OSError as error:
             raise CellStopped(colab_view.NO_DRIVE.format(why=error)) from None
@@ -128,12 +132,6 @@ class NotebookSession:
             place = Path(FOLDER, self._run_on_drive.name, self._resume)
             raise CellStopped(colab_view.NO_CHECKPOINT.format(place=place.as_posix()))
         return print_line(f"resuming from the leg {self._resume}")
-
-    def _newest_checkpoint(self, place: Path) -> RunFolder | None:
-        """The checkpoint on Drive, or the one on the local disk where that is newer."""
-        restored = restore_checkpoint(place, self._tmp / "earlier", print_line)
-        local = self._out if self._out.last.exists() else None
-        return local if local and _last_epoch(local) >= _last_epoch(restored) else restored
 
     # ----------------------------------------------------------------------------------- cell: images
     @_stops_cell
@@ -173,7 +171,16 @@ class NotebookSession:
         self._out.root.mkdir(parents=True, exist_ok=True)
         history = read_metrics(self._earlier.metrics) if self._earlier else []
         epochs = min(self._job.train.epochs, detect.REHEARSAL_EPOCHS if self._is_rehearsal else self._job.train.epochs)
-        on_line = self._line_handler(TrainingView(epochs, history, lambda: self.left_s), mirror)
+        view = TrainingView(epochs, history, lambda: self.left_s)
+
+        def on_line(line: str) -> None:
+            with suppress(OSError), open(self._out.log, "a", encoding="utf-8") as log:
+                log.write(f"{line}\n")
+            view.show_line(line)
+            if metrics := parse_sentinel(line):
+                mirror.copy_epoch()
+                view.show_epoch(metrics)
+
         with SubprocessRunner() as children:
             ended = self._programs(children).train_leg(
                 self._pack, self._out, self._leg, left_s, _MARGIN_S / 2, self._earlier, on_line
@@ -187,19 +194,6 @@ class NotebookSession:
         if state["state"] == "failed":
             raise CellStopped(message)
         print_line(message)
-
-    def _line_handler(self, view: TrainingView, mirror: DriveMirror) -> Callable[[str], None]:
-        """Passes each line of the trainer to the log and the display, and wakes the mirror after an epoch."""
-
-        def on_line(line: str) -> None:
-            with suppress(OSError), open(self._out.log, "a", encoding="utf-8") as log:
-                log.write(f"{line}\n")
-            view.show_line(line)
-            if metrics := parse_sentinel(line):
-                mirror.copy_epoch()
-                view.show_epoch(metrics)
-
-        return on_line
 
     # ---------------------------------------------------------------------------------- cell: results
     @_stops_cell
@@ -238,12 +232,6 @@ def _check_machine(is_rehearsal: bool, allow_cpu: bool) -> None:
         if not allow_cpu:
             raise
         print_line("no GPU; training on the CPU because ALLOW_CPU is set: slow")
-
-
-def _load_state(folder: RunFolder | None) -> dict[str, Any]:
-    if not folder or not folder.state.exists():
-        return {}
-    return parse_object(folder.state.read_text(encoding="utf-8"), folder.state.name)
 
 
 def _last_epoch(folder: RunFolder | None) -> int:

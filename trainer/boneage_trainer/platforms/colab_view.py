@@ -71,17 +71,15 @@ def plot_losses(history: Sequence[Mapping[str, Any]], epochs: int) -> str:
         y = _EDGE_PX / 2 + (high - value) / (high - low) * (_HEIGHT_PX - _EDGE_PX * 1.5)
         return f"{x:.1f},{y:.1f}"
 
-    drawings = [_curve(number, name, colour, [at(*point) for point in points])
-             for number, (name, colour, points) in enumerate(curves)]  # fmt: skip
+    drawings = []
+    for number, (name, colour, points) in enumerate(curves):
+        line = " ".join(at(*point) for point in points)
+        drawings.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{line}"/>')
+        drawings.append(_text(_EDGE_PX + 150 * number, _HEIGHT_PX - 4, name, colour))
     scale = [_text(2, _EDGE_PX / 2 + 4, f"{high:.3g}"), _text(2, _HEIGHT_PX - _EDGE_PX, f"{low:.3g}"),
              _text(_WIDTH_PX - 2 * _EDGE_PX, _HEIGHT_PX - 4, f"epoch {epochs}")]  # fmt: skip
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH_PX}" height="{_HEIGHT_PX}" '
             f'font-family="sans-serif" font-size="12">{"".join([*drawings, *scale])}</svg>')  # fmt: skip
-
-
-def _curve(number: int, name: str, colour: str, points: Sequence[str]) -> str:
-    line = f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{" ".join(points)}"/>'
-    return line + _text(_EDGE_PX + 150 * number, _HEIGHT_PX - 4, name, colour)
 
 
 def _text(x_px: float, y_px: float, text: str, colour: str = "currentColor") -> str:

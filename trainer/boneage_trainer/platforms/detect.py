@@ -10,8 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from boneage_trainer.contract import Job, PackFolder
-from boneage_trainer.errors import ContractError
+from boneage_trainer.contract import ContractError, Job, PackFolder
 
 NEED_GPU = "BONEAGE_NEED_GPU"
 """Set to 1 where a GPU is paid for or counts against a quota: training on the CPU is then refused."""

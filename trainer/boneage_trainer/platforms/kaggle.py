@@ -5,7 +5,6 @@ The generated script calls `main`. Inputs are attached below ``/kaggle/input``: 
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import time
@@ -16,17 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from boneage_trainer import archive
-from boneage_trainer.contract import ContractError, PackFolder, RunFolder, state_line, unknown_name
+from boneage_trainer.contract import ContractError, PackFolder, RunFolder, parse_parameters, state_line
 from boneage_trainer.platforms import detect
 from boneage_trainer.platforms.detect import NoGpu
-from boneage_trainer.platforms.session import (
-    TrainerPrograms,
-    failed_state,
-    finalize_run,
-    mismatch_reason,
-    print_line,
-)
-from boneage_trainer.platforms.subprocesses import ProcessResult, SubprocessRunner
+from boneage_trainer.platforms.session import TrainerPrograms, failed_state, finalize_run, mismatch_reason, print_line
+from boneage_trainer.platforms.subprocesses import SubprocessRunner
 
 _NO_GPU_CODE = 3
 _NO_GPU = (
@@ -49,7 +42,7 @@ def main(parameters: Mapping[str, Any], bundle: str | Path) -> int:
     known = {"leg": leg, "epoch": 0, "epochs": 0, "started_s": started_s}
     print_line(state_line({**known, "state": "running"}))
     try:
-        code, state = KaggleSession(KaggleParameters.from_mapping(parameters), Path(bundle)).run()
+        code, state = KaggleSession(parse_parameters(KaggleParameters, parameters), Path(bundle)).run()
     except NoGpu as error:
         code, state = _NO_GPU_CODE, failed_state(str(error))
     except ContractError as error:
@@ -90,17 +83,6 @@ class KaggleParameters:
     time_limit_s: float
     gpus: int
 
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> KaggleParameters:
-        """Raises ContractError if a parameter is unknown or missing."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
-            if name not in names:
-                raise ContractError(unknown_name("parameter", name, names))
-        if missing := [name for name in names if name not in values]:
-            raise ContractError(f"the script lacks the parameters {', '.join(missing)}")
-        return cls(**values)
-
 
 class KaggleSession:
     """One session in the folders ``input`` (attached), ``working`` (Kaggle keeps it) and ``tmp`` below `root`."""
@@ -138,7 +120,15 @@ class KaggleSession:
             detect.check_gpus(asked.gpus, "Kaggle", _NO_GPU)
         earlier = self._earlier_leg()
         self._find_pack()
-        return self._pack_outputs(self._train(earlier))
+        left_s = int(self.left_s)
+        if left_s < 1:
+            raise ContractError(f"no time is left to train within {asked.time_limit_s:.0f} s; set a longer time limit")
+        result = self.programs.train_leg(self.pack, self.out, asked.leg, left_s, self.margin_s / 2, earlier)
+        state = finalize_run(self.out, result)
+        if self.out.root.is_dir():
+            archive.pack_run(self.out, self.working / "run.zip")
+            shutil.rmtree(self.out.root)
+        return (0 if state["state"] in ("complete", "paused") else max(1, result.code)), state
 
     def _earlier_leg(self) -> RunFolder | None:
         name = self.parameters.resume
@@ -168,21 +158,6 @@ class KaggleSession:
     def _mismatch(self, card: dict[str, Any]) -> str:
         asked = self.parameters
         return "" if self.is_rehearsal else mismatch_reason(card, asked.fingerprint, asked.image_size_px)
-
-    def _train(self, earlier: RunFolder | None) -> ProcessResult:
-        left_s = int(self.left_s)
-        if left_s < 1:
-            limit_s = self.parameters.time_limit_s
-            raise ContractError(f"no time is left to train within {limit_s:.0f} s; set a longer time limit")
-        return self.programs.train_leg(self.pack, self.out, self.parameters.leg, left_s, self.margin_s / 2, earlier)
-
-    def _pack_outputs(self, result: ProcessResult) -> tuple[int, dict[str, Any]]:
-        """Packs what the trainer left; exit code and final state."""
-        state = finalize_run(self.out, result)
-        if self.out.root.is_dir():
-            archive.pack_run(self.out, self.working / "run.zip")
-            shutil.rmtree(self.out.root)
-        return (0 if state["state"] in ("complete", "paused") else max(1, result.code)), state
 
 
 # -------------------------------------------------------------------------------------------- mounts

@@ -103,7 +103,10 @@ def _append_rest(address: str, header: str, dest: Path) -> None:
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
         have = have if response.status == 206 else 0
         left = int(response.headers.get("Content-Length") or 0)
-        _check_space(dest, left)
+        needed, free = 2 * left, shutil.disk_usage(dest.parent).free  # the zip and its content: images hardly compress
+        if free < needed:
+            reason = f"{needed / 1e9:,.1f} GB are needed, {free / 1e9:,.1f} GB are free"
+            raise OSError(errno.ENOSPC, reason, str(dest))
         progress = ProgressLine("downloaded MB", max(1, (have + left) // 10**6), have // 10**6, sys.stdout)
         with open(dest, "ab" if have else "wb") as target:
             while chunk := response.read(_CHUNK_BYTES):
@@ -112,11 +115,3 @@ def _append_rest(address: str, header: str, dest: Path) -> None:
                 have, left = have + len(chunk), left - len(chunk)
     if left > 0:
         raise http.client.IncompleteRead(b"", left)
-
-
-def _check_space(dest: Path, needed_bytes: int) -> None:
-    """For the zip and its content: images hardly compress."""
-    free = shutil.disk_usage(dest.parent).free
-    if free < 2 * needed_bytes:
-        raise OSError(errno.ENOSPC, f"{2 * needed_bytes / 1e9:,.1f} GB are needed, {free / 1e9:,.1f} GB are free",
-                      str(dest))  # fmt: skip

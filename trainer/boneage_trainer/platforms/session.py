@@ -13,14 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from boneage_trainer.contract import (
-    ContractError,
-    PackFolder,
-    RunFolder,
-    parse_object,
-    write_json,
-    write_manifest,
-)
+from boneage_trainer.contract import ContractError, PackFolder, RunFolder, parse_object, write_json, write_manifest
 from boneage_trainer.platforms.detect import NEED_GPU
 from boneage_trainer.platforms.subprocesses import ProcessResult, SubprocessRunner
 

@@ -6,7 +6,7 @@ A leg that resumes computes as the leg before it did; the benchmark is for the f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,9 @@ def choose_fastest(
     `images` is how many the run will put through the network: a short run is not worth a benchmark.
     A deterministic run uses float32 without XLA where the config names nothing else.
     """
-    candidates = list(_candidates(device, config))
+    precisions = _native_precisions() if config.precision == "auto" else [config.precision]
+    jits = [False, True] if config.jit == "auto" and tf.config.list_logical_devices("GPU") else [config.jit == "on"]
+    candidates = [replace(device, precision=precision, jit=jit) for precision in precisions for jit in jits]
     if len(candidates) == 1 or config.deterministic or images < _FEW_IMAGES[config.backbone == "residual"]:
         return candidates[0], []
     measured = [_benchmark(candidates[0], make_step, batch)]
@@ -91,15 +93,6 @@ def choose_fastest(
         if entry["ms_per_image"]
     }
     return candidates[min(handicapped, key=handicapped.__getitem__, default=0)], measured
-
-
-def _candidates(device: Device, config: TrainConfig) -> Iterator[Device]:
-    """The settings to compare, the plainest first."""
-    precisions = _native_precisions() if config.precision == "auto" else [config.precision]
-    jits = [False, True] if config.jit == "auto" and tf.config.list_logical_devices("GPU") else [config.jit == "on"]
-    for precision in precisions:
-        for jit in jits:
-            yield replace(device, precision=precision, jit=jit)
 
 
 def _native_precisions() -> list[str]:

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from boneage_trainer.contract import open_atomic
-from boneage_trainer.errors import ContractError
+from boneage_trainer.contract import ContractError, open_atomic
 
 _NOTES = "notes"
 

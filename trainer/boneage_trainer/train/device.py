@@ -50,12 +50,11 @@ class Device:
 
         def piece(context: Any) -> Any:
             index, count = context.replica_id_in_sync_group, self.replicas
-            return tf.nest.map_structure(
-                lambda array: tf.convert_to_tensor(
-                    array[len(array) * index // count : len(array) * (index + 1) // count]
-                ),
-                arrays,
-            )
+
+            def cut(array: Any) -> Any:
+                return tf.convert_to_tensor(array[len(array) * index // count : len(array) * (index + 1) // count])
+
+            return tf.nest.map_structure(cut, arrays)
 
         return self.strategy.experimental_distribute_values_from_function(piece)
 

@@ -6,6 +6,8 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ def write_environment(
     write_json(folder.environment, {
         "schema": SCHEMA, "python": platform.python_version(), "platform": platform.platform(),
         "cpu": _cpu_model(), "cores": count_cores(), "ram_gb": round(ram_bytes / 1e9, 1),
-        "packages": {name: version for name in _PACKAGES if (version := _installed_version(name))},
+        "packages": installed_versions(_PACKAGES),
         "backend": keras.backend.backend(), "gpus": gpus, "no_gpu_reason": reason,
         "device": {"replicas": device.replicas, "machines": device.workers, **device.settings, "measured": measured},
         "data": job.data, "provenance": job.provenance,
@@ -57,11 +59,13 @@ def make_deterministic() -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def _installed_version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def installed_versions(packages: Sequence[str]) -> dict[str, str]:
+    """The versions of those of `packages` that are installed."""
+    versions = {}
+    for package in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def _cpu_model() -> str:

@@ -198,19 +198,18 @@ class FeatureCache:
     def get(self, part: str, rows: Sequence[int], draw: int) -> Features:
         """The features of `rows`, augmented by `draw` (0: not at all); computed the first time only."""
         if (part, draw) not in self.cached:
-            array, filled = self._allocate(len(rows)), 0
+            shape, filled = (len(rows), *self.shape), 0
+            if self.on_disk:
+                with tempfile.TemporaryFile(dir=self.folder) as stream:
+                    array: Any = np.memmap(stream, self.dtype, "w+", shape=shape)
+            else:
+                array = np.empty(shape, self.dtype)
             for features in self.compute(rows, draw):
                 array[filled : filled + len(features)] = features
                 filled += len(features)
             positions = {int(row): position for position, row in enumerate(rows)}
             self.cached[part, draw] = Features(array, positions)
         return self.cached[part, draw]
-
-    def _allocate(self, count: int) -> Any:
-        if not self.on_disk:
-            return np.empty((count, *self.shape), self.dtype)
-        with tempfile.TemporaryFile(dir=self.folder) as stream:
-            return np.memmap(stream, self.dtype, "w+", shape=(count, *self.shape))
 
 
 def free_memory_bytes() -> int:

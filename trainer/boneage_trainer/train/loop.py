@@ -18,10 +18,9 @@ import cv2
 import keras
 import numpy as np
 
-from boneage_trainer.contract import Job, PackFolder, RunFolder
+from boneage_trainer.contract import ContractError, Job, PackFolder, RunFolder
 from boneage_trainer.data.pack import Pack
 from boneage_trainer.data.splits import Split, make_split, write_split_csv
-from boneage_trainer.errors import ContractError
 from boneage_trainer.evaluation import evaluate, gradcam, model_card
 from boneage_trainer.inference.model import AgePredictor, BatchPredictor
 from boneage_trainer.train import checkpoint, environment
@@ -153,7 +152,6 @@ class Trainer:
         self.first_epoch, self.session.epoch = epoch + 1, epoch
 
     def _enter_phase(self, epoch: int) -> None:
-        """Makes the phase of `epoch` the current one."""
         if not self.phase.first <= epoch <= self.phase.last:
             self.phase = self._make_phase(epoch)
 

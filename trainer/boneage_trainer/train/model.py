@@ -16,8 +16,7 @@ import numpy.typing as npt
 from keras import layers
 
 from boneage_trainer.config import TrainConfig
-from boneage_trainer.contract import hash_file
-from boneage_trainer.errors import ContractError
+from boneage_trainer.contract import ContractError, hash_file
 
 FEATURE_MAP = "feature_map"
 """The name of the layer whose output is the backbone's feature map; Grad-CAM finds it by this."""
@@ -124,18 +123,14 @@ def _features(image: Any, config: TrainConfig, folder: Path) -> Any:
 def _residual_block(x: Any, filters: int, stride: int) -> Any:
     y = _normalized(layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(x))
     y = layers.Conv2D(filters, 3, padding="same", use_bias=False)(y)
-    y = _squeeze_and_excite(layers.BatchNormalization(momentum=0.95)(y))
+    y = layers.BatchNormalization(momentum=0.95)(y)
+    # Squeeze and excite: each channel is scaled by what the whole image contains (Hu et al., 2018).
+    gate = layers.Dense(max(8, filters // 4), activation="relu")(layers.GlobalAveragePooling2D(keepdims=True)(y))
+    y = layers.Multiply()([y, layers.Dense(filters, activation="sigmoid")(gate)])
     if stride > 1 or x.shape[-1] != filters:
         x = layers.AveragePooling2D(stride, padding="same")(x) if stride > 1 else x
         x = layers.Conv2D(filters, 1, use_bias=False)(x)
     return layers.ReLU()(layers.Add()([x, y]))
-
-
-def _squeeze_and_excite(x: Any) -> Any:
-    """Each channel scaled by what the whole image contains (Hu et al., 2018)."""
-    squeezed = layers.GlobalAveragePooling2D(keepdims=True)(x)
-    gate = layers.Dense(max(8, x.shape[-1] // 4), activation="relu")(squeezed)
-    return layers.Multiply()([x, layers.Dense(x.shape[-1], activation="sigmoid")(gate)])
 
 
 def _normalized(x: Any) -> Any:

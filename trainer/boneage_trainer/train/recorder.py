@@ -9,8 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from boneage_trainer.contract import Job, RunFolder, sentinel_line, write_atomic, write_manifest
-from boneage_trainer.errors import ContractError
+from boneage_trainer.contract import ContractError, Job, RunFolder, sentinel_line, write_atomic, write_manifest
 from boneage_trainer.train import checkpoint
 from boneage_trainer.train.checkpoint import BackgroundWriter
 from boneage_trainer.train.session import TrainingSession
@@ -96,7 +95,10 @@ class Recorder:
     def record_epoch(self, line: dict[str, Any], values: list[Any], is_best: bool) -> None:
         """Writes the epoch of `line` in the background: the weights first, then the files that describe them."""
         line["elapsed_s"], line["time_s"] = self.session.elapsed_s, time.time()
-        self.state.history.append({key: _rounded(value) for key, value in line.items()})
+        for key, value in line.items():  # six significant digits, but times since 1970 in full
+            if isinstance(value, float) and abs(value) < 1e8:
+                line[key] = float(f"{value:.6g}")
+        self.state.history.append(line)
         history = list(self.state.history)
         notes = {"job": self._identity(), "device": self.device, "progress": dataclasses.asdict(self.state)}
         best = self.best
@@ -111,8 +113,13 @@ class Recorder:
                 self.session.write_state("running")
                 write_manifest(self.folder)
             finally:
-                print(_format_epoch(history[-1], self.job.train.epochs), flush=True)
-                print(sentinel_line(history[-1]), flush=True)
+                last = history[-1]
+                print(
+                    f"epoch {last['epoch']}/{self.job.train.epochs}  loss {last['loss']:.4f}  "
+                    f"MAE {last['mae_months']:.1f}  validation MAE {last['val_mae_months']:.2f} months  "
+                    f"{last['epoch_s']:.1f} s (load {last['load_s']:.1f}, compute {last['compute_s']:.1f})", flush=True,
+                )  # fmt: skip
+                print(sentinel_line(last), flush=True)
 
         self.writer.submit(f"epoch {line['epoch']}", write)
 
@@ -125,16 +132,3 @@ class Recorder:
     def _write_metrics(self, history: list[dict[str, Any]]) -> None:
         lines = (sentinel_line(line).partition(" ")[2] for line in history)
         write_atomic(self.folder.metrics, "".join(f"{line}\n" for line in lines))
-
-
-def _rounded(value: Any) -> Any:
-    """Six significant digits, but times since 1970 in full."""
-    return float(f"{value:.6g}") if isinstance(value, float) and abs(value) < 1e8 else value
-
-
-def _format_epoch(line: dict[str, Any], epochs: int) -> str:
-    return (
-        f"epoch {line['epoch']}/{epochs}  loss {line['loss']:.4f}  MAE {line['mae_months']:.1f}  "
-        f"validation MAE {line['val_mae_months']:.2f} months  {line['epoch_s']:.1f} s "
-        f"(load {line['load_s']:.1f}, compute {line['compute_s']:.1f})"
-    )

@@ -44,12 +44,9 @@ class TrainingSession:
     """
 
     def __init__(self, folder: RunFolder, leg: str, time_limit_s: float | None) -> None:
-        self.folder = folder
-        self.leg = leg
-        self.time_limit_s = time_limit_s
+        self.folder, self.leg, self.time_limit_s = folder, leg, time_limit_s
         self.started_s = read_first_start(folder, leg) or time.time()
-        self.epoch = 0
-        self.epochs = 0
+        self.epoch = self.epochs = 0
         self._clock_s = time.monotonic() - max(0.0, time.time() - self.started_s)
         self._limits = [(limit_s, name) for limit_s, name in ((time_limit_s, "time limit"), platform_limit_s())
                         if limit_s is not None]  # fmt: skip

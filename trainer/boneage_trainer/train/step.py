@@ -88,7 +88,11 @@ class TrainStep:
     def _step_on_replica(self, inputs: Any, target: Any) -> tuple[Any, Any]:
         loss, error, gradients = self._accumulate_gradients(inputs, target)
         self.optimizer.apply(gradients, self.model.trainable_variables)
-        self._update_averages()
+        if self.averages:  # exponential, of weights and batch statistics; short at first, to forget the start soon
+            step = tf.cast(self.optimizer.iterations.value, tf.float32)
+            share = tf.maximum(1 / self._average_steps, 9 / (step + 10))
+            for average, variable in zip(self.averages, self._averaged, strict=True):
+                average.assign_add(share * (tf.convert_to_tensor(variable.value) - average))
         return loss, error
 
     def _accumulate_gradients(self, inputs: Any, target: Any) -> tuple[Any, Any, list[Any]]:
@@ -123,15 +127,6 @@ class TrainStep:
                 for gradient in gradients
             ]
         return loss, tf.reduce_mean(tf.abs(errors)), gradients
-
-    def _update_averages(self) -> None:
-        """Exponential averages of weights and batch statistics; short at first, to forget the start soon."""
-        if not self.averages:
-            return
-        step = tf.cast(self.optimizer.iterations.value, tf.float32)
-        share = tf.maximum(1 / self._average_steps, 9 / (step + 10))
-        for average, variable in zip(self.averages, self._averaged, strict=True):
-            average.assign_add(share * (tf.convert_to_tensor(variable.value) - average))
 
     @contextlib.contextmanager
     def averaged_weights(self) -> Iterator[None]:

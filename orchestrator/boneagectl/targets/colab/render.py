@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from boneage_trainer.archive import zip_stored
+from boneage_trainer.archive import zip_entries
 from boneage_trainer.contract import RunFolder, parse_object, write_atomic
 from boneagectl.errors import UsageError
 from boneagectl.models import Bundle, Checkpoint, JobSpec
@@ -117,9 +117,8 @@ def extract_code(bundle: Bundle) -> bytes:
     A changed setting thus changes one line of the notebook.
     """
     with zipfile.ZipFile(io.BytesIO(bundle.content)) as opened:
-        return zip_stored(
-            (entry.filename, opened.read(entry)) for entry in opened.infolist() if entry.filename != "job.json"
-        )
+        entries = [(entry.filename, opened.read(entry)) for entry in opened.infolist() if entry.filename != "job.json"]
+        return zip_entries(entries, zipfile.ZIP_STORED)
 
 
 def read_notebook(folder: Path) -> tuple[Path, dict[str, Any]]:
