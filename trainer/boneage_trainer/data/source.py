@@ -195,11 +195,12 @@ def read_index(pack: PackFolder) -> list[tuple[Row, str]]:
     Raises:
         OSError, ValueError, KeyError: the index cannot be read, or is damaged.
     """
+    rows = []
     with open(pack.index, encoding="utf-8", newline="") as stream:
-        lines = [(line, line["boneage_months"]) for line in csv.DictReader(stream)]
-    return [
-        (Row(line["id"], line["male"] == "True", float(age) if age else None), line["sha256"]) for line, age in lines
-    ]
+        for line in csv.DictReader(stream):
+            male, months = line["male"] == "True", line["boneage_months"]
+            rows.append((Row(line["id"], male, float(months) if months else None), line["sha256"]))
+    return rows
 
 
 # ---------------------------------------------------------------------------------------- images

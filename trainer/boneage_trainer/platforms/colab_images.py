@@ -48,12 +48,10 @@ def find_pack(request: PackRequest, drive: MountedDrive, stored: Path, local: Pa
     pack = PackFolder(local / request.name)
     if not (pack.card.exists() and not request.mismatch(pack.read_card())):
         source = PackFolder(drive.my / request.pack if request.pack else stored / request.name)
-        if not source.card.exists():
-            if request.pack:
-                raise ContractError(f"there is no pack in {request.pack!r} on Drive: upload the folder that "
-                                    "`boneagectl data prepare` created, or leave PACK empty")  # fmt: skip
-            return pack, False
-        if not _copy_pack(source, pack, request):
+        if request.pack and not source.card.exists():
+            raise ContractError(f"there is no pack in {request.pack!r} on Drive: upload the folder that "
+                                "`boneagectl data prepare` created, or leave PACK empty")  # fmt: skip
+        if not source.card.exists() or not _copy_pack(source, pack, request):
             return pack, False
     card = pack.read_card()
     print_line(f"{card['count']:,} images of {card['image_size_px']} px on the local disk ({card['fingerprint'][:12]})")
