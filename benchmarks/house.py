@@ -28,7 +28,7 @@ BEFORE = {
     "files": 230, "single_use": 31.0, "lines": 26_815, "account_files": 7, "retry_loops": 8, "downloaders": 4,
     "not_found": 4, "guessed": 66.0, "ls": 1.92, "install_mb": 21.0,
 }  # fmt: skip
-_LIMITS = {"cap_usd_micro", "cap_s", "quota_s", "credit_usd_micro", "limit_s", "reserved_usd_micro", "reserved_s"}
+_LIMITS = {"cap_usd_micro", "cap_s", "quota_s", "credit_usd_micro", "limit_s", "allowed_s"}
 
 
 def sources() -> dict[Path, ast.Module]:
@@ -53,11 +53,13 @@ def single_use_percent(trees: dict[Path, ast.Module]) -> float:
 
 
 def account_files(trees: dict[Path, ast.Module]) -> list[str]:
-    """Files of the orchestrator that subtract, add or compare a limit of an account."""
+    """Files of the orchestrator that subtract from, or compare with, a limit of an account."""
 
     def computes(node: ast.AST) -> bool:
-        operands = isinstance(node, ast.BinOp | ast.Compare)
-        return operands and any(isinstance(part, ast.Attribute) and part.attr in _LIMITS for part in ast.walk(node))
+        is_subtraction = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub)
+        is_comparison = isinstance(node, ast.Compare) and not isinstance(node.ops[0], ast.Is | ast.IsNot)
+        parts = ast.walk(node) if is_subtraction or is_comparison else ()
+        return any(isinstance(part, ast.Attribute) and part.attr in _LIMITS for part in parts)
 
     return [
         str(path) for path, tree in trees.items()
@@ -66,21 +68,19 @@ def account_files(trees: dict[Path, ast.Module]) -> list[str]:
 
 
 def retry_loops(trees: dict[Path, ast.Module]) -> list[str]:
-    """Loops that sleep for a pause and try again, wherever a request is sent."""
+    """Loops that sleep and try again, in files that import an HTTP library."""
     return [
-        f"{path}:{node.lineno}" for path, tree in trees.items() for node in ast.walk(tree)
+        f"{path}:{node.lineno}" for path, tree in trees.items()
+        if re.search(r"^ *(?:import|from) (?:requests|urllib3?|http\.client)\b", ast.unparse(tree), re.MULTILINE)
+        for node in ast.walk(tree)
         if isinstance(node, ast.For | ast.While) and re.search(r"\bsleep\(", body := ast.unparse(node))
-        and re.search(r"PAUSES|pause_s|[Bb]ackoff|attempt", body)
-        and re.search(r"\bexcept\b|status|answer|respon", body)
+        and re.search(r"PAUSES|pause_s|BACKOFF|tries", body)
     ]  # fmt: skip
 
 
 def downloaders(trees: dict[Path, ast.Module]) -> list[str]:
-    """Files that ask for the rest of a file with a Range header."""
-    return [
-        str(path) for path, tree in trees.items()
-        if any(isinstance(node, ast.Constant) and node.value == "Range" for node in ast.walk(tree))
-    ]  # fmt: skip
+    """Files that request the rest of a file, from a byte on to its end."""
+    return [str(path) for path, tree in trees.items() if re.search(r"bytes=\{[^{}]*\}-['\"]", ast.unparse(tree))]
 
 
 def not_found_classes(trees: dict[Path, ast.Module]) -> list[str]:
