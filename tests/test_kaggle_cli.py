@@ -136,12 +136,12 @@ def test_hours_are_booked_before_and_settled_after(on_kaggle: Kaggle, cli: Cli, 
     assert until_over(cli, "booked-run") == "complete"
     said = cli("budget")
     assert "kaggle's own count" in said.out
-    assert "would fit" in said.out
+    assert "of quota left until" in said.out
     check_books(home, on_kaggle)
 
 
 @pytest.mark.parametrize(
-    ("used_hours", "words"), [(29, "1 h 00 min of 30 h 00 min free"), (30, "0 s of 30 h 00 min free")]
+    ("used_hours", "words"), [(29, "1 h 00 min of the 30 h 00 min quota"), (30, "0 s of the 30 h 00 min quota")]
 )
 def test_what_does_not_fit_the_quota_is_never_pushed(
     on_kaggle: Kaggle, cli: Cli, home: Path, used_hours: int, words: str
@@ -156,7 +156,7 @@ def test_what_does_not_fit_the_quota_is_never_pushed(
 def test_a_limit_that_is_only_a_wish_is_cut_to_the_hours_that_are_left(on_kaggle: Kaggle, cli: Cli, home: Path) -> None:
     on_kaggle.quota_used_s = 29 * 3600
     said = cli("submit", "--name", "short-run")
-    assert "1 h 00 min is what is left" in said.err
+    assert "reduced to 1 h 00 min" in said.err
     (session,) = on_kaggle.kernels.all_sessions
     assert session.machine.limit_s == 3600, "what Kaggle itself enforces"
     check_books(home, on_kaggle)

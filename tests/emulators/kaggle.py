@@ -7,7 +7,7 @@ import re
 import secrets
 import sys
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +18,12 @@ from emulators.kaggle_sessions import OUT_OF_MEMORY, TIME_LIMIT, Fate, Kernel, S
 from emulators.kaggle_wire import NO_FAULT, Answer, Fault, Problem, Request, Server
 
 __all__ = ["Dataset", "Fault", "Kaggle", "Kernel", "Session", "Version"]
+
+
+def next_saturday() -> datetime:
+    """The next Saturday, 00:00 UTC."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return today + timedelta(days=(5 - today.weekday()) % 7 or 7)
 
 
 class Kaggle:
@@ -32,7 +38,7 @@ class Kaggle:
     error_keeps_outputs  whether a script that fails leaves its files
     quota_used_s         GPU seconds used this week besides those of the sessions here
     quota_total_s        GPU seconds allowed a week
-    quota_refresh        when the week begins anew, in UTC
+    quota_refresh        when the quota is full again, in UTC: Kaggle's weeks begin on Saturday
     clock_rate           quota seconds that pass in a second of the clock
     dataset_ready_after  how many polls of a new dataset's status say that it is not ready
     dataset_fails        whether new datasets end as FAILED
@@ -46,7 +52,7 @@ class Kaggle:
         self.queue_s, self.stuck_in_queue = 0.05, False
         self.gpus, self.old_mounts, self.error_keeps_outputs = 2, False, True
         self.quota_used_s, self.quota_total_s, self.clock_rate = 0.0, 30 * 3600.0, 1.0
-        self.quota_refresh = datetime(2026, 11, 28, tzinfo=UTC)
+        self.quota_refresh = next_saturday()
         self.dataset_ready_after, self.dataset_fails, self.zip_from_bytes = 0, False, 1 << 40
         self.calls: list[str] = []
         self.kernels, self.datasets = Kernels(self), Datasets(self)
