@@ -143,14 +143,7 @@ class Ledger:
             elapsed_s = _elapsed_s(before, seen)
             db.execute(
                 "update legs set state = ?, reason = ?, epoch = ?, elapsed_s = ?, usd_micro = ? where leg_id = ?",
-                (
-                    seen.state,
-                    seen.reason,
-                    max(seen.epoch, before["epoch"]),
-                    elapsed_s,
-                    seen.spent_usd_micro,
-                    leg_id,
-                ),
+                (seen.state, seen.reason, max(seen.epoch, before["epoch"]), elapsed_s, seen.spent_usd_micro, leg_id),
             )
             if (before["state"], before["epoch"]) != (seen.state, seen.epoch):
                 db.execute(

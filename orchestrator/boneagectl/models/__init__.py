@@ -32,30 +32,10 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Artifacts",
-    "Bill",
-    "Bundle",
-    "BundleFile",
-    "Capabilities",
-    "Checkpoint",
-    "Finding",
-    "Handle",
-    "JobSpec",
-    "Leg",
-    "LegState",
-    "Observation",
-    "Plan",
-    "Quota",
-    "Quote",
-    "Relay",
-    "Run",
-    "Speed",
-    "Verdict",
-    "as_json",
-    "format_iso",
-    "leg_id",
-    "parse_iso",
-]
+    "Artifacts", "Bill", "Bundle", "BundleFile", "Capabilities", "Checkpoint", "Finding", "Handle", "JobSpec",
+    "Leg", "LegState", "Observation", "Plan", "Quota", "Quote", "Relay", "Run", "Speed", "Verdict", "as_json",
+    "format_iso", "leg_id", "parse_iso",
+]  # fmt: skip
 _OF_LEGS = {"Handle", "Leg", "LegState", "Observation", "Relay", "Run", "leg_id"}
 
 

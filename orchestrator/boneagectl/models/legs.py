@@ -25,10 +25,6 @@ class LegState(StrEnum):
     def is_over(self) -> bool:
         return self not in (LegState.RESERVED, LegState.QUEUED, LegState.RUNNING)
 
-    @property
-    def can_resume(self) -> bool:
-        return self.is_over and self is not LegState.COMPLETE
-
 
 @dataclass(frozen=True, slots=True)
 class Handle:

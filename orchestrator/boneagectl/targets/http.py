@@ -33,14 +33,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from boneagectl import units
-from boneagectl.errors import (
-    BoneagectlError,
-    MachineError,
-    NotFound,
-    NotSignedIn,
-    ProviderRefused,
-    Unreachable,
-)
+from boneagectl.errors import BoneagectlError, MachineError, NotFound, NotSignedIn, ProviderRefused, Unreachable
 
 TIMEOUT_S = (10.0, 60.0)
 """For the connection, and for each wait for further bytes."""
