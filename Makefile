@@ -33,7 +33,7 @@ demo: setup ## synthetic hands, pack, run, report: under two minutes on two core
 	@"$(BIN)/python" scripts/demo.py
 
 test: setup lint azurite colab-cli ## lint, types and the whole suite
-	@"$(BIN)/python" -m pytest -n 2 --dist worksteal
+	@"$(BIN)/python" -m pytest -n 3 --dist worksteal
 
 test-long: setup azurite colab-cli ## tests that take minutes: Colab's contract, five legs, random faults, 200,000 random steps
 	@"$(BIN)/python" -m pytest -n 2 --dist worksteal -m "long"

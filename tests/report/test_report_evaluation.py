@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def bare(tmp_path: Path) -> RunFolder:
 def without_numpy(tmp_path: Path) -> str:
     """An interpreter that has only the standard library."""
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -S "$@"\n')
     python.chmod(0o755)
     return str(python)
 

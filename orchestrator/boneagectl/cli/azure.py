@@ -107,7 +107,9 @@ def down(
         for what in infra.delete_all():
             printer.talk(f"deleting {what} …")
         flow.ledger.stop_charge(_AZURE, infra.cluster_name)
-        printer.data({"deleted": [one["name"] for one in standing], "left": []}, "nothing is left that is billed")
+        printer.data(
+            {"deleted": [resource["name"] for resource in standing], "left": []}, "nothing is left that is billed"
+        )
 
 
 @contextmanager

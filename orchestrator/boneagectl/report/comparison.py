@@ -54,7 +54,6 @@ def compare_folders(
     return Comparison(tuple(runs), computed.pairs, command, computed.problem)
 
 
-# -------------------------------------------------------------------------------------- HTML
 def render_comparison(comparison: Comparison) -> str:
     """One HTML file that needs nothing beside it and contains no script."""
     return fill(

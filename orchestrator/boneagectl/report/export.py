@@ -86,8 +86,8 @@ def _csv_rows(data: ReportData) -> Iterator[tuple[str, str, str, float | None, s
     for name in data.set_names:
         for group, values in metrics.flat_groups(data.set_metrics(name)):
             yield from ((name, group, metric, value, metrics.unit_of(metric)) for metric, value in values.items())
-    for place, epoch in enumerate(data.epochs, 1):
-        group = f"epoch:{epoch.get('epoch', place)}"
+    for at, epoch in enumerate(data.epochs, 1):
+        group = f"epoch:{epoch.get('epoch', at)}"
         yield from (("training", group, key, number(epoch.get(key)), unit) for key, unit in EPOCH_UNITS.items())
     yield from (("run", "all", key, data.total_s(key), "s") for key in TOTALS)
     for key, unit in (("cost_usd", "US$"), ("quota_hours", "h")):

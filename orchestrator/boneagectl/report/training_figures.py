@@ -39,7 +39,6 @@ def _epochs_text(data: ReportData) -> str:
     return "1 epoch" if len(data.epochs) == 1 else f"{len(data.epochs)} epochs"
 
 
-# -------------------------------------------------------------------------------------- curves
 def draw_loss(data: ReportData) -> ReportFigure:
     """Training and validation loss by epoch."""
     training = charts.Series("training", "a", _values(data, "loss"))
@@ -100,7 +99,6 @@ def draw_mae(data: ReportData) -> ReportFigure:
     return ReportFigure("mae", drawing, caption, ("Epoch", "Training (months)", "Validation (months)"), rows)
 
 
-# ---------------------------------------------------------------------------------------- time
 def draw_time(data: ReportData) -> ReportFigure:
     """Wall time of the epochs by activity."""
     parts = [(name, data.total_s(key)) for key, name in _TIME_PARTS]

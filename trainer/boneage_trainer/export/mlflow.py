@@ -107,7 +107,6 @@ def _ms(time_s: float) -> int:
     return round(1000 * time_s)
 
 
-# ------------------------------------------------------------------------------------------ files
 def _log_files(client: Any, run_id: str, run: RunFolder, with_images: bool) -> None:
     left_out = {run.last, run.best, run.model, *(() if with_images else (run.gradcam,))}
     for path in (*run.manifest_files(), run.log):

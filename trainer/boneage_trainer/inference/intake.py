@@ -80,7 +80,6 @@ def _is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
-# ----------------------------------------------------------------------------------- plausibility
 def _refusal(data: bytes, gray: Gray, prepared: Gray) -> str:
     """Why the picture `gray` (height, width), `prepared` as a square, cannot be a hand radiograph; or nothing."""
     if _is_colour(data):

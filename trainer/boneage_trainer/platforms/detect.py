@@ -19,7 +19,6 @@ _NOTEBOOK_S = 11.5 * 3600
 """Kaggle and Colab end a session after 12 hours; https://www.kaggle.com/docs/notebooks, the Colab FAQ."""
 
 
-# ------------------------------------------------------------------------------------ session limit
 def platform_limit_s() -> tuple[float | None, str]:
     """Seconds until the platform ends this process, and the name of that limit; None where there is none."""
     if end := os.environ.get("SLURM_JOB_END_TIME", ""):
@@ -53,7 +52,6 @@ def is_chief() -> bool:
     return not task or first.get(task.get("type")) == task.get("index", 0)
 
 
-# --------------------------------------------------------------------------------------------- GPUs
 class NoGpu(ContractError):
     """The platform did not provide the requested GPU."""
 
@@ -64,9 +62,9 @@ def check_gpus(expected: int, platform: str, advice: str) -> None:
     Raises:
         NoGpu: there is none; the message ends with `advice`.
     """
-    gpus, answer = _list_gpus()
+    gpus, output = _list_gpus()
     if not gpus:
-        raise NoGpu(f"{platform} provided no GPU: {answer}. {advice}")
+        raise NoGpu(f"{platform} provided no GPU: {output}. {advice}")
     for line in gpus:
         print(line.partition(" (UUID")[0], flush=True)
     if len(gpus) < expected:
@@ -74,7 +72,7 @@ def check_gpus(expected: int, platform: str, advice: str) -> None:
 
 
 def _list_gpus() -> tuple[list[str], str]:
-    """The lines of ``nvidia-smi -L``, one per GPU, and a description of its whole answer."""
+    """The lines of ``nvidia-smi -L``, one per GPU, and a description of its whole output."""
     program = shutil.which("nvidia-smi")
     if not program:
         return [], "nvidia-smi is not installed"
@@ -82,11 +80,10 @@ def _list_gpus() -> tuple[list[str], str]:
         done = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return [], f"nvidia-smi does not answer ({error})"
-    answer = f"{done.stdout} {done.stderr}".strip()
-    return [line for line in done.stdout.splitlines() if line.startswith("GPU ")], f"nvidia-smi says {answer!r}"
+    output = f"{done.stdout} {done.stderr}".strip()
+    return [line for line in done.stdout.splitlines() if line.startswith("GPU ")], f"nvidia-smi says {output!r}"
 
 
-# ---------------------------------------------------------------------------------------- rehearsal
 def is_rehearsal() -> bool:
     """Whether the generated job is executed on the user's machine, cut short and on synthetic images."""
     return os.environ.get("BONEAGE_REHEARSAL") == "1"

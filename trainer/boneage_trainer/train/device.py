@@ -42,7 +42,6 @@ class Device:
         """The context in which variables are created."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
-    # ------------------------------------------------------------------------------------- steps
     def distribute(self, arrays: Any) -> Any:
         """Cuts the (nested) `arrays` of a whole batch along their first axis, a piece for each replica."""
         if not self.strategy:
@@ -76,7 +75,6 @@ class Device:
         values = self.strategy.experimental_distribute_values_from_function(lambda _: tf.constant(value))
         return float(self.strategy.reduce("MEAN", values, axis=None))
 
-    # ----------------------------------------------------------------------------------- batches
     def check_batch(self, batch_size: int) -> None:
         """Raises ContractError where a batch cannot be shared evenly."""
         if batch_size % (self.replicas * self.accumulate):

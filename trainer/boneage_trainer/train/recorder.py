@@ -41,7 +41,6 @@ class Recorder:
         self.writer, self.state = BackgroundWriter(), TrainingState()
         self.best: tuple[dict[str, Any], list[Any]] = ({}, [])
 
-    # ------------------------------------------------------------------------------------ resume
     def resume(self, source: RunFolder) -> list[Any]:
         """Loads what `source` has reached, completes this leg's folder with it, and returns the newest values.
 
@@ -66,7 +65,6 @@ class Recorder:
     def _identity(self) -> dict[str, Any]:
         return {"train": dataclasses.asdict(self.job.train), "fingerprint": self.job.data["fingerprint"]}
 
-    # -------------------------------------------------------------------------------------- epochs
     @property
     def has_stalled(self) -> bool:
         """Whether the validation MAE has not improved for `early_stopping_patience` epochs."""

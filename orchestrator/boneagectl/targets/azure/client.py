@@ -273,7 +273,9 @@ class Credential:
         try:
             return self._chain.get_token(*scopes, **options)
         except ClientAuthenticationError as error:
-            reason = textwrap.shorten(str(error), 160, placeholder=" …")
+            # Each credential of the chain has its own paragraph; only Microsoft's sign-in service gives a reason.
+            refusal = next((line for line in str(error).splitlines() if "AADSTS" in line), "")
+            reason = textwrap.shorten(refusal, 300, placeholder=" …") or "azure-identity finds no credential"
             raise NotSignedIn(f"not signed in to Azure: {reason}", "az login") from None
 
     def account(self) -> str:

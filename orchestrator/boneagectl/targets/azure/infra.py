@@ -126,8 +126,8 @@ class Infra:
         Raises:
             ProviderRefused: Azure does not accept the template or a parameter.
         """
-        answer = self.arm.run_operation("POST", f"{self._deployment}/whatIf", _RESOURCES, _deployment_of(parameters))
-        changes = answer.get("properties", answer).get("changes", [])
+        response = self.arm.run_operation("POST", f"{self._deployment}/whatIf", _RESOURCES, _deployment_of(parameters))
+        changes = response.get("properties", response).get("changes", [])
         return [(str(item["changeType"]), str(item["resourceId"]).rpartition("/providers/")[2]) for item in changes]
 
     def deploy(self, parameters: Json) -> None:

@@ -51,12 +51,12 @@ def get_subscription(arm: ArmClient, subscription: str) -> dict[str, Any]:
     return arm.get(f"/subscriptions/{subscription}", SUBSCRIPTIONS)
 
 
-def subscription_text(answer: dict[str, Any]) -> str:
-    policies = answer.get("subscriptionPolicies", {})
+def subscription_text(response: dict[str, Any]) -> str:
+    policies = response.get("subscriptionPolicies", {})
     offer = str(policies.get("quotaId", "unknown offer"))
     student = ", Azure for Students" if offer.startswith(STUDENT) else ""
-    state, limit = str(answer.get("state", "unknown")), str(policies.get("spendingLimit", "unknown"))
-    return f"{answer.get('displayName', 'it')} is {state} ({offer}{student}), spending limit {limit}"
+    state, limit = str(response.get("state", "unknown")), str(policies.get("spendingLimit", "unknown"))
+    return f"{response.get('displayName', 'it')} is {state} ({offer}{student}), spending limit {limit}"
 
 
 def missing_providers(arm: ArmClient, subscription: str) -> list[str]:
@@ -71,8 +71,8 @@ def missing_providers(arm: ArmClient, subscription: str) -> list[str]:
 # ------------------------------------------------------------------------------------------- one leg
 def check_leg(arm: ArmClient, workspace: Workspace, settings: AzureSettings, pack: str) -> list[Verdict]:
     """Whether the subscription is enabled, the cluster is the one that was priced, and the data exists."""
-    answer = get_subscription(arm, workspace.subscription)
-    enabled = Verdict("subscription", answer.get("state") == "Enabled", subscription_text(answer))
+    response = get_subscription(arm, workspace.subscription)
+    enabled = Verdict("subscription", response.get("state") == "Enabled", subscription_text(response))
     name, _, version = pack.removeprefix("azureml:").partition(":")
     data = Verdict("data", True, f"{pack} is registered")
     try:
@@ -163,8 +163,8 @@ def get_offer(
     low_free = _free_cores(usages, "lowpriority")
     with contextlib.suppress(RemoteError):  # the date that is shown tells how old the price is
         pricing.refresh_prices(file, [settings.size], region)
-    place = pricing.canonical_size(settings.size), region
-    prices = {price.low_priority: price for price in pricing.list_prices(file) if (price.size, price.region) == place}
+    where = pricing.canonical_size(settings.size), region
+    prices = {price.low_priority: price for price in pricing.list_prices(file) if (price.size, price.region) == where}
     dedicated, low = prices.get(False), prices.get(True)
     return RegionOffer(
         region,
@@ -230,11 +230,11 @@ class SubscriptionCheck:
         yield Finding("ok", "signed in", f"{credential.account()} by {credential.source}")
 
     def _state(self) -> Iterator[Finding]:
-        answer = get_subscription(self.arm, self.workspace.subscription)
-        is_enabled = answer.get("state") == "Enabled"
+        response = get_subscription(self.arm, self.workspace.subscription)
+        is_enabled = response.get("state") == "Enabled"
         if not is_enabled:
-            self._obstacles.append(f"the subscription is {answer.get('state')}")
-        yield Finding("ok" if is_enabled else "bad", "subscription", subscription_text(answer))
+            self._obstacles.append(f"the subscription is {response.get('state')}")
+        yield Finding("ok" if is_enabled else "bad", "subscription", subscription_text(response))
 
     def _providers(self) -> Iterator[Finding]:
         if missing := missing_providers(self.arm, self.workspace.subscription):
@@ -286,8 +286,8 @@ class SubscriptionCheck:
         return Finding("ok", "price", text)
 
     def _image(self) -> Iterator[Finding]:
-        answer = get_subscription(self.arm, self.workspace.subscription)
-        offer = str(answer.get("subscriptionPolicies", {}).get("quotaId", ""))
+        response = get_subscription(self.arm, self.workspace.subscription)
+        offer = str(response.get("subscriptionPolicies", {}).get("quotaId", ""))
         if self.settings.environment.startswith(_PREBUILT):
             yield Finding("ok", "image", "prebuilt; no image is built")
         elif offer.startswith((STUDENT, "FreeTrial")):

@@ -61,7 +61,6 @@ class ColabTarget(BaseTarget):
     def _mode(self, handle: Handle) -> NotebookMode | CliMode:
         return self.cli_mode if handle.remote_id.startswith(CLI_PREFIX) else self.notebook_mode
 
-    # -------------------------------------------------------------------------- before the start
     def check(self) -> list[Finding]:
         findings = self.cli_mode.check()
         if not self._uses_cli:  # problems of the mode that is not in use block nothing
@@ -80,7 +79,6 @@ class ColabTarget(BaseTarget):
     def rehearse(self, rendered: Path, workspace: Path, python: str) -> Iterator[Finding]:
         return self._new_mode.rehearse(rendered, workspace, python)
 
-    # ------------------------------------------------------------------------------- the start
     def submit(self, leg_id: str, rendered: Path) -> Handle:
         return self._new_mode.submit(leg_id, rendered)
 
@@ -90,7 +88,6 @@ class ColabTarget(BaseTarget):
     def find(self, leg_id: str) -> Handle | None:
         return self.notebook_mode.find(leg_id) or self.cli_mode.find(leg_id)
 
-    # ---------------------------------------------------------------------------- while it runs
     def poll(self, handle: Handle) -> Observation:
         return self._mode(handle).poll(handle)
 

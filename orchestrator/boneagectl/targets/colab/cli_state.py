@@ -73,7 +73,6 @@ class CliLegFolder:
         """For a leg that was never created."""
         self._record_path.unlink(missing_ok=True)
 
-    # ------------------------------------------------------------------------------------- its end
     @property
     def final(self) -> Observation | None:
         """How the leg ended; None while it runs. Once written it does not change."""
@@ -95,7 +94,6 @@ class CliLegFolder:
         self.root.mkdir(parents=True, exist_ok=True)
         self.released.touch()
 
-    # --------------------------------------------------------------------------------------- locks
     @contextmanager
     def download_lock(self) -> Iterator[None]:
         """Lets one process at a time download into this folder; waits for another one.

@@ -307,16 +307,16 @@ def import_results(zipped: Path, leg_id: str, dest: RunFolder) -> Artifacts:
     """
     if not zipped.is_file():
         raise UsageError(f"there is no file {zipped}", f"give the downloaded zip: --from {results_name(leg_id)}")
-    place = dest.root.with_name(f".{dest.root.name}.{os.getpid()}.incoming")
+    incoming = dest.root.with_name(f".{dest.root.name}.{os.getpid()}.incoming")
     try:
-        unpacked = archive.unpack_run(zipped, place)
+        unpacked = archive.unpack_run(zipped, incoming)
         _check_leg_and_age(zipped, _load_state(unpacked), leg_id, dest)
-        for path in sorted(path for path in place.rglob("*") if path.is_file()):
-            artifacts.move_into_place(path, dest.root / path.relative_to(place))
+        for path in sorted(path for path in incoming.rglob("*") if path.is_file()):
+            artifacts.move_into_place(path, dest.root / path.relative_to(incoming))
     except ContractError as error:
         raise MachineError(f"nothing was imported: {error}", _DOWNLOAD_AGAIN) from None
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(incoming, ignore_errors=True)
     return artifacts.read_artifacts(dest)
 
 

@@ -39,7 +39,7 @@ _DRIVE_POLL_S = 0.02
 _NOTHING_SENT = "nothing was sent or reserved"
 
 
-def rehearse(rendered: Path, place: Path, python: str) -> Iterator[Finding]:
+def rehearse(rendered: Path, workspace: Path, python: str) -> Iterator[Finding]:
     """Yields what was verified; the notebook's own output goes to standard error.
 
     Raises:
@@ -47,18 +47,18 @@ def rehearse(rendered: Path, place: Path, python: str) -> Iterator[Finding]:
     """
     notebook, values = render.read_notebook(rendered)
     leg_id = values["LEG"]
-    rehearsal.synthesize_images(place / "hands", python)
-    with _provide_images(values, place, python) as (source, variables):
+    rehearsal.synthesize_images(workspace / "hands", python)
+    with _provide_images(values, workspace, python) as (source, variables):
         yield Finding("ok", "data", f"{rehearsal.IMAGES} synthetic hands in place of {source}")
         command = [python, "-u", str(STUB / "run_all.py"), str(notebook.absolute())]
-        start_s, environment = time.monotonic(), {**notebook_environment(place), **variables}
-        epoch = _run_until_first_epoch(command, place, environment, leg_id)
+        start_s, environment = time.monotonic(), {**notebook_environment(workspace), **variables}
+        epoch = _run_until_first_epoch(command, workspace, environment, leg_id)
         yield Finding("ok", "first session", f"killed after epoch {epoch}, and its disk deleted")
-        shutil.rmtree(place / "content")
-        _run_second_session(command, place, environment)
+        shutil.rmtree(workspace / "content")
+        _run_second_session(command, workspace, environment)
     duration = units.format_duration(time.monotonic() - start_s)
     yield Finding("ok", "second session", f"the same notebook resumed from Drive and completed; both took {duration}")
-    zipped, dest = place / "downloads" / notebook_outputs.results_name(leg_id), RunFolder(place / "collected")
+    zipped, dest = workspace / "downloads" / notebook_outputs.results_name(leg_id), RunFolder(workspace / "collected")
     found = notebook_outputs.import_results(zipped, leg_id, dest)
     state = parse_object(dest.state.read_text(), dest.state.name)
     if state["state"] != "complete":
@@ -69,30 +69,32 @@ def rehearse(rendered: Path, place: Path, python: str) -> Iterator[Finding]:
         yield Finding("warn", "not checked", item)
 
 
-def notebook_environment(place: Path) -> dict[str, str]:
-    """The environment variables of the notebook's process, whose Colab lies below `place`."""
+def notebook_environment(workspace: Path) -> dict[str, str]:
+    """The environment variables of the notebook's process, whose Colab lies below `workspace`."""
     return {
         **rehearsal.clean_environment(),
         **rehearsal.ENVIRONMENT,
         "PYTHONPATH": str(STUB.absolute()),
         "COLAB_RELEASE_TAG": "rehearsal",
-        "BONEAGECTL_ROOT": str(place / "content"),
-        "STUB_DRIVE": str(place / "drive"),
-        "STUB_DOWNLOADS": str(place / "downloads"),
+        "BONEAGECTL_ROOT": str(workspace / "content"),
+        "STUB_DRIVE": str(workspace / "drive"),
+        "STUB_DOWNLOADS": str(workspace / "downloads"),
         "STUB_SECRET_KAGGLE_API_TOKEN": TOKEN,
     }
 
 
 # ------------------------------------------------------------------------------------- the sessions
-def _run_until_first_epoch(command: list[str], place: Path, environment: Mapping[str, str], leg_id: str) -> int:
+def _run_until_first_epoch(command: list[str], workspace: Path, environment: Mapping[str, str], leg_id: str) -> int:
     """Kills the notebook once Drive holds an epoch, as when Colab ends a session; returns the epoch."""
-    manifests = f"{render.FOLDER}/*/{leg_id}/*/{RunFolder(place).manifest.name}"  # written last, after a whole epoch
+    manifests = (
+        f"{render.FOLDER}/*/{leg_id}/*/{RunFolder(workspace).manifest.name}"  # written last, after a whole epoch
+    )
     found: list[Path] = []
-    with _notebook_process(command, place, environment) as process:
+    with _notebook_process(command, workspace, environment) as process:
 
         def kill_after_first_epoch() -> None:
             while process.poll() is None and not found:
-                found.extend((place / "drive").glob(manifests))
+                found.extend((workspace / "drive").glob(manifests))
                 time.sleep(_DRIVE_POLL_S)
             _kill(process)
 
@@ -104,8 +106,8 @@ def _run_until_first_epoch(command: list[str], place: Path, environment: Mapping
     return int(parse_object(state.read_text(), state.name)["epoch"])
 
 
-def _run_second_session(command: list[str], place: Path, environment: Mapping[str, str]) -> None:
-    with _notebook_process(command, place, environment) as process:
+def _run_second_session(command: list[str], workspace: Path, environment: Mapping[str, str]) -> None:
+    with _notebook_process(command, workspace, environment) as process:
         lines = list(_echo_lines(process))
         code = process.wait()
     if code:
@@ -116,11 +118,11 @@ def _run_second_session(command: list[str], place: Path, environment: Mapping[st
 
 @contextmanager
 def _notebook_process(
-    command: list[str], place: Path, environment: Mapping[str, str]
+    command: list[str], workspace: Path, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
     """The notebook's process; it and everything that it started are killed at the end of the block."""
     with subprocess.Popen(
-        command, cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        command, cwd=workspace, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
     ) as process:  # fmt: skip
         try:
@@ -142,14 +144,14 @@ def _echo_lines(process: subprocess.Popen[str]) -> Iterator[str]:
 
 # ----------------------------------------------------------------------------------------- the images
 @contextmanager
-def _provide_images(values: Mapping[str, Any], place: Path, python: str) -> Iterator[tuple[str, dict[str, str]]]:
+def _provide_images(values: Mapping[str, Any], workspace: Path, python: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Puts the synthetic hands where the notebook gets its images; yields that place's name, and variables for it."""
     if pack := values["PACK"]:
-        (place / "drive" / pack).parent.mkdir(parents=True, exist_ok=True)
-        rehearsal.prepare_pack(place / "hands", place / "drive" / pack, python)
+        (workspace / "drive" / pack).parent.mkdir(parents=True, exist_ok=True)
+        rehearsal.prepare_pack(workspace / "hands", workspace / "drive" / pack, python)
         yield f"{pack} on Drive", {}
         return
-    zipped = Path(shutil.make_archive(str(place / "hands"), "zip", place / "hands"))
+    zipped = Path(shutil.make_archive(str(workspace / "hands"), "zip", workspace / "hands"))
     with serve_dataset(f"/api/v1/datasets/download/{values['DATASET']}", zipped) as url:
         yield f"{values['DATASET']} on Kaggle", {"KAGGLE_API_ENDPOINT": url, "no_proxy": "127.0.0.1"}
 

@@ -117,9 +117,9 @@ def kaggle_authorization() -> str:
     """
     from boneagectl.targets.kaggle import credentials
 
-    found = credentials.find_credentials()
-    if found.kind == "key":
-        return "Basic " + base64.b64encode(f"{found.username}:{found.secret}".encode()).decode()
-    if found.kind == "token":
-        return f"Bearer {found.secret}"
+    signed_in = credentials.find_credentials()
+    if signed_in.kind == "key":
+        return "Basic " + base64.b64encode(f"{signed_in.username}:{signed_in.secret}".encode()).decode()
+    if signed_in.kind == "token":
+        return f"Bearer {signed_in.secret}"
     raise NotSignedIn("a Colab runtime needs a Kaggle API token; this sign-in cannot be passed on", credentials.HOW)
