@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # `ls` needs none of these
 
 _Pack = Annotated[Path | None, typer.Option("--data", help="Pack to train on.")]
 _Preset = Annotated[str | None, typer.Option("--preset", help="Training preset, see `train presets`.")]
-_Target = Annotated[str | None, typer.Option("--target", "-t", help="local, kaggle, colab or azure; submit: or auto.")]
+_TARGET_HELP = "local, kaggle, colab or azure; `submit` also accepts auto."
+_Target = Annotated[str | None, typer.Option("--target", "-t", help=_TARGET_HELP)]
 _Limit = Annotated[str | None, typer.Option("--time-limit", help="Time limit of this leg, e.g. 11h30m.")]
 _Name = Annotated[str | None, typer.Option("--name", "-n", help="Run name (default: generated).")]
 _Dry = Annotated[bool, typer.Option("--dry-run", help="Only write the folder that would be submitted.")]
